@@ -1,0 +1,38 @@
+# The commands people type. `make` alone lists them.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+TENANT ?= team-a
+VENV := .venv
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help setup engines demo test check bench lock clean test-cluster test-gpu
+
+help: ## List these commands
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1\t\2/' | expand -t 20
+
+setup: ## Make .venv from the lock (under a second when nothing changed)
+	@"$(PYTHON)" images/platform/bootstrap.py
+
+engines: setup ## Install LLaMA-Factory and vLLM, each in an environment of its own
+	@$(BIN)/llm-assets engines install
+
+demo: setup ## From a dataset to a live model that answers (TENANT=team-a)
+	@$(BIN)/llm-assets demo --tenant $(TENANT)
+
+test: setup engines ## All tests that this machine can run, real engines included
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: setup ## Format, lint, types, import contracts
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+bench: setup engines ## One benchmark, one table: make bench BENCH=overhead
+	@$(BIN)/python -m benchmarks.$(or $(BENCH),$(error Say which benchmark: make bench BENCH=overhead)) $(ARGS)
+
+lock: setup ## Resolve every lock file again (ARGS=--upgrade for newer versions)
+	@$(BIN)/python images/locks.py $(ARGS)
+
+clean: ## Remove .venv and caches; the state folder .llm-assets stays
+	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

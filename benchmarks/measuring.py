@@ -1,0 +1,110 @@
+"""Timing whole commands, and the one table and one JSON file that every benchmark ends with."""
+
+import json
+import os
+import platform
+import subprocess
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import psutil
+from rich.console import Console
+from rich.table import Table
+
+RESULTS = Path(__file__).parent / "results"
+SAMPLE_S = 0.25
+
+
+class BenchmarkError(Exception):
+    """A command that was to be measured failed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """One run of a command: wall seconds, and the largest sum of resident memory of its processes."""
+
+    seconds: float
+    peak_bytes: int
+
+
+def measure(command: Sequence[str], *, env: Mapping[str, str], cwd: Path, log: Path) -> Measured:
+    """Runs a command to its end. Processes that it leaves running count while it runs.
+
+    Raises:
+        BenchmarkError: It failed; the end of its log is in the text.
+    """
+    started = time.monotonic()
+    with log.open("ab") as output:
+        process = subprocess.Popen(command, env=dict(env), cwd=cwd, stdout=output, stderr=output)
+        over, peak = threading.Event(), [0]
+        watcher = threading.Thread(target=_watch, args=(psutil.Process(process.pid), over, peak))
+        watcher.start()
+        code = process.wait()
+        seconds = time.monotonic() - started
+    over.set()
+    watcher.join()
+    if code != 0:
+        raise BenchmarkError(f"{' '.join(command)} ended with {code}:\n{log.read_text()[-3000:]}")
+    return Measured(seconds=seconds, peak_bytes=peak[0])
+
+
+def _watch(root: psutil.Process, over: threading.Event, peak: list[int]) -> None:
+    """Follows the tree, and what left it for a session of its own (servers), by the tree's environment mark."""
+    while not over.wait(SAMPLE_S):
+        total = 0
+        for process in _family(root):
+            try:
+                total += process.memory_info().rss
+            except psutil.NoSuchProcess:
+                continue
+        peak[0] = max(peak[0], total)
+
+
+def _family(root: psutil.Process) -> list[psutil.Process]:
+    try:
+        mark = root.environ().get("BENCHMARK_MARK")
+    except psutil.NoSuchProcess:
+        return []
+    family = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("BENCHMARK_MARK") == mark:
+                family.append(process)
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+    return family
+
+
+def conclude(name: str, rows: Sequence[Mapping[str, Any]], bars: Mapping[str, float]) -> None:
+    """Prints the table and writes `benchmarks/results/<name>.json`."""
+    table = Table(title=name)
+    for column in rows[0]:
+        table.add_column(column, justify="left" if column == "system" else "right")
+    for row in rows:
+        table.add_row(*(_shown(value) for value in row.values()))
+    console = Console()
+    console.print(table)
+    for key, value in bars.items():
+        console.print(f"{key}: {value:.3f}")
+    content = {"machine": _machine(), "versions": _versions(), "rows": list(rows), "bars": dict(bars)}
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n")
+
+
+def _shown(value: Any) -> str:
+    return f"{value:,.2f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _machine() -> dict[str, Any]:
+    memory = psutil.virtual_memory().total
+    return {"cores": os.cpu_count(), "memory_bytes": memory, "system": platform.platform(terse=True)}
+
+
+def _versions() -> dict[str, str]:
+    packages = ("dagster", "mlflow", "llm-assets")
+    return {"python": platform.python_version(), **{name: version(name) for name in packages}}

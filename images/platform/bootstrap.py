@@ -1,0 +1,131 @@
+"""Makes the platform's virtual environment from a lock. A bare Python 3.11 with venv and pip is all it needs.
+
+    python3.11 images/platform/bootstrap.py                                  .venv, to work on this repository
+    python3.11 images/platform/bootstrap.py --lock cluster --into /opt/venv  what the platform's image holds
+
+pip fetches a pinned uv (hashes checked), uv installs the lock (hashes checked) and this project, editable.
+A stamp is written last: with it and unchanged locks there is nothing to do, without it all is made again.
+"""
+
+import argparse
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+LOCKS = ROOT / "images" / "platform"
+BOOTSTRAP_LOCK = LOCKS / "bootstrap.lock.txt"
+HASHED = ["--require-hashes", "--only-binary", ":all:"]
+STAMP = "llm-assets-setup.json"
+ASK_FOR_PYTHON = "Install Python 3.11 and say which it is: make PYTHON=/path/to/python3.11 …"
+
+
+def main() -> None:
+    arguments = _parser().parse_args()
+    if sys.version_info[:2] != (3, 11):
+        here = f"{sys.version.split()[0]} ({sys.executable})"
+        _stop(f"llm-assets needs Python 3.11, this is {here}. {ASK_FOR_PYTHON}")
+    environment, lock = Path(arguments.into).absolute(), LOCKS / f"{arguments.lock}.lock.txt"
+    with _alone():
+        if _stamped(environment) != _wanted(lock):
+            _make(environment, lock)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument(
+        "--into", default=ROOT / ".venv", help="folder of the virtual environment (default: .venv)"
+    )
+    parser.add_argument("--lock", default="dev", choices=["dev", "platform", "cluster"])
+    return parser
+
+
+def _make(environment: Path, lock: Path) -> None:
+    if not _can_be_kept(environment):
+        print(f"Making {environment} …", flush=True)
+        shutil.rmtree(environment, ignore_errors=True)
+        _run([sys.executable, "-m", "venv", str(environment)], "on Debian, install the package python3-venv")
+    (environment / STAMP).unlink(missing_ok=True)
+    print(f"Installing uv from {BOOTSTRAP_LOCK.name} …", flush=True)
+    pip = [str(environment / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "install", "-qq"]
+    _run([*pip, *HASHED, "--no-deps", "-r", str(BOOTSTRAP_LOCK)], "pip's own settings say where from")
+    print(f"Installing {lock.name} …", flush=True)
+    _install(environment, lock)
+    stamp = environment / f"{STAMP}.new"
+    stamp.write_text(json.dumps(_wanted(lock), indent=2) + "\n")
+    stamp.replace(environment / STAMP)
+
+
+def _install(environment: Path, lock: Path) -> None:
+    sys.path.insert(0, str(ROOT))
+    from resources.package_indexes import uv_environment
+
+    python = str(environment / "bin" / "python")
+    settings = uv_environment(python=python)
+    uv = [str(environment / "bin" / "uv"), "pip"]
+    quiet = [] if sys.stderr.isatty() else ["--quiet"]
+    sync = [*uv, "sync", "--python", python, *quiet, *HASHED, "--compile-bytecode"]
+    _run([*sync, str(BOOTSTRAP_LOCK), str(lock)], "run it again: what was downloaded is kept", settings)
+    install = [
+        *uv,
+        "install",
+        "--python",
+        python,
+        "--quiet",
+        "--no-deps",
+        "--no-build-isolation",
+        "--offline",
+    ]
+    _run([*install, "--editable", str(ROOT)], "it builds with hatchling from the lock", settings)
+
+
+def _run(command: list[str], remedy: str, environment: dict[str, str] | None = None) -> None:
+    code = subprocess.run(command, env=environment).returncode
+    if code:
+        _stop(f"`{' '.join(command)}` failed with exit code {code}; {remedy}.")
+
+
+def _stop(message: str) -> None:
+    sys.exit(f"error: {message}")
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Two at once would break each other's environment; the lock goes away with the process that holds it."""
+    folder = os.open(LOCKS, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
+
+
+def _stamped(environment: Path) -> dict[str, str] | None:
+    try:
+        stamp: dict[str, str] = json.loads((environment / STAMP).read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None
+    return stamp if (environment / "bin" / "python").exists() else None
+
+
+def _wanted(lock: Path) -> dict[str, str]:
+    sources = [BOOTSTRAP_LOCK, lock, ROOT / "pyproject.toml", Path(__file__)]
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
+    return {"lock": lock.name, "digest": digest, "project": str(ROOT), "python": sys.version}
+
+
+def _can_be_kept(environment: Path) -> bool:
+    """Without a stamp an installation was cut short: uv would not notice a package that is there in part."""
+    stamp = _stamped(environment)
+    return stamp is not None and stamp["python"] == sys.version and stamp["project"] == str(ROOT)
+
+
+if __name__ == "__main__":
+    main()

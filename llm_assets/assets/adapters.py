@@ -1,0 +1,142 @@
+"""`<model>/lora_adapter`: what LLaMA-Factory learned from a tenant's dataset."""
+
+import shutil
+
+import dagster as dg
+
+from llm_assets.assets.experiments import ExperimentConfig
+from llm_assets.assets.checks import Verdict, artifact_check
+from llm_assets.catalog.loading import Catalog
+from llm_assets.catalog.models import ModelEntry
+from llm_assets.keys import DATASET, LORA_ADAPTER, base_model_key, model_key
+from llm_assets.line_lock import line_lock
+from llm_assets.lineage import materialized
+from llm_assets.partitions import tenants_of
+from llm_assets.presentation import artifact_metadata, as_json, picture
+from llm_assets.sensors.changes import EXPERIMENT_SIGNATURE, EXPERIMENT_SUFFIXES
+from llm_assets.sensors.watching import signature_of
+from llm_assets.settings import Settings
+from llm_assets.training import Training
+from resources.artifact_store import ArtifactStore
+from resources.artifacts import Artifact, Line
+from resources.compute import LocalCompute
+from resources.disk import require_free_space
+
+CURVES = "training/curves.png"
+
+
+def lora_adapter(catalog: Catalog, model: ModelEntry) -> dg.AssetsDefinition:
+    """The asset of one model's adapters, a partition a tenant."""
+    template = catalog.base_models[model.base_model].template
+
+    @dg.asset(
+        key=model_key(model.name, LORA_ADAPTER),
+        deps=[base_model_key(model.base_model), model_key(model.name, DATASET)],
+        partitions_def=tenants_of(model.name),
+        group_name=model.name,
+        kinds={"llamafactory", "pytorch", "safetensors"},
+        owners=[model.owner],
+        code_version="1",
+        pool="gpu",
+        description="The weights that LLaMA-Factory trained on the tenant's dataset, bound to the base model "
+        f"`{model.base_model}` by its digest. Trained once per fingerprint of base, dataset, recipe and engine.",
+    )
+    def _lora_adapter(
+        context: dg.AssetExecutionContext,
+        config: ExperimentConfig,
+        artifact_store: ArtifactStore,
+        compute: LocalCompute,
+        settings: dg.ResourceParam[Settings],
+    ) -> dg.MaterializeResult[None]:
+        tenant = context.partition_key
+        signature = signature_of(settings.catalog / "experiments" / tenant / model.name, EXPERIMENT_SUFFIXES) or ""
+        training = Training(
+            base=materialized(context.instance, artifact_store, base_model_key(model.base_model)),
+            dataset=materialized(context.instance, artifact_store, model_key(model.name, DATASET), tenant),
+            recipe=catalog.recipe_for(tenant, model.name, config.experiment),
+            template=template,
+            engine=compute.engine("train"),
+        )
+        for key in training.recipe.replaced:
+            context.log.info(f"{training.recipe.origin}: `{key}` is the platform's and was replaced.")
+        line = Line(collection="adapters", tenant=tenant, name=model.name)
+        with line_lock(settings.locks, tenant, model.name, LORA_ADAPTER, log=context.log.info):
+            artifact = artifact_store.find(line, training.fingerprint)
+            if artifact is None:
+                artifact = _train(context, training, line, artifact_store, compute, settings)
+            else:
+                context.log.info(f"Nothing that decides the training has changed: {artifact.uri} is reused.")
+        return dg.MaterializeResult(
+            data_version=dg.DataVersion(artifact.digest),
+            metadata=artifact_metadata(artifact) | _facts(artifact) | {EXPERIMENT_SIGNATURE: signature},
+        )
+
+    return _lora_adapter
+
+
+def _train(
+    context: dg.AssetExecutionContext,
+    training: Training,
+    line: Line,
+    artifact_store: ArtifactStore,
+    compute: LocalCompute,
+    settings: Settings,
+) -> Artifact:
+    require_free_space(settings.home, training.disk_bytes, what=f"Training {line}")
+    folder = training.folder(settings.work / str(line))
+    shutil.rmtree(folder / "output", ignore_errors=True)
+    result = compute.run(context, training.order(folder))
+    artifact = artifact_store.publish(line, folder / "output", training.attributes(result))
+    shutil.rmtree(folder)
+    return artifact
+
+
+def _facts(artifact: Artifact) -> dict[str, dg.MetadataValue]:
+    """Loss, cost and engine versions; the curves as a picture."""
+    training = artifact.attributes["training"]
+    facts: dict[str, dg.MetadataValue] = {
+        "llm/recipe": as_json(artifact.attributes["recipe"]),
+        "llm/recipe_origin": dg.MetadataValue.text(artifact.attributes["recipe_origin"]),
+        "llm/base_digest": dg.MetadataValue.text(artifact.attributes["base_digest"]),
+        "llm/dataset_digest": dg.MetadataValue.text(artifact.attributes["dataset_digest"]),
+        "llm/engine_versions": as_json(training["engine_versions"]),
+    }
+    for name in ("first_loss", "final_loss", "eval_loss", "train_seconds", "flop"):
+        if training.get(name) is not None:
+            facts[f"llm/{name}"] = dg.MetadataValue.float(float(training[name]))
+    for name in ("steps", "tokens", "peak_memory_bytes"):
+        if training.get(name) is not None:
+            facts[f"llm/{name}"] = dg.MetadataValue.int(int(training[name]))
+    if (artifact.folder / CURVES).is_file():
+        facts["llm/loss_curves"] = picture(artifact.folder / CURVES, "training and held-out loss by step")
+    return facts
+
+
+def adapter_checks(model: ModelEntry) -> list[dg.AssetChecksDefinition]:
+    """What has to be true of an adapter before anything is built on it."""
+
+    def loss_fell(adapter: Artifact) -> Verdict:
+        """The training loss fell, by at least the model's `thresholds.min_loss_drop`."""
+        training = adapter.attributes["training"]
+        first, final = float(training["first_loss"]), float(training["final_loss"])
+        wanted = model.thresholds.min_loss_drop
+        return Verdict(
+            holds=final < first and final <= first * (1 - wanted),
+            why=f"The loss went from {first:.4g} to {final:.4g}; a fall of at least {wanted:.0%} is wanted.",
+            figures={"first_loss": first, "final_loss": final, "min_loss_drop": wanted},
+        )
+
+    def held_out_loss_is_within_the_threshold(adapter: Artifact) -> Verdict:
+        """The loss on rows that were not trained on is at most the model's `thresholds.max_eval_loss`."""
+        limit, found = model.thresholds.max_eval_loss, adapter.attributes["training"].get("eval_loss")
+        if limit is None:
+            return Verdict(holds=True, why="The model sets no threshold (thresholds.max_eval_loss).")
+        if found is None:
+            return Verdict(holds=False, why="The recipe evaluates nothing; set eval_strategy and a held-out part.")
+        figures = {"eval_loss": float(found), "max_eval_loss": limit}
+        return Verdict(holds=found <= limit, why=f"Held-out loss {found:.4g}, at most {limit}.", figures=figures)
+
+    return [
+        artifact_check(model, LORA_ADAPTER, loss_fell, blocking=True),
+        artifact_check(model, LORA_ADAPTER, held_out_loss_is_within_the_threshold, blocking=True),
+    ]

@@ -1,0 +1,78 @@
+"""`base_models/<base>`: what every fine-tuned model starts from, shared by all tenants."""
+
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+
+import dagster as dg
+
+from llm_assets.catalog.base_models import BaseModelEntry
+from llm_assets.keys import BASE_MODELS, base_model_key
+from llm_assets.line_lock import line_lock
+from llm_assets.presentation import artifact_metadata
+from llm_assets.settings import Settings
+from resources.artifact_store import ArtifactStore
+from resources.artifacts import Artifact, Line, fingerprint_of
+from resources.base_model_sources import Fetched, fetch, inspect
+from resources.compute import LocalCompute, WorkOrder
+
+
+def base_model(entry: BaseModelEntry) -> dg.AssetsDefinition:
+    """The asset of one base model of the catalog."""
+
+    @dg.asset(
+        key=base_model_key(entry.name),
+        group_name=BASE_MODELS,
+        kinds={"huggingface", "safetensors"},
+        owners=[entry.owner],
+        code_version="1",
+        description=f"{entry.description}\n\nFetched from `{entry.source}`, licence `{entry.licence}`. "
+        "A folder of safetensors, tokenizer and configuration that all tenants share.",
+    )
+    def _base_model(
+        context: dg.AssetExecutionContext,
+        artifact_store: ArtifactStore,
+        compute: LocalCompute,
+        settings: dg.ResourceParam[Settings],
+    ) -> dg.MaterializeResult[None]:
+        line = Line(collection="base_models", tenant=None, name=entry.name)
+        with line_lock(settings.locks, BASE_MODELS, entry.name, log=context.log.info):
+            fetched = fetch(entry.source, sha256=entry.sha256, cache=settings.cache)
+            fingerprint = fingerprint_of(source=entry.source, content=fetched.fingerprint, licence=entry.licence)
+            artifact = artifact_store.find(line, fingerprint)
+            if artifact is None:
+                folder = _as_folder(context, compute, fetched, settings.work / BASE_MODELS / entry.name)
+                facts = asdict(inspect(folder))
+                attributes = {"fingerprint": fingerprint, "source": entry.source, "facts": facts}
+                artifact = artifact_store.publish(line, folder, attributes | {"licence": entry.licence})
+        return dg.MaterializeResult(
+            data_version=dg.DataVersion(artifact.digest), metadata=artifact_metadata(artifact) | _facts(artifact)
+        )
+
+    return _base_model
+
+
+def _as_folder(
+    context: dg.AssetExecutionContext, compute: LocalCompute, fetched: Fetched, work: Path
+) -> Path:
+    """The fetched model as a new folder of safetensors that may be moved into the store."""
+    folder = work / "folder"
+    shutil.rmtree(folder, ignore_errors=True)
+    if fetched.kind == "gguf":
+        order = {"gguf_file": str(fetched.path), "output_folder": str(folder), "dtype": "bfloat16"}
+        compute.run(context, WorkOrder(engine="train", worker="import_gguf", order=order, folder=work))
+    else:
+        work.mkdir(parents=True, exist_ok=True)
+        shutil.copytree(fetched.path, folder)
+    return folder
+
+
+def _facts(artifact: Artifact) -> dict[str, dg.MetadataValue]:
+    facts = artifact.attributes["facts"]
+    return {
+        "llm/source": dg.MetadataValue.text(artifact.attributes["source"]),
+        "llm/licence": dg.MetadataValue.text(artifact.attributes["licence"]),
+        "llm/architecture": dg.MetadataValue.text(facts["architecture"]),
+        "llm/parameters": dg.MetadataValue.int(facts["parameters"]),
+        "llm/dtype": dg.MetadataValue.text(facts["dtype"]),
+    }

@@ -1,0 +1,151 @@
+"""`<model>/dataset`: a tenant's rows, validated, counted, split, and fixed by one digest."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from llm_assets.assets.checks import Verdict, artifact_check
+from llm_assets.assets.experiments import ExperimentConfig
+from llm_assets.catalog.loading import Catalog
+from llm_assets.catalog.models import ModelEntry
+from llm_assets.catalog.recipes import Recipe
+from llm_assets.datasets.landing_zone import fingerprint as fingerprint_of_landing_zone
+from llm_assets.datasets.preparation import prepare
+from llm_assets.keys import DATASET, base_model_key, model_key
+from llm_assets.line_lock import line_lock
+from llm_assets.lineage import materialized
+from llm_assets.partitions import tenants_of
+from llm_assets.presentation import artifact_metadata, table
+from llm_assets.sensors.changes import DATASET_SIGNATURE, DATASET_SUFFIXES
+from llm_assets.sensors.watching import signature_of
+from llm_assets.settings import Settings
+from resources.artifact_store import ArtifactStore
+from resources.artifacts import Artifact, Line, fingerprint_of
+
+DEFAULT_CUTOFF_LEN = 2048  # LLaMA-Factory's own
+MOST_ROWS_CUT_OFF = 0.1
+MOST_DUPLICATES = 0.1
+
+
+def dataset(catalog: Catalog, model: ModelEntry) -> dg.AssetsDefinition:
+    """The asset of one model's datasets, a partition a tenant."""
+
+    @dg.asset(
+        key=model_key(model.name, DATASET),
+        deps=[base_model_key(model.base_model)],
+        partitions_def=tenants_of(model.name),
+        group_name=model.name,
+        kinds={"dataset", "json"},
+        owners=[model.owner],
+        code_version="1",
+        description="What the tenant dropped into its landing zone "
+        f"`datasets/<tenant>/{model.name}/`: every row validated, counted with the base model's tokenizer, "
+        "a seeded part held out for evaluation.",
+    )
+    def _dataset(
+        context: dg.AssetExecutionContext,
+        config: ExperimentConfig,
+        artifact_store: ArtifactStore,
+        settings: dg.ResourceParam[Settings],
+    ) -> dg.MaterializeResult[None]:
+        tenant = context.partition_key
+        landing_zone = settings.landing_zones / tenant / model.name
+        base = materialized(context.instance, artifact_store, base_model_key(model.base_model))
+        signature = signature_of(landing_zone, DATASET_SUFFIXES) or ""
+        line = Line(collection="datasets", tenant=tenant, name=model.name)
+        with line_lock(settings.locks, tenant, model.name, DATASET, log=context.log.info):
+            recipe = catalog.recipe_for(tenant, model.name, config.experiment)
+            options = _options(recipe, model, base)
+            fingerprint = fingerprint_of(rows=fingerprint_of_landing_zone(landing_zone), **options)
+            artifact = artifact_store.find(line, fingerprint)
+            if artifact is None:
+                output = settings.work / tenant / model.name / DATASET
+                attributes = _prepare(landing_zone, output, options, base)
+                artifact = artifact_store.publish(line, output, attributes | {"fingerprint": fingerprint})
+        return dg.MaterializeResult(
+            data_version=dg.DataVersion(artifact.digest),
+            metadata=artifact_metadata(artifact) | _facts(artifact) | {DATASET_SIGNATURE: signature},
+        )
+
+    return _dataset
+
+
+def _options(recipe: Recipe, model: ModelEntry, base: Artifact) -> dict[str, Any]:
+    """What decides the prepared rows beside the rows themselves."""
+    tokenizer = next(file.sha256 for file in base.files if file.path == "tokenizer.json")
+    return {
+        "stage": recipe.stage,
+        "cutoff_len": int(recipe.arguments.get("cutoff_len", DEFAULT_CUTOFF_LEN)),
+        "held_out_fraction": model.dataset.held_out_fraction,
+        "seed": model.dataset.seed,
+        "tokenizer": tokenizer,
+    }
+
+
+def _prepare(landing_zone: Path, output: Path, options: dict[str, Any], base: Artifact) -> dict[str, Any]:
+    shutil.rmtree(output, ignore_errors=True)
+    prepared = prepare(
+        landing_zone,
+        output,
+        stage=options["stage"],
+        tokenizer_file=base.folder / "tokenizer.json",
+        cutoff_len=options["cutoff_len"],
+        held_out_fraction=options["held_out_fraction"],
+        seed=options["seed"],
+    )
+    # Token counts follow the tokenizer; they are known *about* the rows and must not change the digest.
+    (output / "statistics.json").unlink()
+    return {
+        "format": prepared.format,
+        "rows": prepared.rows,
+        "train_rows": prepared.train_rows,
+        "held_out_rows": prepared.held_out_rows,
+        "statistics": prepared.statistics,
+        "samples": prepared.samples,
+        "cutoff_len": options["cutoff_len"],
+    }
+
+
+def _facts(artifact: Artifact) -> dict[str, dg.MetadataValue]:
+    facts = artifact.attributes
+    statistics = [{"statistic": name, "value": value} for name, value in facts["statistics"].items()]
+    return {
+        "dagster/row_count": dg.MetadataValue.int(facts["rows"]),
+        "llm/train_rows": dg.MetadataValue.int(facts["train_rows"]),
+        "llm/held_out_rows": dg.MetadataValue.int(facts["held_out_rows"]),
+        "llm/format": dg.MetadataValue.text(facts["format"]),
+        "llm/statistics": table(statistics),
+        "llm/samples": table(facts["samples"]),
+    }
+
+
+def dataset_checks(model: ModelEntry) -> list[dg.AssetChecksDefinition]:
+    """What a data scientist wants to know of a dataset before it is trained on."""
+
+    def some_rows_are_held_out(dataset: Artifact) -> Verdict:
+        """There are rows that training does not see, so that the held-out loss means something."""
+        rows = dataset.attributes["held_out_rows"]
+        wanted = model.dataset.held_out_fraction > 0
+        return Verdict(holds=rows > 0 or not wanted, why=f"{rows} rows are held out.", figures={"held_out_rows": rows})
+
+    def few_rows_are_cut_off(dataset: Artifact) -> Verdict:
+        """At most one row in ten is longer than the recipe's `cutoff_len` and loses its end in training."""
+        share = float(dataset.attributes["statistics"]["share_over_cutoff"])
+        cutoff = dataset.attributes["cutoff_len"]
+        why = f"{share:.1%} of the rows are longer than cutoff_len={cutoff} tokens."
+        return Verdict(holds=share <= MOST_ROWS_CUT_OFF, why=why, figures={"share_over_cutoff": share})
+
+    def few_rows_are_duplicates(dataset: Artifact) -> Verdict:
+        """At most one row in ten says exactly what another row says."""
+        duplicates, rows = dataset.attributes["statistics"]["duplicates"], dataset.attributes["rows"]
+        figures = {"duplicates": duplicates, "rows": rows}
+        why = f"{duplicates} of {rows} rows are exact duplicates."
+        return Verdict(holds=duplicates <= MOST_DUPLICATES * rows, why=why, figures=figures)
+
+    return [
+        artifact_check(model, DATASET, some_rows_are_held_out, blocking=True),
+        artifact_check(model, DATASET, few_rows_are_cut_off, blocking=False),
+        artifact_check(model, DATASET, few_rows_are_duplicates, blocking=False),
+    ]

@@ -1,0 +1,143 @@
+"""`<model>/model_card`: what a merged model is, computed from its lineage, and its entry in the registry."""
+
+import json
+import shutil
+from pathlib import Path
+
+import dagster as dg
+
+from llm_assets.assets.adapters import CURVES
+from llm_assets.assets.checks import Verdict, artifact_check
+from llm_assets.card_evidence import Lineage, evidence_of, lineage_of, registry_entry
+from llm_assets.catalog.loading import Catalog
+from llm_assets.catalog.models import ModelEntry
+from llm_assets.keys import MERGED_MODEL, MODEL_CARD, model_key
+from llm_assets.line_lock import line_lock
+from llm_assets.lineage import materialized
+from llm_assets.model_cards import Evidence, card_json, card_markdown
+from llm_assets.partitions import tenants_of
+from llm_assets.presentation import artifact_metadata
+from llm_assets.settings import Settings
+from resources.artifact_store import ArtifactStore
+from resources.artifacts import Artifact, Line, fingerprint_of
+from resources.mlflow import MlflowRegistry
+from resources.mlflow_server import MlflowServer
+
+TRAINING_LOG = "training/trainer_log.jsonl"
+
+
+def model_card(catalog: Catalog, model: ModelEntry) -> dg.AssetsDefinition:
+    """The asset of one model's cards, a partition a tenant."""
+
+    @dg.asset(
+        key=model_key(model.name, MODEL_CARD),
+        deps=[model_key(model.name, MERGED_MODEL)],
+        partitions_def=tenants_of(model.name),
+        group_name=model.name,
+        kinds={"huggingface", "markdown", "mlflow"},
+        owners=[model.owner],
+        code_version="1",
+        description="What the merged model is, computed from its lineage as a Hugging Face model card and as JSON, "
+        "and its entry in MLflow's registry under `<tenant>.<model>`. What nobody has filled in is listed as missing.",
+    )
+    def _model_card(
+        context: dg.AssetExecutionContext,
+        artifact_store: ArtifactStore,
+        registry: MlflowRegistry,
+        mlflow_server: dg.ResourceParam[MlflowServer],
+        settings: dg.ResourceParam[Settings],
+    ) -> dg.MaterializeResult[None]:
+        tenant = context.partition_key
+        merged = materialized(context.instance, artifact_store, model_key(model.name, MERGED_MODEL), tenant)
+        lineage = lineage_of(artifact_store, merged)
+        evidence = evidence_of(catalog.tenants[tenant], model, catalog.base_models[model.base_model], lineage)
+        with line_lock(settings.locks, tenant, model.name, MODEL_CARD, log=context.log.info):
+            card = _publish(artifact_store, settings, lineage, evidence, Line(
+                collection="cards", tenant=tenant, name=model.name))
+            mlflow_server.wait_ready()
+            training_run = registry.log_training(
+                tenant,
+                model.name,
+                fingerprint=str(lineage.adapter.fingerprint),
+                params=lineage.adapter.attributes["recipe"],
+                history=_history(lineage.adapter),
+                tags={"adapter": lineage.adapter.uri, "dataset_digest": lineage.dataset.digest},
+            )
+            version = registry.register(
+                registry_entry(evidence, lineage, card, training_run_id=training_run, dagster_run=context.run_id)
+            )
+        context.log.info(f"Registered as version {version.number} ({version.label}) of {tenant}.{model.name}")
+        return dg.MaterializeResult(
+            data_version=dg.DataVersion(card.digest),
+            metadata=artifact_metadata(card)
+            | {
+                "llm/card": dg.MetadataValue.md(_body(card)),
+                "llm/registry_version": dg.MetadataValue.int(version.number),
+                "llm/registry_page": dg.MetadataValue.url(registry.page(tenant, model.name, version.number)),
+                "llm/missing_fields": dg.MetadataValue.int(len(card.attributes["missing"])),
+            },
+        )
+
+    return _model_card
+
+
+def _publish(
+    store: ArtifactStore, settings: Settings, lineage: Lineage, evidence: Evidence, line: Line
+) -> Artifact:
+    content = card_json(evidence)
+    fingerprint = fingerprint_of(card=content, model=lineage.merged.digest)
+    known = store.find(line, fingerprint)
+    if known is not None:
+        return known
+    folder = settings.work / str(line)
+    shutil.rmtree(folder, ignore_errors=True)
+    _write_card(folder, content, evidence, lineage.adapter.folder / CURVES)
+    return store.publish(
+        line,
+        folder,
+        {
+            "fingerprint": fingerprint,
+            "model_uri": lineage.merged.uri,
+            "model_digest": lineage.merged.digest,
+            "missing": content["missing"],
+        },
+    )
+
+
+def _write_card(folder: Path, content: dict[str, object], evidence: Evidence, curves: Path) -> None:
+    folder.mkdir(parents=True)
+    (folder / "README.md").write_text(card_markdown(evidence))
+    (folder / "card.json").write_text(json.dumps(content, indent=1, ensure_ascii=False, sort_keys=True) + "\n")
+    if curves.is_file():
+        (folder / CURVES).parent.mkdir()
+        shutil.copyfile(curves, folder / CURVES)
+
+
+def _history(adapter: Artifact) -> list[dict[str, float]]:
+    """LLaMA-Factory's log as rows by step; the last line of a log has no loss and is left out."""
+    log = adapter.folder / TRAINING_LOG
+    rows = [json.loads(line) for line in log.read_text().splitlines()] if log.is_file() else []
+    kept = ("loss", "eval_loss", "lr", "epoch")
+    points = [
+        {"step": row["current_steps"], **{name: row[name] for name in kept if row.get(name) is not None}}
+        for row in rows
+    ]
+    return [point for point in points if "loss" in point or "eval_loss" in point]
+
+
+def _body(card: Artifact) -> str:
+    """The card without its YAML header and without the picture, which the adapter's page shows."""
+    text = (card.folder / "README.md").read_text().split("\n---\n", 1)[-1]
+    return "\n".join(line for line in text.splitlines() if CURVES not in line)
+
+
+def model_card_checks(model: ModelEntry) -> list[dg.AssetChecksDefinition]:
+    """What has to be true of a card before its model may be deployed."""
+
+    def required_fields_are_filled(card: Artifact) -> Verdict:
+        """Nothing that the model's risk class asks people to write is missing; blocks a high-risk model."""
+        missing = [str(each.get("field", each)) for each in card.attributes["missing"]]
+        why = f"Missing: {', '.join(missing)}." if missing else "Nothing is missing."
+        return Verdict(holds=not missing, why=why, figures={"missing_fields": len(missing)})
+
+    return [artifact_check(model, MODEL_CARD, required_fields_are_filled, blocking=model.risk_class == "high")]

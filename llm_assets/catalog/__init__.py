@@ -1,0 +1,1 @@
+"""What people write: base models, models, tenants, experiments, and where datasets land."""

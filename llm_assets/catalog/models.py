@@ -1,0 +1,155 @@
+"""`models/<model>.yaml`: a line of fine-tuned models that tenants share the recipe of."""
+
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from llm_assets.catalog.files import Entry
+from llm_assets.catalog.mistakes import Place, Problem
+from llm_assets.catalog.names import OWNER_RULE, ModelName, Owner
+
+Text = Annotated[str, Field(min_length=1)]
+
+
+class DatasetSettings(Entry):
+    """How a tenant's rows are split."""
+
+    held_out_fraction: float = Field(
+        default=0.1,
+        ge=0,
+        le=0.5,
+        description="share of the rows kept out of training for evaluation; 0 for none",
+    )
+    seed: int = Field(default=42, ge=0, description="which rows: another seed holds out others")
+
+
+class ServingSettings(Entry):
+    """How vLLM serves a deployment."""
+
+    mode: Literal["merged", "adapter", "none"] = Field(
+        default="merged",
+        description="the merged model, the base model with the adapter loaded, or no deployment",
+    )
+    max_model_len: int = Field(default=2048, ge=16, description="most tokens of prompt and answer together")
+    max_num_seqs: int = Field(default=8, ge=1, le=4096, description="most requests answered at once")
+    kv_cache_mib: int = Field(default=256, ge=16, description="memory for the KV cache in MiB")
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field(
+        default="bfloat16", description="number format of the weights in memory"
+    )
+    port: int | None = Field(
+        default=None,
+        ge=1024,
+        le=65535,
+        description="a fixed port; leave it out for a free one (a port serves one tenant)",
+    )
+
+
+class Thresholds(Entry):
+    """What a trained model must reach before it may be deployed. What is left out is not asked."""
+
+    max_eval_loss: float | None = Field(
+        default=None, gt=0, description="greatest loss on the held-out rows at the end of training"
+    )
+    min_loss_drop: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="least fall of the training loss, as a share of the first (0.2: by a fifth)",
+    )
+
+
+class Card(Entry):
+    """What only people know. A field left out is listed as missing in the model card, never invented."""
+
+    intended_use: Text | None = Field(
+        default=None, description="what the model is for, and for whom (Annex IV 1)"
+    )
+    out_of_scope: Text | None = Field(default=None, description="what it must not be used for (Annex IV 3)")
+    limitations: Text | None = Field(
+        default=None, description="where it is known to be wrong or weak (Annex IV 3)"
+    )
+    foreseeable_misuse: Text | None = Field(default=None, description="misuse to be expected (Annex IV 3)")
+    human_oversight: Text | None = Field(
+        default=None, description="who watches and can stop or overrule it (Annex IV 2e)"
+    )
+    data_provenance: Text | None = Field(
+        default=None,
+        description="where the datasets come from, how chosen, labelled and cleaned (Annex IV 2d)",
+    )
+    metrics_rationale: Text | None = Field(
+        default=None, description="why these metrics and thresholds fit the purpose (Annex IV 4)"
+    )
+    risk_management: Text | None = Field(default=None, description="the risk management system (Annex IV 5)")
+    cybersecurity: Text | None = Field(default=None, description="measures against attacks (Annex IV 2h)")
+    post_market_plan: Text | None = Field(
+        default=None, description="how the model is monitored in use (Annex IV 9, Art. 72)"
+    )
+    contact: Text | None = Field(default=None, description="whom to write to")
+
+
+class ModelEntry(Entry):
+    """One model. `name` is the file's name."""
+
+    name: ModelName
+    base_model: ModelName = Field(description="the name of a file in base_models/")
+    owner: Owner = Field(description=OWNER_RULE)
+    purpose: Text = Field(description="what the model is for, in a sentence (EU AI Act, Annex IV 1a)")
+    risk_class: Literal["prohibited", "high", "limited", "minimal"] = Field(
+        description="its class under the EU AI Act"
+    )
+    risk_reasoning: Text = Field(description="why it is of that class")
+    recipe: dict[str, Any] = Field(
+        description="a LLaMA-Factory recipe without paths: arguments of `llamafactory-cli train`"
+    )
+    dataset: DatasetSettings = Field(default=DatasetSettings(), description="how a tenant's rows are split")
+    serving: ServingSettings = Field(default=ServingSettings(), description="how vLLM serves it")
+    thresholds: Thresholds = Field(default=Thresholds(), description="what it must reach to be deployed")
+    promotion: Literal["automatic", "manual"] = Field(
+        default="manual", description="whether a new version that passes its checks goes live by itself"
+    )
+    known_questions: Annotated[tuple[Text, ...], Field(strict=False)] = Field(
+        default=(),
+        description="questions that a deployment must answer as the merged model did offline; at least one",
+    )
+    card: Card = Field(default=Card(), description="fields of the model card that only people can fill in")
+
+
+def contradictions(model: ModelEntry) -> Iterator[Problem]:
+    """What is wrong with a model although each of its fields is well formed."""
+    if model.serving.mode != "none" and not model.known_questions:
+        valid = "at least one question, or serving.mode none"
+        yield Problem(place=("known_questions",), problem="there is none", valid=valid)
+    if model.serving.mode != "none" and model.risk_class == "prohibited":
+        problem = "a prohibited practice is not put into service (EU AI Act, Art. 5)"
+        yield Problem(place=("risk_class",), problem=problem, valid="serving.mode none, or another class")
+    if model.thresholds.max_eval_loss is not None and model.dataset.held_out_fraction == 0:
+        valid = "a dataset.held_out_fraction above 0"
+        problem = "without held-out rows there is no such loss"
+        yield Problem(place=("thresholds", "max_eval_loss"), problem=problem, valid=valid)
+    yield from misfits(model, model.recipe, ("recipe",))
+
+
+def misfits(model: ModelEntry, recipe: Mapping[str, Any], place: Place = ()) -> Iterator[Problem]:
+    """Where a recipe (the model's or an experiment's) does not go with how the model is split and served."""
+
+    def misfit(key: str, problem: str, valid: str) -> Problem:
+        return Problem(place=(*place, key), problem=problem, valid=valid)
+
+    mode = model.serving.mode
+    if recipe.get("stage") == "rm" and mode != "none":
+        yield misfit("stage", "a reward model (rm) cannot be served", "serving.mode none in the model's file")
+    if recipe.get("eval_strategy", "no") != "no" and model.dataset.held_out_fraction == 0:
+        yield misfit(
+            "eval_strategy", "the model's dataset.held_out_fraction is 0", "no, or a fraction above 0"
+        )
+    if mode != "adapter":
+        return
+    if recipe.get("finetuning_type") == "full":
+        yield misfit("finetuning_type", "full gives no adapter to serve", "lora, or serving.mode merged")
+    if recipe.get("use_dora"):
+        yield misfit("use_dora", "vLLM loads no DoRA adapter", "false, or serving.mode merged")
+    if recipe.get("additional_target"):
+        yield misfit(
+            "additional_target", "vLLM loads no fully trained modules", "null, or serving.mode merged"
+        )

@@ -1,0 +1,53 @@
+"""`llm-assets ask`: a question to a live model, or to the base model that it started from."""
+
+import json
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from llm_assets.cli.installation import Installation, installation
+from llm_assets.cli.options import AsJson, Model, Tenant
+from llm_assets.embedded import embedded_serving
+
+Question = Annotated[str, typer.Argument(help="What to ask.")]
+Base = Annotated[bool, typer.Option("--base", help="Ask the base model instead, offline.")]
+MaxTokens = Annotated[int, typer.Option(min=1, help="The longest answer, in tokens.")]
+
+
+def ask(
+    model: Model,
+    question: Question,
+    tenant: Tenant,
+    base: Base = False,
+    max_tokens: MaxTokens = 128,
+    as_json: AsJson = False,
+) -> None:
+    """Asks a tenant's live model and prints the answer as it comes.
+
+    Example: `llm-assets ask support_bot --tenant team-a "When are you open?"`
+    """
+    here = installation()
+    here.check_names(model, tenant)
+    console = Console(highlight=False, soft_wrap=True)
+    if base:
+        answer = answer_of_base(here, model, question, max_tokens)
+        typer.echo(json.dumps({"answer": answer}) if as_json else answer)
+        return
+    serving = embedded_serving(here.settings)
+    pieces = serving.stream(tenant, model, [{"role": "user", "content": question}], max_tokens=max_tokens)
+    if as_json:
+        state = serving.state(tenant, model)
+        typer.echo(json.dumps({"answer": "".join(pieces), "version": state.version, "digest": state.digest}))
+        return
+    for piece in pieces:
+        console.print(piece, end="", markup=False)
+    console.print()
+
+
+def answer_of_base(here: Installation, model: str, question: str, max_tokens: int) -> str:
+    """What the base model says, by the train engine, with the template that the model is trained with."""
+    from llm_assets.base_answers import answer_of_base_model  # imports Dagster
+
+    return answer_of_base_model(here.settings, here.catalog.base_models[here.catalog.models[model].base_model],
+                                question, max_tokens)

@@ -1,0 +1,67 @@
+"""`make demo`: everything set up, one tenant's chain, and the same question before and after."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from llm_assets.cli.ask import answer_of_base
+from llm_assets.cli.installation import Installation, installation
+from llm_assets.cli.run import execute
+from llm_assets.cli.stack import show_addresses
+from llm_assets.embedded import embedded_stack
+from llm_assets.stack import Stack
+from resources.engine_locks import ENGINES
+from resources.engines import install
+
+MODEL = "support_bot"
+ANSWER_TOKENS = 48
+
+DemoTenant = Annotated[str, typer.Option("--tenant", "-t", help="Whose model: team-a or team-b.")]
+
+
+def demo(tenant: DemoTenant = "team-a") -> None:
+    """Sets everything up, takes a tenant to a live model and asks it and its base model the same question."""
+    here = installation()
+    here.check_names(MODEL, tenant)
+    console = Console(highlight=False, soft_wrap=True)
+    stack = embedded_stack(here.settings)
+    stack.start(automation=False)
+    for engine in ENGINES:
+        install(here.settings.engines, engine)
+    if not execute(here, MODEL, tenant, op_config={}):
+        raise typer.Exit(1)
+    _compare(console, here, stack, tenant)
+    with console.status("Waiting for the Dagster UI …"):
+        stack.wait_ready()
+    console.print()
+    show_addresses(console, stack)
+    _say_how_to_go_on(console, here, tenant)
+
+
+def _compare(console: Console, here: Installation, stack: Stack, tenant: str) -> None:
+    question = here.catalog.models[MODEL].known_questions[0]
+    with console.status("Asking the base model …"):
+        before = answer_of_base(here, MODEL, question, ANSWER_TOKENS)
+    asked = [{"role": "user", "content": question}]
+    after = stack.serving.ask(tenant, MODEL, asked, max_tokens=ANSWER_TOKENS)
+    console.print(f"\n  [bold]{question}[/]")
+    for who, answer in (("the base model", before), (f"{MODEL} of {tenant}", after)):
+        console.print(f"  [dim]{who:<24}[/] {' '.join(answer.split())}", markup=True)
+
+
+def _say_how_to_go_on(console: Console, here: Installation, tenant: str) -> None:
+    command = Path(sys.argv[0])
+    if command.is_relative_to(Path.cwd()):
+        command = command.relative_to(Path.cwd())
+    key = here.settings.home / "serving" / tenant / MODEL / "api_key"
+    rows = [
+        ("ask again", f'{command} ask {MODEL} --tenant {tenant} "When are you open?"'),
+        ("its API key", str(key)),
+        ("its card", f"{command} card {MODEL} --tenant {tenant}"),
+        ("stop everything", f"{command} down"),
+    ]
+    for what, how in rows:
+        console.print(f"  {what:<24} {how}", markup=False)

@@ -1,0 +1,128 @@
+"""`llm-assets doctor`: is this machine and installation fit for work, and what would mend it?"""
+
+import json
+import os
+import shutil
+import socket
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import psutil
+import typer
+from rich.console import Console
+
+from llm_assets.catalog.loading import load_catalog
+from llm_assets.catalog.mistakes import CatalogError
+from llm_assets.cli.options import AsJson
+from llm_assets.embedded import embedded_stack
+from llm_assets.settings import Settings, find_settings
+from resources.engine_locks import ENGINES
+from resources.engines import engine_status
+
+GIB = 2**30
+NEEDED_DISK_GIB = 8
+NEEDED_MEMORY_GIB = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One thing that was looked at; `remedy` says what to do where it is not well."""
+
+    what: str
+    well: bool
+    found: str
+    remedy: str = ""
+
+
+def doctor(as_json: AsJson = False) -> None:
+    """Looks at Python, disk, memory, engines, ports and the catalog. Exit code 1 when something needs mending.
+
+    Example: `llm-assets doctor`
+    """
+    findings = list(examine(find_settings()))
+    if as_json:
+        typer.echo(json.dumps([asdict(finding) for finding in findings], indent=2))
+    else:
+        console = Console(soft_wrap=True, highlight=False)
+        for finding in findings:
+            mark = "[green]✓[/]" if finding.well else "[red]✗[/]"
+            console.print(f"{mark} {finding.what:<14} {finding.found}")
+            if not finding.well:
+                console.print(f"  {'':<14} {finding.remedy}", style="yellow", markup=False)
+    if not all(finding.well for finding in findings):
+        raise typer.Exit(1)
+
+
+def examine(settings: Settings) -> Iterator[Finding]:
+    yield Finding(
+        what="Python",
+        well=sys.version_info[:2] == (3, 11),
+        found=sys.version.split()[0],
+        remedy="The engines are locked for Python 3.11; make the environment with it.",
+    )
+    yield _disk(settings)
+    yield _memory()
+    for engine in ENGINES:
+        status = engine_status(settings.engines, engine)
+        yield Finding(
+            what=f"engine {engine}",
+            well=status.installed,
+            found=f"installed for {status.device}" if status.installed else "not installed",
+            remedy=status.remedy or "",
+        )
+    yield from _ports(settings)
+    yield _catalog(settings)
+
+
+def _disk(settings: Settings) -> Finding:
+    place = next(folder for folder in (settings.home, *settings.home.parents) if folder.exists())
+    free = shutil.disk_usage(place).free / GIB
+    return Finding(
+        what="disk",
+        well=free >= NEEDED_DISK_GIB and os.access(place, os.W_OK),
+        found=f"{free:.0f} GiB free for {settings.home}",
+        remedy=f"Engines, weights and checkpoints want {NEEDED_DISK_GIB} GiB and write access; "
+        "free some or move LLM_ASSETS_HOME.",
+    )
+
+
+def _memory() -> Finding:
+    available = psutil.virtual_memory().available / GIB
+    return Finding(
+        what="memory",
+        well=available >= NEEDED_MEMORY_GIB,
+        found=f"{available:.0f} GiB available, {os.cpu_count()} cores",
+        remedy=f"The demo's training and server want {NEEDED_MEMORY_GIB} GiB; end something else.",
+    )
+
+
+def _ports(settings: Settings) -> Iterator[Finding]:
+    stack = embedded_stack(settings)
+    ours = {settings.ui_port: stack.ui() is not None, settings.mlflow_port: stack.mlflow.running()}
+    names = {settings.ui_port: ("Dagster UI", "LLM_ASSETS_UI_PORT"), settings.mlflow_port: ("MLflow", "LLM_ASSETS_MLFLOW_PORT")}
+    for port, mine in ours.items():
+        name, setting = names[port]
+        yield Finding(
+            what=f"port {port}",
+            well=mine or _free(port),
+            found=f"{name} runs on it" if mine else f"for {name}",
+            remedy=f"Another program uses it. End that program, or set {setting} to a free port.",
+        )
+
+
+def _free(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) != 0
+
+
+def _catalog(settings: Settings) -> Finding:
+    shown = os.path.relpath(settings.catalog, Path.cwd())
+    try:
+        catalog = load_catalog(settings.catalog)
+    except CatalogError as error:
+        return Finding(what="catalog", well=False, found=f"{len(error.mistakes)} mistakes in {shown}",
+                       remedy="`llm-assets check` lists them.")
+    return Finding(what="catalog", well=True,
+                   found=f"{shown}: {len(catalog.models)} models, {len(catalog.tenants)} tenants")

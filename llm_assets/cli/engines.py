@@ -1,0 +1,120 @@
+"""`llm-assets engines`: LLaMA-Factory and vLLM, each in an environment of its own on this machine."""
+
+import json
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from llm_assets.cli.options import AsJson
+from llm_assets.settings import find_settings
+from resources.engines import ENGINES, Device, EngineName, EngineStatus, engine_status, install
+
+NAMES: dict[EngineName, str] = {"train": "LLaMA-Factory", "serve": "vLLM"}
+VERSIONS_OF: dict[EngineName, tuple[str, ...]] = {
+    "train": ("llamafactory", "torch"),
+    "serve": ("vllm", "torch"),
+}
+
+app = typer.Typer(
+    help="The engines of this machine: `train` is LLaMA-Factory, `serve` is vLLM.", no_args_is_help=True
+)
+
+Which = Annotated[EngineName | None, typer.Argument(help="Only this one; both when left out.")]
+On = Annotated[Device | None, typer.Option("--device", help="cpu or cuda; by default what this machine has.")]
+
+
+@app.command("install")
+def install_command(which: Which = None, device: On = None) -> None:
+    """Installs the engines from the locks in images/. What is installed already is left as it is.
+
+    Goes by the index, certificate and proxy that pip is set up with. Interrupted, it goes on where it was.
+
+    Example: `llm-assets engines install`, or `llm-assets engines install train --device cuda`
+    """
+    engines = find_settings().engines
+    for engine in (which,) if which else ENGINES:
+        install_shown(engines, engine, device=device, console=Console(soft_wrap=True))
+
+
+@app.command("status")
+def status_command(as_json: AsJson = False) -> None:
+    """Says which engines are installed, for which device and in which versions.
+
+    Example: `llm-assets engines status --json`
+    """
+    found = [engine_status(find_settings().engines, engine) for engine in ENGINES]
+    if as_json:
+        typer.echo(json.dumps([asdict(each) for each in found], default=str, indent=2))
+        return
+    table = Table("engine", "installed", "versions", "folder", box=None)
+    for each in found:
+        table.add_row(each.engine, _standing(each), _versions(each), str(each.folder))
+    Console().print(table)
+
+
+def install_shown(
+    engines: Path, engine: EngineName, *, console: Console, device: Device | None = None
+) -> EngineStatus:
+    """Installs one engine with a live line on `console`; without a terminal each phase is a line."""
+    before = engine_status(engines, engine)
+    started = time.monotonic()
+    if console.is_terminal:
+        status = _with_bar(engines, engine, device, console)
+    else:
+        status = install(engines, engine, device=device, report=_Lines(console, engine).say)
+    if status.folder != before.folder:
+        seconds = time.monotonic() - started
+        console.print(
+            f"  ✓ {NAMES[engine]} for {status.device}: {_versions(status)} ({seconds:.0f} s)", highlight=False
+        )
+    else:
+        console.print(f"  ✓ {NAMES[engine]} is installed for {status.device}", highlight=False)
+    return status
+
+
+def _with_bar(engines: Path, engine: EngineName, device: Device | None, console: Console) -> EngineStatus:
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.fields[engine]}"),
+        BarColumn(bar_width=20),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, TextColumn("{task.description}"), console=console, transient=True) as progress:
+        task = progress.add_task("", total=None, engine=NAMES[engine])
+        return install(
+            engines,
+            engine,
+            device=device,
+            report=lambda phase: progress.update(task, description=phase),
+        )
+
+
+class _Lines:
+    """Without a terminal each phase is a line of its own, and a download one line, not hundreds."""
+
+    def __init__(self, console: Console, engine: EngineName) -> None:
+        self._console, self._engine, self._last = console, engine, ""
+
+    def say(self, phase: str) -> None:
+        kind = phase.partition(" ")[0]
+        if kind != self._last:
+            shown = "downloading" if kind == "downloading" else phase
+            self._console.print(f"    {NAMES[self._engine]}: {shown}", highlight=False)
+        self._last = kind
+
+
+def _standing(status: EngineStatus) -> str:
+    if not status.installed:
+        return f"no; {status.remedy}"
+    return f"for {status.device}" + ("" if status.current else f", of an older lock; {status.remedy}")
+
+
+def _versions(status: EngineStatus) -> str:
+    known = ((name, status.versions.get(name)) for name in VERSIONS_OF[status.engine])
+    return ", ".join(f"{name} {version}" for name, version in known if version)

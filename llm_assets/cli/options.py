@@ -1,0 +1,35 @@
+"""Arguments and options that several commands share, with their completion."""
+
+from typing import Annotated
+
+import typer
+
+from llm_assets.settings import SettingsError, find_settings
+
+
+class UsageError(Exception):
+    """The command names something that the catalog does not have."""
+
+
+def _stems(folder: str, incomplete: str) -> list[str]:
+    try:
+        files = sorted((find_settings().catalog / folder).glob("*.yaml"))
+    except SettingsError:
+        return []  # Completion outside a project offers nothing.
+    return [file.stem for file in files if file.stem.startswith(incomplete)]
+
+
+def _models(incomplete: str) -> list[str]:
+    return _stems("models", incomplete)
+
+
+def _tenants(incomplete: str) -> list[str]:
+    return _stems("tenants", incomplete)
+
+
+Model = Annotated[str, typer.Argument(help="A model of the catalog.", autocompletion=_models)]
+Tenant = Annotated[
+    str, typer.Option("--tenant", "-t", help="A tenant that uses the model.", autocompletion=_tenants)
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a script to read.")]
+Why = Annotated[str, typer.Option("--why", help="The reason, kept with the promotion.")]

@@ -1,0 +1,78 @@
+"""`llm-assets run`: one tenant's chain, from its dataset to a live deployment, with its progress."""
+
+import time
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from llm_assets.cli.installation import Installation, installation
+from llm_assets.cli.options import Model, Tenant
+from llm_assets.embedded import embedded_stack
+from llm_assets.keys import DATASET, LORA_ADAPTER
+
+Experiment = Annotated[
+    str | None,
+    typer.Option("--experiment", "-e", help="One of the tenant's experiments; the last by name otherwise."),
+]
+
+
+def run(model: Model, tenant: Tenant, experiment: Experiment = None) -> None:
+    """Takes a tenant's dataset to a live model; what has not changed is reused.
+
+    Runs the same graph as the Dagster UI and is recorded there. Killed at any moment, the same
+    command goes on where it stopped.
+
+    Example: `llm-assets run support_bot --tenant team-a`
+    """
+    here = installation()
+    here.check_names(model, tenant)
+    if experiment is not None:
+        here.catalog.recipe_for(tenant, model, experiment)
+    embedded_stack(here.settings).mlflow.start()  # It takes seconds to be ready; the chain needs it late.
+    chosen = {"config": {"experiment": experiment}}
+    op_config = {f"{model}__{kind}": chosen for kind in (DATASET, LORA_ADAPTER)} if experiment else {}
+    if not execute(here, model, tenant, op_config=op_config):
+        raise typer.Exit(1)
+
+
+def execute(
+    here: Installation, model: str, tenant: str, *, op_config: dict[str, Any], only: str | None = None
+) -> bool:
+    """Executes the chain (or `only` one of its assets) under a live display; says whether it succeeded."""
+    from llm_assets.chains import chain_name  # Dagster takes two seconds to import, MLflow starts meanwhile
+    from llm_assets.cli.progress import shown
+    from llm_assets.graph import build_definitions
+    from llm_assets.keys import model_key
+    from llm_assets.runs import dagster_instance, execute_chain, new_run_id
+
+    console = Console()
+    started = time.monotonic()
+    job = build_definitions(here.settings, here.catalog).resolve_job_def(chain_name(model))
+    run_id = new_run_id()
+    console.print(f"[bold]{model}[/] of [bold]{tenant}[/]  [dim]run {run_id}[/]", highlight=False)
+    with dagster_instance(here.settings) as instance:
+        with shown(instance, run_id, console):
+            result = execute_chain(
+                instance,
+                job,
+                model=model,
+                tenant=tenant,
+                run_id=run_id,
+                op_config=op_config,
+                assets=[model_key(model, only)] if only else None,
+            )
+    _conclude(console, result, time.monotonic() - started)
+    return bool(result.success)
+
+
+def _conclude(console: Console, result: Any, seconds: float) -> None:
+    if result.success:
+        console.print(f"[bold green]Done[/] in {seconds:.0f} s.", highlight=False)
+        return
+    for event in result.all_events:
+        if event.is_step_failure and event.step_failure_data.error:
+            error = event.step_failure_data.error
+            cause = error.cause or error
+            console.print(f"[bold red]{event.step_key.replace('__', '/')} failed.[/]", highlight=False)
+            console.print(cause.message.strip(), style="red", highlight=False, markup=False, soft_wrap=True)

@@ -1,0 +1,107 @@
+"""`llm-assets up | down | status`: the local stack, and what is live on it."""
+
+import json
+import time
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from llm_assets.cli.installation import installation
+from llm_assets.cli.options import AsJson
+from llm_assets.embedded import embedded_serving, embedded_stack
+from llm_assets.settings import find_settings
+from llm_assets.stack import Stack, StackError
+
+WATCH_S = 1.0
+STYLES = {"live": "green", "starting": "yellow", "dead": "bold red", "stopped": "dim", "absent": "dim"}
+
+Sensors = Annotated[
+    bool, typer.Option(help="Start the sensors, so that changed datasets and experiments start runs.")
+]
+
+
+def up(sensors: Sensors = True) -> None:
+    """Starts the whole local stack in the foreground: UI, daemon, MLflow, live servers. Ctrl-C ends it all.
+
+    Example: `llm-assets up`
+    """
+    here = installation()
+    console = Console()
+    stack = embedded_stack(here.settings)
+    try:
+        stack.start(automation=sensors)
+        with console.status("Starting MLflow and the Dagster UI …"):
+            stack.wait_ready()
+        stack.revive(lambda text: console.print(text, style="dim", highlight=False))
+        show_addresses(console, stack)
+        console.print("Ctrl-C ends it all.", style="dim")
+        _watch(stack)
+    finally:
+        with console.status("Stopping …"):
+            stack.stop()
+        console.print("Stopped.", style="dim")
+
+
+def _watch(stack: Stack) -> None:
+    while True:
+        time.sleep(WATCH_S)
+        for fault in stack.faults():
+            raise StackError(f"{fault} The rest is being stopped.")
+
+
+def show_addresses(console: Console, stack: Stack) -> None:
+    """Where everything is, a line each."""
+    rows = [("Dagster UI", f"{stack.ui_address}/asset-groups"), ("MLflow", stack.mlflow.url)]
+    for state in stack.serving.states():
+        if state.status == "live":
+            rows.append((f"{state.tenant}/{state.model}", f"{state.address}/v1"))
+    for name, address in rows:
+        console.print(f"  {name:<24} [cyan]{address}[/]", highlight=False, soft_wrap=True)
+
+
+def down() -> None:
+    """Stops the local stack, wherever it was started. `up` brings back what was live.
+
+    Example: `llm-assets down`
+    """
+    embedded_stack(find_settings()).stop()
+    Console().print("Stopped.", style="dim")
+
+
+def status(as_json: AsJson = False) -> None:
+    """Shows every deployment and whether it is live. A server that died is named.
+
+    Exit code 1 when one is dead.
+
+    Example: `llm-assets status`
+    """
+    here = installation()
+    states = embedded_serving(here.settings).states()
+    if as_json:
+        typer.echo(json.dumps([asdict(state) for state in states], indent=2, default=str))
+    elif not states:
+        Console().print("Nothing was deployed yet. `llm-assets run MODEL --tenant TENANT` does it.", highlight=False)
+    else:
+        _print_states(Console(), states)
+    if any(state.status == "dead" for state in states):
+        raise typer.Exit(1)
+
+
+def _print_states(console: Console, states: tuple[object, ...]) -> None:
+    table = Table(box=None, pad_edge=False)
+    for column in ("tenant", "model", "state", "version", "digest", "address", "since"):
+        table.add_column(column, no_wrap=column != "address", overflow="fold")
+    for each in states:
+        row = asdict(each)  # type: ignore[call-overload]  # a dataclass, whichever serving it comes from
+        since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(row["since"])) if row["since"] else ""
+        mark = f"[{STYLES[row['status']]}]{row['status']}[/]"
+        digest = (row["digest"] or "").removeprefix("sha256:")[:12]
+        table.add_row(row["tenant"], row["model"], mark, row["version"], digest, row["address"], since)
+    console.print(table)
+    for each in states:
+        row = asdict(each)  # type: ignore[call-overload]
+        if row["status"] == "dead":
+            console.print(row["why"], style="red", highlight=False, markup=False, soft_wrap=True)

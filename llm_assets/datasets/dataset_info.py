@@ -1,0 +1,206 @@
+"""A landing zone's own `dataset_info.json`, in LLaMA-Factory's format: which files, in which layout.
+
+All entries are taken, since a recipe of this platform names no datasets. As in LLaMA-Factory, an entry
+that has `columns` (or `tags`) has just those, and one that has none has the format's usual ones.
+Not taken: datasets of a hub, scripts, and columns of images, videos or audios.
+"""
+
+import difflib
+import json
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from llm_assets.datasets.landing_zone import DATASET_INFO, SUFFIXES, dataset_files, inside
+from llm_assets.datasets.layouts import COLUMNS, OPENAI_TAGS, Formatting, Layout, Tags
+from llm_assets.datasets.mistakes import DatasetError, Mistakes, mistake
+
+REMOTE = ("hf_hub_url", "ms_hub_url", "om_hub_url", "script_url", "cloud_file_name")
+MEDIA = ("images", "videos", "audios")
+USUAL_COLUMNS: dict[Formatting, dict[str, str]] = {
+    "alpaca": {"prompt": "instruction", "query": "input", "response": "output"},
+    "sharegpt": {"messages": "conversations"},
+    "openai": {"messages": "messages"},
+}
+
+
+class Entry(BaseModel):
+    """One entry, as people write it; what it means is in LLaMA-Factory's `data/README.md`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    file_name: str
+    formatting: Formatting = "alpaca"
+    ranking: bool = False
+    columns: dict[str, str | None] | None = None
+    tags: dict[str, str | None] | None = None
+    split: Literal["train"] = "train"
+    subset: None = None
+    folder: None = None
+    num_samples: None = Field(default=None, description="LLaMA-Factory would draw them at random")
+    file_sha1: str | None = Field(default=None, description="in entries of older versions; not looked at")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListedFile:
+    """A file of the dataset and the layout that was declared for it; `written` if by naming its columns."""
+
+    path: Path
+    layout: Layout
+    entry: str
+    written: bool
+
+
+def listed_files(landing_zone: Path) -> tuple[ListedFile, ...] | None:
+    """The files that `dataset_info.json` lists, by name; None where there is no such file.
+
+    Raises:
+        DatasetError: It is not JSON, or an entry says something that cannot be followed.
+    """
+    path = landing_zone / DATASET_INFO
+    if not path.exists() and not path.is_symlink():
+        return None
+    mistakes = Mistakes()
+    listed: dict[Path, ListedFile] = {}
+    for name, said in _entries(inside(path, landing_zone)).items():
+        for file in _files_of_entry(path, landing_zone, name, said, mistakes):
+            if file.path in listed:
+                mistakes.add(
+                    path, None, name, f"lists {file.path.name}, as {listed[file.path].entry} does; keep one"
+                )
+            listed[file.path] = file
+    mistakes.refuse()
+    return tuple(listed[file] for file in sorted(listed))
+
+
+def _entries(path: Path) -> dict[str, Any]:
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8-sig"))
+    except json.JSONDecodeError as error:
+        raise mistake(path, f"is not JSON: {error.msg}", line=error.lineno) from error
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise mistake(path, "is not JSON; save it as UTF-8 text that holds one object") from error
+    if not isinstance(entries, dict) or not entries:
+        raise mistake(path, 'lists no dataset; write {"my_data": {"file_name": "my_data.jsonl"}}')
+    return entries
+
+
+def _files_of_entry(
+    path: Path, landing_zone: Path, name: str, said: object, mistakes: Mistakes
+) -> list[ListedFile]:
+    before = mistakes.total
+    entry = _entry(path, name, said, mistakes)
+    layout = _layout(path, name, entry, mistakes) if entry else None
+    if entry is None or layout is None or mistakes.total > before:
+        return []
+    written = entry.columns is not None
+    try:
+        found = _files(landing_zone, entry.file_name)
+    except DatasetError as error:
+        mistakes.add(path, None, f"{name}.file_name", f"{entry.file_name}: {error.mistakes[0].problem}")
+        return []
+    if not found:
+        mistakes.add(
+            path, None, f"{name}.file_name", f"{entry.file_name} holds none of {', '.join(SUFFIXES)}"
+        )
+    return [ListedFile(path=file, layout=layout, entry=name, written=written) for file in found]
+
+
+def _files(landing_zone: Path, file_name: str) -> list[Path]:
+    path = landing_zone / file_name
+    if path.is_dir() and path.resolve().is_relative_to(landing_zone.resolve()):
+        return [inside(file, landing_zone) for file in dataset_files(path)]
+    inside(path, landing_zone)
+    return [path] if path.name.lower().endswith(SUFFIXES) else []
+
+
+def _entry(path: Path, name: str, said: object, mistakes: Mistakes) -> Entry | None:
+    remote = [key for key in REMOTE if isinstance(said, dict) and key in said]
+    if remote:
+        mistakes.add(
+            path, None, f"{name}.{remote[0]}", "is not taken; put the rows into a file beside this one"
+        )
+        return None
+    try:
+        return Entry.model_validate(said)
+    except ValidationError as error:
+        for detail in error.errors():
+            field = ".".join([name, *map(str, detail["loc"])])
+            mistakes.add(path, None, field, _problem(detail["type"], detail["msg"], str(detail["loc"][-1:])))
+        return None
+
+
+def _problem(kind: str, message: str, key: str) -> str:
+    if kind == "extra_forbidden":
+        return f"unknown key; {_nearest(key, Entry.model_fields)}"
+    if kind == "none_required":
+        return "is not taken by this platform; leave it out"
+    return message
+
+
+def _layout(path: Path, name: str, entry: Entry, mistakes: Mistakes) -> Layout | None:
+    columns = USUAL_COLUMNS[entry.formatting] if entry.columns is None else entry.columns
+    for column in columns:
+        if column in MEDIA and columns[column]:
+            mistakes.add(path, None, f"{name}.columns.{column}", "is not taken: models of text only")
+        elif column not in COLUMNS and column not in MEDIA:
+            mistakes.add(
+                path, None, f"{name}.columns.{column}", f"unknown column; {_nearest(column, COLUMNS)}"
+            )
+    known_tags = [tag.name for tag in fields(Tags)]
+    for tag in entry.tags or {}:
+        if tag not in known_tags:
+            mistakes.add(path, None, f"{name}.tags.{tag}", f"unknown tag; {_nearest(tag, known_tags)}")
+    named = {column: value for column, value in columns.items() if column in COLUMNS and value}
+    problem = _contradiction(entry, named)
+    if problem:
+        mistakes.add(path, None, f"{name}.columns", problem)
+        return None
+    return _used(entry, named)
+
+
+def _used(entry: Entry, named: dict[str, str]) -> Layout:
+    """The layout with only those columns that LLaMA-Factory reads in this format."""
+    if entry.formatting == "alpaca":
+        unread = {"messages"} | ({"response"} if entry.ranking else {"chosen", "rejected"})
+    else:
+        unread = {"prompt", "query", "response", "history"} | (
+            set() if entry.ranking else {"chosen", "rejected"}
+        )
+    kept = {column: value for column, value in named.items() if column not in unread}
+    return Layout(formatting=entry.formatting, ranking=entry.ranking, tags=_tags(entry), **kept)
+
+
+def _tags(entry: Entry) -> Tags:
+    usual = OPENAI_TAGS if entry.formatting == "openai" else Tags()
+    if entry.tags is None:
+        return usual
+    known = {tag.name: entry.tags.get(tag.name) for tag in fields(Tags) if tag.name in entry.tags}
+    role_tag, content_tag = known.pop("role_tag", None), known.pop("content_tag", None)
+    nameless: dict[str, str | None] = dict.fromkeys(
+        ("user_tag", "assistant_tag", "observation_tag", "function_tag", "system_tag")
+    )
+    return Tags(
+        role_tag=role_tag or usual.role_tag,
+        content_tag=content_tag or usual.content_tag,
+        **(nameless | known),
+    )
+
+
+def _contradiction(entry: Entry, named: dict[str, str]) -> str | None:
+    if entry.ranking and not {"chosen", "rejected"} <= set(named):
+        return "`ranking: true` needs the columns chosen and rejected"
+    if entry.ranking and "kto_tag" in named:
+        return "`ranking: true` and kto_tag exclude each other; keep one"
+    if entry.formatting != "alpaca" and "messages" not in named:
+        return f"`formatting: {entry.formatting}` needs the column messages"
+    if entry.formatting == "alpaca" and not named.keys() & {"prompt", "query"}:
+        return "`formatting: alpaca` needs the column prompt"
+    return None
+
+
+def _nearest(word: str, known: Any) -> str:
+    near = difflib.get_close_matches(word.strip("(),'"), list(known), n=1)
+    return f"did you mean {near[0]}?" if near else "known are " + ", ".join(known)

@@ -1,0 +1,110 @@
+"""What a row says, whatever its layout: a conversation, and what is to be learned from it."""
+
+import json
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple
+
+Role = Literal["user", "assistant", "observation", "function"]
+
+MISSING = object()
+KINDS = {"bool": "a boolean", "int": "a number", "float": "a number", "list": "a list", "dict": "an object"}
+
+
+class Turn(NamedTuple):
+    """One message."""
+
+    role: Role
+    content: str
+
+
+class Example(NamedTuple):
+    """A row, understood.
+
+    `answers` holds one turn; for a preference the chosen and the rejected one; for plain text none.
+    `desirable` is the tag of a KTO row.
+    """
+
+    turns: tuple[Turn, ...]
+    answers: tuple[Turn, ...]
+    system: str = ""
+    tools: str = ""
+    desirable: bool | None = None
+
+
+class Problem(NamedTuple):
+    """What is wrong with one field of a row."""
+
+    field: str
+    problem: str
+
+
+class InvalidRow(Exception):
+    """A row that cannot be trained on. It never leaves this package: it becomes a mistake of its line."""
+
+    def __init__(self, *problems: Problem) -> None:
+        super().__init__(*problems)
+        self.problems = problems
+
+
+def invalid(field: str, problem: str) -> InvalidRow:
+    """One single problem, to be raised."""
+    return InvalidRow(Problem(field, problem))
+
+
+def needed_text(row: Mapping[str, Any], column: str | None) -> str:
+    """The text of a column that every row must have."""
+    if column is None:
+        return ""
+    value = row.get(column, MISSING)
+    if isinstance(value, str):
+        return value
+    if value is MISSING:
+        raise invalid(column, f"missing column; the row has {', '.join(row) or 'none at all'}")
+    raise invalid(column, f"is {kind(value)}; give a text")
+
+
+def optional_text(row: Mapping[str, Any], column: str | None) -> str:
+    """The text of a column that a row may lack: empty then."""
+    value = row.get(column) if column else None
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise invalid(str(column), f"is {kind(value)}; give a text, or leave it out")
+    return value
+
+
+def tools_text(row: Mapping[str, Any], column: str | None) -> str:
+    """The tools that a row offers: a list of objects, or the JSON text of one, as JSON text."""
+    value = row.get(column) if column else None
+    if value is None or value == "" or value == []:
+        return ""
+    try:
+        tools = json.loads(value) if isinstance(value, str) else value
+    except ValueError as error:
+        raise invalid(str(column), f"is not the JSON of a list of tools: {error}") from error
+    if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
+        raise invalid(
+            str(column), "is not a list of tools, each an object with name, description, parameters"
+        )
+    return value if isinstance(value, str) else json.dumps(tools, ensure_ascii=False)
+
+
+def desirable(row: Mapping[str, Any], column: str) -> bool:
+    """The tag of a KTO row. In CSV every value is a text, so `true` and `false` count as well."""
+    value = row.get(column, MISSING)
+    if isinstance(value, bool):
+        return value
+    if value is MISSING:
+        raise invalid(column, "missing column; give true for a good answer, false for a bad one")
+    if isinstance(value, str) and value.strip().lower() in ("true", "false"):
+        return value.strip().lower() == "true"
+    raise invalid(column, f"is {kind(value)}; give true for a good answer, false for a bad one")
+
+
+def kind(value: object) -> str:
+    """A value's type in JSON's words."""
+    if value is None:
+        return "null"
+    return (
+        "a text" if isinstance(value, str) else KINDS.get(type(value).__name__, f"a {type(value).__name__}")
+    )

@@ -1,0 +1,131 @@
+"""Prepares a tenant's dataset for training: reads, checks, counts, splits, and writes it for LLaMA-Factory.
+
+Same bytes in, same bytes out. Rows are streamed through a file, so a million of them take some hundred
+megabytes of memory (a hash a row), not gigabytes; only files that are one JSON list are held whole.
+"""
+
+import errno
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from llm_assets.datasets.landing_zone import DATASET_INFO, sha256_of
+from llm_assets.datasets.layouts import Layout, combined
+from llm_assets.datasets.mistakes import Mistakes, mistake
+from llm_assets.datasets.rows import HELD_OUT, TRAIN, Rows
+from llm_assets.datasets.sources import Source, find_sources, unlisted
+from llm_assets.datasets.split import held_out_keys
+from llm_assets.datasets.statistics import Statistics
+
+STATISTICS = "statistics.json"
+PARTIAL = ".partial"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreparedDataset:
+    """What was written: LLaMA-Factory's datasets `train` and, unless it has no rows, `held_out`."""
+
+    format: str
+    rows: int
+    train_rows: int
+    held_out_rows: int
+    statistics: dict[str, Any]
+    samples: list[dict[str, Any]]
+
+
+def prepare(
+    landing_zone: Path,
+    output: Path,
+    *,
+    stage: str,
+    tokenizer_file: Path,
+    cutoff_len: int,
+    held_out_fraction: float,
+    seed: int,
+) -> PreparedDataset:
+    """Writes `train.jsonl`, `held_out.jsonl`, `dataset_info.json` and `statistics.json` into `output`.
+
+    `cutoff_len` is the recipe's, in tokens. `output` gets all files or, on an error, none.
+
+    Raises:
+        DatasetError: With every mistake in the landing zone's files.
+    """
+    if not 0 <= held_out_fraction < 1:
+        raise ValueError(f"held_out_fraction is {held_out_fraction}; it is at least 0 and less than 1.")
+    statistics = Statistics(tokenizer_file)
+    mistakes = Mistakes()
+    sources = find_sources(landing_zone, stage, mistakes)
+    if not sources:
+        mistakes.refuse()
+    with _partial(output) as partial:
+        rows = Rows(partial / "rows.jsonl", sources, seed)
+        for source in sources:
+            rows.read(source, statistics, mistakes)
+        for source in sources:
+            source.refuse_changed()
+        mistakes.refuse()
+        held_out = held_out_keys(rows.keys, held_out_fraction)
+        samples = rows.write(partial, held_out)
+        held_out_rows = sum(key in held_out for key in rows.keys)
+        counted = statistics.result(distinct_rows=len(set(rows.keys)), cutoff_len=cutoff_len)
+        counted |= {"train_rows": len(rows.keys) - held_out_rows, "held_out_rows": held_out_rows}
+        counted |= _origin(landing_zone, sources, rows.of_file)
+        _write_json(partial / STATISTICS, counted)
+        _write_json(partial / DATASET_INFO, _dataset_info(rows.target, held_out_rows))
+    whole = combined(source.layout for source in sources)
+    return PreparedDataset(
+        format=(whole or rows.target).format,
+        rows=len(rows.keys),
+        train_rows=len(rows.keys) - held_out_rows,
+        held_out_rows=held_out_rows,
+        statistics=counted,
+        samples=samples,
+    )
+
+
+def _dataset_info(target: Layout, held_out_rows: int) -> dict[str, Any]:
+    names = [TRAIN, HELD_OUT] if held_out_rows else [TRAIN]
+    return {name: target.entry(f"{name}.jsonl") for name in names}
+
+
+def _origin(landing_zone: Path, sources: tuple[Source, ...], rows: dict[Path, int]) -> dict[str, Any]:
+    files = [
+        {
+            "file": source.path.relative_to(landing_zone).as_posix(),
+            "rows": rows[source.path],
+            "sha256": sha256_of(source.path),
+        }
+        for source in sources
+    ]
+    unused = sorted({column for source in sources for column in source.unused_columns})
+    return {"files": files, "unused_columns": unused, "unlisted_files": unlisted(landing_zone, sources)}
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
+
+
+@contextmanager
+def _partial(output: Path) -> Iterator[Path]:
+    """A folder whose files move into `output` at the end, if nothing went wrong."""
+    partial = output / PARTIAL
+    shutil.rmtree(partial, ignore_errors=True)
+    made = not output.exists()
+    try:
+        partial.mkdir(parents=True)
+        yield partial
+        (output / f"{HELD_OUT}.jsonl").unlink(missing_ok=True)
+        for file in partial.iterdir():
+            file.replace(output / file.name)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise mistake(output, "no space is left on the disk for the prepared rows; free some") from error
+        raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+        if made and output.exists() and not any(output.iterdir()):
+            output.rmdir()

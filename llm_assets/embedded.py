@@ -1,0 +1,40 @@
+"""The embedded default: the resources of a laptop, all of them below one state folder."""
+
+from pathlib import Path
+from typing import Any
+
+import llm_assets
+from llm_assets.settings import Settings
+from llm_assets.stack import Stack
+from resources.artifact_store import ArtifactStore
+from resources.compute import LocalCompute
+from resources.mlflow import MlflowRegistry
+from resources.mlflow_server import MlflowServer
+from resources.serving import LocalServing
+
+PACKAGE = str(Path(llm_assets.__file__).parent)
+
+
+def embedded_resources(settings: Settings) -> dict[str, Any]:
+    """By resource key: what the assets and sensors ask for."""
+    mlflow_server = embedded_mlflow(settings)
+    return {
+        "settings": settings,
+        "artifact_store": ArtifactStore(root=str(settings.store)),
+        "compute": LocalCompute(engines=str(settings.engines), package=PACKAGE),
+        "mlflow_server": mlflow_server,
+        "registry": MlflowRegistry(tracking_uri=mlflow_server.url),
+        "serving": embedded_serving(settings),
+    }
+
+
+def embedded_mlflow(settings: Settings) -> MlflowServer:
+    return MlflowServer(home=settings.home, port=settings.mlflow_port)
+
+
+def embedded_serving(settings: Settings) -> LocalServing:
+    return LocalServing(home=str(settings.home), engines=str(settings.engines))
+
+
+def embedded_stack(settings: Settings) -> Stack:
+    return Stack(settings=settings, mlflow=embedded_mlflow(settings), serving=embedded_serving(settings))

@@ -1,0 +1,51 @@
+"""The graph of a catalog: wires assets, checks, jobs, sensors and resources. Nothing else."""
+
+import dagster as dg
+
+from llm_assets.assets.adapters import adapter_checks, lora_adapter
+from llm_assets.assets.base_models import base_model
+from llm_assets.assets.datasets import dataset, dataset_checks
+from llm_assets.assets.deployments import deployment_checks, vllm_deployment
+from llm_assets.assets.merged_models import merged_model, merged_model_checks
+from llm_assets.assets.model_cards import model_card, model_card_checks
+from llm_assets.automation import sensor_status
+from llm_assets.catalog.loading import Catalog
+from llm_assets.chains import Chains, chain
+from llm_assets.embedded import embedded_resources
+from llm_assets.sensors.changes import experiments, landing_zones
+from llm_assets.sensors.deployments import deployments
+from llm_assets.sensors.tenants import tenants
+from llm_assets.settings import Settings
+
+
+def build_definitions(settings: Settings, catalog: Catalog) -> dg.Definitions:
+    """The graph of a catalog. Its size grows with models, not with tenants."""
+    assets: list[dg.AssetsDefinition] = [base_model(entry) for entry in catalog.base_models.values()]
+    checks: list[dg.AssetChecksDefinition] = []
+    for model in catalog.models.values():
+        assets += [dataset(catalog, model), lora_adapter(catalog, model), merged_model(model)]
+        assets += [model_card(catalog, model)]
+        checks += [*dataset_checks(model), *adapter_checks(model), *merged_model_checks(model)]
+        checks += model_card_checks(model)
+        if model.serving.mode != "none":
+            assets += [vllm_deployment(catalog, model)]
+            checks += deployment_checks(model)
+    chains = {model.name: chain(model) for model in catalog.models.values()}
+    return dg.Definitions(
+        assets=assets,
+        asset_checks=checks,
+        jobs=list(chains.values()),
+        sensors=_sensors(settings, catalog, chains),
+        resources=embedded_resources(settings),
+        executor=dg.in_process_executor,
+    )
+
+
+def _sensors(settings: Settings, catalog: Catalog, chains: Chains) -> list[dg.SensorDefinition]:
+    models, status = tuple(catalog.models.values()), sensor_status()
+    return [
+        tenants(settings, models, status),
+        landing_zones(settings, chains, status),
+        experiments(settings, chains, status),
+        deployments(models, status),
+    ]

@@ -1,0 +1,93 @@
+"""Runs started from the command line: in this process, recorded like any other run."""
+
+import os
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import dagster as dg
+import psutil
+from dagster import DagsterRunStatus
+
+from llm_assets.chains import line_tags
+from llm_assets.partitions import add_tenants
+from llm_assets.settings import Settings
+
+PROCESS_TAG = "llm_assets/process"  # `<pid>@<creation time>` of the process that executes the run
+UNFINISHED = (DagsterRunStatus.STARTED, DagsterRunStatus.STARTING, DagsterRunStatus.CANCELING)
+QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+
+
+def prepare_dagster_home(settings: Settings) -> None:
+    """Makes DAGSTER_HOME with the project's `dagster.yaml` in it and points this process at it."""
+    settings.dagster_home.mkdir(parents=True, exist_ok=True)
+    target = settings.dagster_home / "dagster.yaml"
+    text = (settings.root / "dagster.yaml").read_text()
+    if not target.is_file() or target.read_text() != text:
+        target.write_text(text)
+    os.environ["DAGSTER_HOME"] = str(settings.dagster_home)
+    os.environ.setdefault("LLM_ASSETS_ROOT", str(settings.root))
+    os.environ.setdefault("LLM_ASSETS_CATALOG", str(settings.catalog))
+    os.environ.setdefault("LLM_ASSETS_HOME", str(settings.home))
+
+
+@contextmanager
+def dagster_instance(settings: Settings) -> Iterator[dg.DagsterInstance]:
+    prepare_dagster_home(settings)
+    with dg.DagsterInstance.get() as instance:
+        yield instance
+
+
+def new_run_id() -> str:
+    return str(uuid.uuid4())
+
+
+def execute_chain(
+    instance: dg.DagsterInstance,
+    job: dg.JobDefinition,
+    *,
+    model: str,
+    tenant: str,
+    run_id: str,
+    op_config: Mapping[str, Any],
+    assets: Sequence[dg.AssetKey] | None = None,
+) -> dg.ExecuteInProcessResult:
+    """Executes the chain of one tenant (or only the `assets` named) to its end; never raises for a failed step."""
+    end_abandoned_runs(instance)
+    add_tenants(instance, model, [tenant])
+    return job.execute_in_process(
+        instance=instance,
+        partition_key=tenant,
+        run_id=run_id,
+        tags=line_tags(tenant, model) | {PROCESS_TAG: _this_process()},
+        run_config={"ops": dict(op_config), **QUIET},
+        asset_selection=assets,
+        raise_on_error=False,
+    )
+
+
+def end_abandoned_runs(instance: dg.DagsterInstance) -> list[str]:
+    """Marks runs whose process was killed as failed and frees their place at the accelerator."""
+    ended = []
+    for run in instance.get_runs(filters=dg.RunsFilter(statuses=list(UNFINISHED))):
+        process = run.tags.get(PROCESS_TAG)
+        if process is not None and not _alive(process):
+            instance.report_run_failed(run, f"The process {process} that executed this run is gone.")
+            instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+            ended.append(run.run_id)
+    return ended
+
+
+def _this_process() -> str:
+    return f"{os.getpid()}@{psutil.Process().create_time():.2f}"
+
+
+def _alive(process: str) -> bool:
+    pid, _, created = process.partition("@")
+    try:
+        return f"{psutil.Process(int(pid)).create_time():.2f}" == created
+    except psutil.NoSuchProcess:
+        return False
+
+

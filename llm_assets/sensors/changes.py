@@ -1,0 +1,119 @@
+"""Sensors that ask for one run of a tenant's whole chain when its files change.
+
+`landing_zones` watches the datasets, `experiments` the recipes that data scientists commit. Both
+remember folder signatures in their cursor; neither asks again for what a run has already taken in.
+"""
+
+from collections.abc import Callable
+
+import dagster as dg
+
+from llm_assets.catalog.tenants import TenantEntry
+from llm_assets.chains import Chains, run_request
+from llm_assets.keys import DATASET, LORA_ADAPTER, model_key
+from llm_assets.sensors.current_catalog import current_tenants
+from llm_assets.sensors.watching import Watched, look, signatures
+from llm_assets.settings import Settings
+
+INTERVAL_S = 30
+RUNS_PER_TICK = 100
+DATASET_SUFFIXES = (".json", ".jsonl", ".csv", ".parquet")
+EXPERIMENT_SUFFIXES = (".yaml", ".yml")
+DATASET_SIGNATURE = "llm/landing_zone_signature"
+EXPERIMENT_SIGNATURE = "llm/experiments_signature"
+
+
+def landing_zones(
+    settings: Settings, chains: Chains, status: dg.DefaultSensorStatus
+) -> dg.SensorDefinition:
+    """A new or changed dataset file asks for one run of that tenant's chain."""
+    return _folder_sensor(
+        "landing_zones",
+        settings,
+        chains,
+        status,
+        scan=lambda: signatures(settings.landing_zones, DATASET_SUFFIXES),
+        taken_in=(DATASET, DATASET_SIGNATURE),
+        noun="datasets",
+    )
+
+
+def experiments(
+    settings: Settings, chains: Chains, status: dg.DefaultSensorStatus
+) -> dg.SensorDefinition:
+    """A new or changed experiment asks for one run of that tenant's chain."""
+    return _folder_sensor(
+        "experiments",
+        settings,
+        chains,
+        status,
+        scan=lambda: signatures(settings.catalog / "experiments", EXPERIMENT_SUFFIXES),
+        taken_in=(LORA_ADAPTER, EXPERIMENT_SIGNATURE),
+        noun="experiment folders",
+    )
+
+
+def _folder_sensor(
+    name: str,
+    settings: Settings,
+    chains: Chains,
+    status: dg.DefaultSensorStatus,
+    *,
+    scan: Callable[[], dict[str, str]],
+    taken_in: tuple[str, str],
+    noun: str,
+) -> dg.SensorDefinition:
+    @dg.sensor(
+        name=name,
+        jobs=list(chains.values()),
+        minimum_interval_seconds=INTERVAL_S,
+        default_status=status,
+        description=f"Asks for one run of a tenant's chain when its {noun} change.",
+    )
+    def _sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+        watched, at_rest = look(Watched.from_cursor(context.cursor), scan())
+        batch = at_rest[:RUNS_PER_TICK]
+        tenants = current_tenants(settings) if batch else {}
+        wanted = [
+            name
+            for name in batch
+            if _uses(tenants, chains, name)
+            and _taken_in(context.instance, taken_in, name) != watched.moving[name]
+        ]
+        cursor = watched.settle(batch).to_cursor()
+        if not wanted:
+            context.update_cursor(cursor)
+            waiting = len(watched.moving) - len(batch)
+            return dg.SkipReason(f"Nothing to do among {len(watched.settled) + len(watched.moving)} {noun}; "
+                                 f"{waiting} may still be being written.")
+        requests = [_request(name, watched.moving[name], noun) for name in wanted]
+        partitions = [
+            dg.DynamicPartitionsDefinition(name=model).build_add_request([tenant])
+            for tenant, model in (name.split("/") for name in wanted)
+        ]
+        return dg.SensorResult(run_requests=requests, dynamic_partitions_requests=partitions, cursor=cursor)
+
+    return _sensor
+
+
+def _request(name: str, signature: str, noun: str) -> dg.RunRequest:
+    tenant, model = name.split("/")
+    return run_request(tenant, model, run_key=f"{name}@{signature}", tags={"llm_assets/because": f"{noun} changed"})
+
+
+def _uses(tenants: dict[str, TenantEntry], chains: Chains, name: str) -> bool:
+    tenant, model = name.split("/")
+    return model in chains and tenant in tenants and model in tenants[tenant].models
+
+
+def _taken_in(instance: dg.DagsterInstance, where: tuple[str, str], name: str) -> object:
+    """The signature that the newest materialization was made from; None when there is none."""
+    tenant, model = name.split("/")
+    kind, metadata_key = where
+    records = instance.fetch_materializations(
+        dg.AssetRecordsFilter(asset_key=model_key(model, kind), asset_partitions=[tenant]), limit=1
+    ).records
+    materialization = records[0].asset_materialization if records else None
+    value = materialization.metadata.get(metadata_key) if materialization else None
+    return value.value if value else None
+

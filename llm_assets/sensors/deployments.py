@@ -1,0 +1,47 @@
+"""The state of every deployment, looked at again and again: a server that died is seen and named."""
+
+from datetime import UTC, datetime
+
+import dagster as dg
+
+from llm_assets.catalog.models import ModelEntry
+from llm_assets.keys import VLLM_DEPLOYMENT, model_key
+from resources.serving import DeploymentState, LocalServing
+
+INTERVAL_S = 60
+
+
+def deployments(models: tuple[ModelEntry, ...], status: dg.DefaultSensorStatus) -> dg.SensorDefinition:
+    """Observes every deployment of the models and writes what it saw onto the asset's partition."""
+    served = {model.name for model in models if model.serving.mode != "none"}
+
+    @dg.sensor(name="deployments", minimum_interval_seconds=INTERVAL_S, default_status=status)
+    def _sensor(context: dg.SensorEvaluationContext, serving: LocalServing) -> dg.SensorResult | dg.SkipReason:
+        """Writes the state of every deployment (live or dead, digest, address, since) onto its asset."""
+        states = [state for state in serving.states() if state.model in served]
+        if not states:
+            return dg.SkipReason(f"Nothing is deployed of {len(served)} models.")
+        for state in states:
+            if state.status == "dead":
+                context.log.error(state.why)
+        return dg.SensorResult(asset_events=[observation(state) for state in states])
+
+    return _sensor
+
+
+def observation(state: DeploymentState) -> dg.AssetObservation:
+    """What is seen of a deployment now, as an event of its asset's partition."""
+    facts: dict[str, dg.MetadataValue] = {
+        "llm/state": dg.MetadataValue.text(state.status),
+        "llm/observed_at": dg.MetadataValue.timestamp(datetime.now(UTC)),
+    }
+    for name, value in (("digest", state.digest), ("version", state.version), ("why", state.why)):
+        if value:
+            facts[f"llm/{name}"] = dg.MetadataValue.text(value)
+    if state.address:
+        facts["llm/address"] = dg.MetadataValue.url(state.address)
+    if state.since:
+        facts["llm/live_since"] = dg.MetadataValue.timestamp(state.since)
+    return dg.AssetObservation(
+        asset_key=model_key(state.model, VLLM_DEPLOYMENT), partition=state.tenant, metadata=facts
+    )

@@ -1,0 +1,77 @@
+"""Which folders changed, and have they come to rest? The core of the sensors, without Dagster.
+
+A folder's signature is a hash of its files' names, sizes and modification times; nothing is read.
+A new signature has to be seen at two ticks in a row before it counts: a file that is still being
+written keeps changing and is left for a later tick.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+SIGNATURE_LENGTH = 12
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watched:
+    """What a sensor remembers: the settled signature of each folder, and the ones not settled yet."""
+
+    settled: Mapping[str, str] = field(default_factory=dict)
+    moving: Mapping[str, str] = field(default_factory=dict)
+
+    @staticmethod
+    def from_cursor(cursor: str | None) -> "Watched":
+        return Watched(**json.loads(cursor)) if cursor else Watched()
+
+    def to_cursor(self) -> str:
+        content = {"settled": dict(self.settled), "moving": dict(self.moving)}
+        return json.dumps(content, separators=(",", ":"), sort_keys=True)
+
+    def settle(self, names: Iterable[str]) -> "Watched":
+        """These have been dealt with (a run was asked for, or nobody needs one)."""
+        done = {name: self.moving[name] for name in names}
+        moving = {name: signature for name, signature in self.moving.items() if name not in done}
+        return Watched(settled={**self.settled, **done}, moving=moving)
+
+
+def look(before: Watched, now: Mapping[str, str]) -> tuple[Watched, tuple[str, ...]]:
+    """Compares the signatures of now with what was seen; returns the new memory and what came to rest."""
+    settled = {name: signature for name, signature in before.settled.items() if name in now}
+    moving = {name: signature for name, signature in now.items() if settled.get(name) != signature}
+    at_rest = tuple(name for name, signature in moving.items() if before.moving.get(name) == signature)
+    return Watched(settled=settled, moving=moving), at_rest
+
+
+def signatures(root: Path, suffixes: tuple[str, ...]) -> dict[str, str]:
+    """`{"<tenant>/<model>": signature}` of every folder two levels below `root` that holds such files."""
+    found = {}
+    for tenant in _folders(root):
+        for model in _folders(Path(tenant.path)):
+            if signature := signature_of(Path(model.path), suffixes):
+                found[f"{tenant.name}/{model.name}"] = signature
+    return found
+
+
+def signature_of(folder: Path, suffixes: tuple[str, ...]) -> str | None:
+    """None when the folder is missing or holds no file with one of the suffixes."""
+    try:
+        with os.scandir(folder) as entries:
+            files = sorted(
+                (entry.name, status.st_size, status.st_mtime_ns)
+                for entry in entries
+                if entry.name.endswith(suffixes) and not entry.name.startswith(".")
+                for status in [entry.stat()]
+            )
+    except FileNotFoundError:
+        return None
+    return hashlib.sha256(repr(files).encode()).hexdigest()[:SIGNATURE_LENGTH] if files else None
+
+
+def _folders(root: Path) -> list[os.DirEntry[str]]:
+    if not root.is_dir():
+        return []
+    with os.scandir(root) as entries:
+        return sorted((entry for entry in entries if entry.is_dir()), key=lambda entry: entry.name)

@@ -1,0 +1,101 @@
+"""Where one installation keeps its things: the project root, the catalog, and the state folder.
+
+Every path of the embedded default hangs off `Settings`; nothing else reads these environment
+variables. `LLM_ASSETS_ROOT`, `LLM_ASSETS_CATALOG` and `LLM_ASSETS_HOME` move the three folders,
+`LLM_ASSETS_ENGINES` shares the engine environments between several installations.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+
+class SettingsError(Exception):
+    """No installation was found, or a setting has a value that cannot be used."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The folders of one installation, all absolute."""
+
+    root: Path
+    catalog: Path
+    home: Path
+
+    @property
+    def engines(self) -> Path:
+        """The virtual environments of the engines, one folder each (`train`, `serve`)."""
+        return Path(os.environ.get("LLM_ASSETS_ENGINES", self.home / "engines")).absolute()
+
+    @property
+    def landing_zones(self) -> Path:
+        """Where tenants drop their datasets: `<tenant>/<model>/` below."""
+        return self.catalog / "datasets"
+
+    @property
+    def store(self) -> Path:
+        return self.home / "store"
+
+    @property
+    def work(self) -> Path:
+        """Scratch of work orders: checkpoints, engine logs. Safe to delete when nothing runs."""
+        return self.home / "work"
+
+    @property
+    def cache(self) -> Path:
+        return self.home / "cache"
+
+    @property
+    def dagster_home(self) -> Path:
+        return self.home / "dagster"
+
+    @property
+    def processes(self) -> Path:
+        return self.home / "processes"
+
+    @property
+    def locks(self) -> Path:
+        return self.home / "locks"
+
+    @property
+    def ui_port(self) -> int:
+        return _port("LLM_ASSETS_UI_PORT", 3000)
+
+    @property
+    def mlflow_port(self) -> int:
+        return _port("LLM_ASSETS_MLFLOW_PORT", 5000)
+
+
+def find_settings() -> Settings:
+    """The installation that the working directory lies in.
+
+    Raises:
+        SettingsError: No parent folder holds a `workspace.yaml`, or the catalog is missing.
+    """
+    root = Path(os.environ["LLM_ASSETS_ROOT"]).absolute() if "LLM_ASSETS_ROOT" in os.environ else _find_root()
+    catalog = Path(os.environ.get("LLM_ASSETS_CATALOG", root / "catalog")).absolute()
+    if not catalog.is_dir():
+        raise SettingsError(
+            f"There is no catalog at {catalog}. Set LLM_ASSETS_CATALOG to the folder that holds "
+            "base_models/, models/ and tenants/."
+        )
+    home = Path(os.environ.get("LLM_ASSETS_HOME", root / ".llm-assets")).absolute()
+    return Settings(root=root, catalog=catalog, home=home)
+
+
+def _find_root() -> Path:
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / "workspace.yaml").is_file() and (folder / "dagster.yaml").is_file():
+            return folder
+    raise SettingsError(
+        f"{here} lies in no llm-assets project (no workspace.yaml and dagster.yaml in it or above). "
+        "Change to the project's folder, or set LLM_ASSETS_ROOT to it."
+    )
+
+
+def _port(variable: str, default: int) -> int:
+    text = os.environ.get(variable, str(default))
+    if not text.isdigit() or not 0 < int(text) < 65536:
+        raise SettingsError(f"{variable}={text!r} is not a port; a number from 1 to 65535 is.")
+    return int(text)

@@ -1,0 +1,107 @@
+"""The local stack: MLflow, the Dagster UI with its daemon, and the live servers, as one thing to start and stop.
+
+Every process is recorded by `LocalProcesses`, so whoever comes later (`down`, another `up`) finds
+what is running, also after the terminal that started it was killed.
+"""
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import httpx
+
+from llm_assets.automation import AUTOMATION
+from llm_assets.runs import prepare_dagster_home
+from llm_assets.settings import Settings
+from resources.local_processes import LocalProcesses, ProcessRecord, require_free_port
+from resources.mlflow_server import MlflowServer
+from resources.serving import LocalServing
+from resources.waiting import wait_until
+
+UI = "dagster-ui"
+UI_READY_S = 120
+STOP_S = 20
+
+
+class StackError(Exception):
+    """A part of the local stack could not be started, or died."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stack:
+    """The embedded services of one installation."""
+
+    settings: Settings
+    mlflow: MlflowServer
+    serving: LocalServing
+
+    @property
+    def processes(self) -> LocalProcesses:
+        return LocalProcesses(self.settings.processes)
+
+    @property
+    def ui_address(self) -> str:
+        return f"http://127.0.0.1:{self.settings.ui_port}"
+
+    def start(self, *, automation: bool) -> None:
+        """Starts what is not running yet and returns without waiting for it."""
+        self.mlflow.start()
+        prepare_dagster_home(self.settings)
+        if self.ui() is None:
+            require_free_port(self.settings.ui_port, what="The Dagster UI", setting="LLM_ASSETS_UI_PORT")
+            self.processes.start(
+                UI,
+                command=self._ui_command(),
+                env={**os.environ, AUTOMATION: "on" if automation else "off"},
+                log=self.settings.dagster_home / "ui.log",
+                attributes={"port": self.settings.ui_port},
+            )
+
+    def _ui_command(self) -> tuple[str, ...]:
+        workspace = str(self.settings.root / "workspace.yaml")
+        port = str(self.settings.ui_port)
+        options = ("-w", workspace, "-h", "127.0.0.1", "-p", port, "--log-level", "warning")
+        return (sys.executable, "-m", "dagster", "dev", *options)
+
+    def ui(self) -> ProcessRecord | None:
+        record = self.processes.find(UI)
+        return record if record and self.processes.alive(record) else None
+
+    def wait_ready(self) -> None:
+        """Raises:
+        StackError: The UI died while starting; the text has the end of its log.
+        """
+        self.mlflow.wait_ready()
+        wait_until(
+            self._ui_answers,
+            what=f"the Dagster UI at {self.ui_address}",
+            timeout_s=UI_READY_S,
+            failed=lambda: next(self.faults(), None),
+        )
+
+    def _ui_answers(self) -> bool:
+        try:
+            return httpx.get(f"{self.ui_address}/server_info", timeout=2).is_success
+        except httpx.TransportError:
+            return False
+
+    def faults(self) -> Iterator[str]:
+        """A sentence for each part that is not running."""
+        if self.ui() is None:
+            yield f"The Dagster UI is not running; its log is {self.settings.dagster_home / 'ui.log'}."
+        if not self.mlflow.running():
+            yield f"MLflow is not running; its log is {self.mlflow.log}."
+
+    def revive(self, say: Callable[[str], None]) -> None:
+        """Starts again what was live when the stack was ended."""
+        for state in self.serving.states():
+            if state.status in ("stopped", "dead"):
+                say(f"Starting {state.tenant}/{state.model} again …")
+                self.serving.revive(state.tenant, state.model, say)
+
+    def stop(self) -> None:
+        """Ends everything, live servers included. What is not running is fine."""
+        self.processes.stop(UI, timeout_s=STOP_S)
+        self.serving.stop_all()
+        self.mlflow.stop()

@@ -1,0 +1,80 @@
+"""A training as a work order: what identifies it, what it needs, what it leaves behind."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from llm_assets.catalog.recipes import Recipe
+from resources.artifacts import Artifact, fingerprint_of
+from resources.compute import WorkOrder
+from resources.engines import EngineStatus
+
+CHECKPOINT_OVERHEAD_BYTES = 256 * 2**20
+# Weights in training precision, gradients and two optimizer moments, twice while a checkpoint is replaced.
+FULL_TRAINING_FACTOR = 8
+LORA_FACTOR = 0.2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """One adapter to be made: from which base and dataset, by which recipe and engine."""
+
+    base: Artifact
+    dataset: Artifact
+    recipe: Recipe
+    template: str
+    engine: EngineStatus
+
+    @property
+    def fingerprint(self) -> str:
+        """Equal for trainings that would give the same adapter; those are reused, not run again."""
+        return fingerprint_of(
+            base=self.base.digest,
+            dataset=self.dataset.digest,
+            recipe=self.recipe.arguments,
+            template=self.template,
+            engine=self.engine.lock_digest,
+        )
+
+    @property
+    def disk_bytes(self) -> int:
+        """Room for checkpoints, the adapter and the merged model after it. An estimate on the safe side."""
+        full = self.recipe.arguments.get("finetuning_type", "lora") == "full"
+        factor = FULL_TRAINING_FACTOR if full else LORA_FACTOR
+        return int(self.base.size_bytes * (factor + 1.2)) + CHECKPOINT_OVERHEAD_BYTES
+
+    def folder(self, work: Path) -> Path:
+        """One folder per fingerprint, so that a second try finds the first one's checkpoints."""
+        return work / self.fingerprint.removeprefix("sha256:")[:16]
+
+    def order(self, folder: Path) -> WorkOrder:
+        return WorkOrder(
+            engine="train",
+            worker="train",
+            folder=folder,
+            order={
+                "base_folder": str(self.base.folder),
+                "dataset_folder": str(self.dataset.folder),
+                "output_folder": str(folder / "output"),
+                "checkpoint_folder": str(folder / "checkpoints"),
+                "recipe": self.recipe.arguments,
+                "template": self.template,
+                "device": self.engine.device,
+            },
+        )
+
+    def attributes(self, result: dict[str, Any]) -> dict[str, Any]:
+        """What the adapter's manifest says for ever: its parents, its recipe, its measurements."""
+        return {
+            "fingerprint": self.fingerprint,
+            "base_uri": self.base.uri,
+            "base_digest": self.base.digest,
+            "dataset_uri": self.dataset.uri,
+            "dataset_digest": self.dataset.digest,
+            "recipe": self.recipe.arguments,
+            "recipe_origin": self.recipe.origin,
+            "recipe_replaced": list(self.recipe.replaced),
+            "template": self.template,
+            "engine_lock": self.engine.lock_digest,
+            "training": result,
+        }

@@ -1,0 +1,71 @@
+"""What a worker tells the platform, through Dagster Pipes, and how it ends.
+
+`{"progress": …}` at most about once a second, log lines that a person reads, then one
+`{"result": …}` or one `{"failure": "cause"}`. Exit code 0 with a result, 1 with a failure,
+143 when it was asked to stop by SIGTERM; what was written up to then stays.
+"""
+
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from dagster_pipes import PipesContext, open_dagster_pipes
+
+from llm_assets.workers.failures import cause_of
+
+PROGRESS_EVERY_S = 1.0
+EXIT_FAILED = 1
+EXIT_TERMINATED = 128 + signal.SIGTERM
+
+Order = Mapping[str, Any]
+Result = dict[str, Any]
+
+
+class Report:
+    """The line back to the run that asked for the work."""
+
+    def __init__(self, pipes: PipesContext) -> None:
+        self._pipes = pipes
+        self._last_progress = 0.0
+
+    def line(self, text: str) -> None:
+        """A line for people, shown in the run's log as it comes."""
+        self._pipes.log.info(text)
+
+    def progress(self, values: Mapping[str, Any], *, last: bool = False) -> None:
+        """How far the work is. Dropped when the last one is less than a second old, unless it is the `last`."""
+        now = time.monotonic()
+        if last or now - self._last_progress >= PROGRESS_EVERY_S:
+            self._last_progress = now
+            self._pipes.report_custom_message({"progress": dict(values)})
+
+    def result(self, values: Result) -> None:
+        self._pipes.report_custom_message({"result": values})
+
+    def failure(self, cause: str) -> None:
+        self._pipes.log.error(cause)
+        self._pipes.report_custom_message({"failure": cause})
+
+
+def work(run: Callable[[Order, Report], Result]) -> None:
+    """A worker's main: takes the order from Dagster Pipes, runs it, reports, and ends the process."""
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(EXIT_TERMINATED))
+    with open_dagster_pipes() as pipes:
+        order = pipes.get_extra("order")
+        report = Report(pipes)
+        try:
+            report.result(run(order, report))
+        except Exception as error:  # noqa: BLE001  the boundary: whatever the engine raises is told in one line
+            traceback.print_exc()
+            report.failure(cause_of(error, _written(order)))
+            pipes.close()
+            sys.exit(EXIT_FAILED)
+
+
+def _written(order: Order) -> Path:
+    return Path(order.get("checkpoint_folder") or order.get("output_folder") or Path.cwd())

@@ -1,0 +1,102 @@
+"""From an order to LLaMA-Factory's arguments: the recipe, what the platform owns, and what it adds.
+
+Pure, no engine. The recipe wins over the platform's defaults; the platform's own keys win over the
+recipe. On a CPU the precision that a recipe asks of a GPU is left out and said so.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from llm_assets.workers.checkpoints import Checkpoint
+from llm_assets.workers.failures import WorkerError
+
+# Training on a CPU is in float32: fp16 and pure_bf16 do not run there at all, bf16 is slower.
+GPU_PRECISION = ("bf16", "fp16", "pure_bf16", "tf32", "bf16_full_eval", "fp16_full_eval")
+SAVES_PER_TRAINING = 10
+KEPT_CHECKPOINTS = 2
+
+Arguments = dict[str, Any]
+
+
+def arguments(order: Mapping[str, Any], checkpoint: Checkpoint | None) -> Arguments:
+    """Everything that `run_exp` gets for this order."""
+    recipe = dict(order["recipe"])
+    if order["device"] == "cpu":
+        recipe = {key: value for key, value in recipe.items() if key not in GPU_PRECISION}
+    held_out = has_held_out(Path(order["dataset_folder"]))
+    return _defaults(recipe, held_out) | recipe | _owned(order, held_out, checkpoint)
+
+
+def left_out(order: Mapping[str, Any]) -> list[str]:
+    """The recipe's keys that have no meaning on this device."""
+    return [key for key in GPU_PRECISION if order["device"] == "cpu" and order["recipe"].get(key)]
+
+
+def check(order: Mapping[str, Any]) -> None:
+    """Refuses what could only fail later.
+
+    Raises:
+        WorkerError: Quantized training without a GPU; a stage that the platform does not train.
+    """
+    recipe = order["recipe"]
+    if recipe.get("quantization_bit") and order["device"] == "cpu":
+        raise WorkerError(
+            f"recipe.quantization_bit: {recipe['quantization_bit']} (qlora) needs a GPU and this machine has none. "
+            "Train where a GPU is, or leave quantization_bit out."
+        )
+    if recipe.get("stage", "sft") not in ("sft", "dpo", "kto", "pt", "rm"):
+        raise WorkerError(f"recipe.stage: {recipe['stage']!r} is not supported; valid: sft, dpo, kto, pt, rm.")
+
+
+def has_held_out(dataset_folder: Path) -> bool:
+    info = dataset_folder / "dataset_info.json"
+    if not info.is_file():
+        raise WorkerError(f"{info} is missing: this is no prepared dataset.")
+    return "held_out" in json.loads(info.read_text(encoding="utf-8"))
+
+
+def _defaults(recipe: Mapping[str, Any], held_out: bool) -> Arguments:
+    """What a recipe that says nothing gets: ten checkpoints to resume from, an evaluation per epoch."""
+    defaults: Arguments = {"stage": "sft", "finetuning_type": "lora", "save_total_limit": KEPT_CHECKPOINTS}
+    if not {"save_steps", "save_strategy"} & recipe.keys():
+        defaults |= {"save_strategy": "steps", "save_steps": 1 / SAVES_PER_TRAINING}
+    if held_out and not {"eval_steps", "eval_strategy"} & recipe.keys():
+        defaults |= {"eval_strategy": "epoch"}
+    if held_out and "eval_steps" in recipe:
+        defaults |= {"eval_strategy": "steps"}
+    if "per_device_train_batch_size" in recipe:
+        defaults |= {"per_device_eval_batch_size": recipe["per_device_train_batch_size"]}
+    return defaults
+
+
+def _owned(order: Mapping[str, Any], held_out: bool, checkpoint: Checkpoint | None) -> Arguments:
+    owned: Arguments = {
+        "model_name_or_path": order["base_folder"],
+        "template": order["template"],
+        "dataset": "train",
+        "eval_dataset": "held_out" if held_out else None,
+        "val_size": 0,
+        "dataset_dir": order["dataset_folder"],
+        "output_dir": order["checkpoint_folder"],
+        "do_train": True,
+        "do_eval": held_out,
+        "do_predict": False,
+        "trust_remote_code": False,
+        "push_to_hub": False,
+        "report_to": "none",
+        "plot_loss": False,
+        "disable_tqdm": True,
+        "save_only_model": False,
+        "include_num_input_tokens_seen": "non_padding",
+        "logging_nan_inf_filter": False,  # it would hide that the training diverged
+        "resume_from_checkpoint": str(checkpoint.folder) if checkpoint else None,
+    }
+    if not held_out:
+        owned["eval_strategy"] = "no"
+    if order["device"] == "cpu":
+        owned |= {"use_cpu": True, "dataloader_pin_memory": False}
+    if checkpoint and order["recipe"].get("stage") == "rm":
+        owned["adapter_name_or_path"] = str(checkpoint.folder)  # else the value head starts anew
+    return owned

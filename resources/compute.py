@@ -1,0 +1,164 @@
+"""Where work orders run: here, as a process of an engine's own environment, through Dagster Pipes.
+
+A work order names a module of `llm_assets.workers` and gives it a plain JSON order. Messages
+(progress, log lines, the result) come back through a file that Dagster tails; the engine's own
+output goes to `engine.log` in the work order's folder. Not covered here: Kubernetes Jobs.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from resources import supervisor
+from resources.engine_locks import EngineError, EngineName
+from resources.engines import EngineStatus, engine_python, engine_status
+
+PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "USER", "LD_LIBRARY_PATH")
+PASSED_ON_PREFIXES = ("CUDA_", "NVIDIA_", "NCCL_", "OMP_", "GLOO_")
+LOG_TAIL_LINES = 15
+
+
+class WorkOrderError(Exception):
+    """A work order ended without its result."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkOrder:
+    """One piece of an engine's work.
+
+    `folder` is the order's own: log, messages and temporary files go there, and a second try of
+    the same work finds the checkpoints of the first in it.
+    """
+
+    engine: EngineName
+    worker: str
+    order: Mapping[str, Any]
+    folder: Path
+
+
+class LocalCompute(dg.ConfigurableResource):
+    """Runs work orders as supervised processes: none outlives the run that asked for it."""
+
+    engines: str
+    package: str
+
+    def engine(self, name: EngineName) -> EngineStatus:
+        """What would run the work orders of an engine.
+
+        Raises:
+            EngineError: It is not installed; the text says how to.
+        """
+        status = engine_status(Path(self.engines), name)
+        if not status.installed:
+            raise EngineError(f"The {name} engine is not installed in {self.engines}: {status.remedy}")
+        return status
+
+    def run(
+        self, context: dg.OpExecutionContext | dg.AssetExecutionContext, work: WorkOrder
+    ) -> dict[str, Any]:
+        """Runs the order to its end and returns the worker's result.
+
+        Raises:
+            WorkOrderError: The engine failed, was killed, or sent no result; names the cause and the log.
+        """
+        work.folder.mkdir(parents=True, exist_ok=True)
+        messages = dg.PipesFileMessageReader(str(work.folder / "messages.jsonl"))
+        with dg.open_pipes_session(
+            context=context,
+            extras={"order": dict(work.order)},
+            context_injector=dg.PipesFileContextInjector(str(work.folder / "order.json")),
+            message_reader=messages,
+        ) as session:
+            with self._process(work, session.get_bootstrap_env_vars()) as process:
+                context.log.info(f"{work.worker} runs as process {process.pid}; log: {work.folder}/engine.log")
+                exit_code = process.wait()
+        return _result(work, exit_code, session.get_custom_messages())
+
+    @contextmanager
+    def _process(self, work: WorkOrder, bootstrap: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+        python = engine_python(Path(self.engines), work.engine)
+        command = [sys.executable, "-I", "-S", supervisor.__file__]
+        command += [str(python), "-m", f"llm_assets.workers.{work.worker}"]
+        with (work.folder / "engine.log").open("ab") as log:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                cwd=work.folder,
+                env={**self._environment(work.folder), **bootstrap},
+                start_new_session=True,
+            )
+        try:
+            yield process
+        except BaseException:
+            process.send_signal(signal.SIGTERM)
+            _wait_or_kill(process)
+            raise
+        finally:
+            if process.stdin is not None:
+                process.stdin.close()
+
+    def _environment(self, folder: Path) -> dict[str, str]:
+        """What an engine may see: no credentials, nothing from a network, caches of its own."""
+        link = folder / "package" / "llm_assets"
+        link.parent.mkdir(exist_ok=True)
+        if not link.is_symlink():
+            link.symlink_to(self.package)
+        temporary = folder / "tmp"
+        temporary.mkdir(exist_ok=True)
+        inherited = {
+            name: value
+            for name, value in os.environ.items()
+            if name in PASSED_ON or name.startswith(PASSED_ON_PREFIXES)
+        }
+        return inherited | {
+            "PYTHONPATH": str(link.parent),
+            "PYTHONUNBUFFERED": "1",
+            "HF_HUB_OFFLINE": "1",
+            "HF_HOME": str(folder / "huggingface"),
+            "TMPDIR": str(temporary),
+            "TOKENIZERS_PARALLELISM": "false",
+            "DO_NOT_TRACK": "1",
+        }
+
+
+def _wait_or_kill(process: subprocess.Popen[bytes]) -> None:
+    try:
+        process.wait(timeout=supervisor.TERMINATION_GRACE_S + 5)
+    except subprocess.TimeoutExpired:
+        process.kill()  # The kernel then kills the engine, whose parent this is.
+        process.wait()
+
+
+def _result(work: WorkOrder, exit_code: int, messages: Any) -> dict[str, Any]:
+    for message in messages:
+        if exit_code == 0 and "result" in message:
+            return dict(message["result"])
+    log = work.folder / "engine.log"
+    causes = [message["failure"] for message in messages if "failure" in message]
+    cause = causes[-1] if causes else f"{_how_it_ended(exit_code)}. The end of its log:\n{_tail(log)}"
+    raise WorkOrderError(f"The work order {work.worker!r} failed: {cause}\nThe whole log is in {log}.")
+
+
+def _how_it_ended(exit_code: int) -> str:
+    if exit_code == 128 + signal.SIGKILL:
+        return "the engine was killed (signal 9: by someone, or because the machine ran out of memory)"
+    if exit_code > 128:
+        return f"the engine was ended by signal {exit_code - 128}"
+    if exit_code == 0:
+        return "the engine ended without a result"
+    return f"the engine ended with exit code {exit_code}"
+
+
+def _tail(log: Path) -> str:
+    lines = log.read_text(errors="replace").splitlines() if log.is_file() else []
+    return "\n".join(lines[-LOG_TAIL_LINES:])

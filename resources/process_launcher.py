@@ -1,0 +1,102 @@
+"""Starts one detached process, recorded before its first instruction runs.
+
+`LocalProcesses` runs this file as a script (`python -I -S process_launcher.py`) with an order as
+JSON on standard input. The process that is to become the server writes its own record and only
+then calls exec, so no kill of the starter, at any moment, leaves a server that nobody knows of. It
+is a script of its own because code between fork and exec is not safe in a process with threads.
+Standard library only. Linux only: a process is told from a later one with the same pid by /proc.
+"""
+
+import json
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+ZOMBIE_STATES = ("Z", "X")
+
+
+def process_identity(pid: int) -> str | None:
+    """What no other process ever has: the machine's boot and the clock tick the process started at.
+
+    Unlike a start time in seconds it does not move when the machine's clock is set. None when the
+    process is gone or a zombie.
+    """
+    fields = stat_fields(pid)
+    if fields is None or fields[0] in ZOMBIE_STATES:
+        return None
+    return f"{boot_id()}/{fields[19]}"
+
+
+def boot_id() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def stat_fields(pid: int) -> list[str] | None:
+    """/proc/PID/stat from the state on (proc_pid_stat(5), field 3): state, parent, group, session, …"""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return text[text.rindex(")") + 2 :].split()
+
+
+def launch(order: dict[str, Any]) -> str:
+    """Starts the order's command and gives back why that failed, "" where it did not."""
+    read_end, write_end = os.pipe()  # closed by a successful exec, so the read ends then
+    if os.fork() == 0:
+        os.close(read_end)
+        _become(order, write_end)
+    os.close(write_end)
+    with os.fdopen(read_end) as fault:
+        return fault.read()
+
+
+def _become(order: dict[str, Any], write_end: int) -> None:
+    """Turns this process into the ordered one. Never returns."""
+    try:
+        os.setsid()
+        _redirect(Path(order["record"]["log"]))
+        _record_and_exec(Path(order["record_file"]), order["record"])
+    except OSError as fault:
+        os.write(write_end, str(fault).encode())
+    os._exit(1)
+
+
+def _record_and_exec(record_file: Path, record: dict[str, Any]) -> None:
+    os.environ["TMPDIR"] = temporary = tempfile.mkdtemp(prefix="llm-assets-")
+    try:
+        _write_record(record_file, {**record, "temporary_folder": temporary})
+        try:
+            os.execvp(record["command"][0], record["command"])  # noqa: S606 (a list, no shell)
+        except OSError:
+            record_file.unlink()
+            raise
+    except OSError:
+        Path(temporary).rmdir()
+        raise
+
+
+def _redirect(log: Path) -> None:
+    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+
+
+def _write_record(record_file: Path, record: dict[str, Any]) -> None:
+    """Whole or not at all, and never over another's record: linking fails where the name exists."""
+    own = {"pid": os.getpid(), "identity": process_identity(os.getpid()), "started": time.time()}
+    draft = record_file.with_name(f".{record_file.name}.{os.getpid()}")
+    draft.write_text(json.dumps({**record, **own}, indent=1))
+    try:
+        record_file.hardlink_to(draft)
+    finally:
+        draft.unlink()
+
+
+if __name__ == "__main__":
+    sys.exit(launch(json.load(sys.stdin)) or 0)

@@ -1,0 +1,155 @@
+"""A client of one vLLM server, for the few questions the platform itself asks it."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+
+from resources.vllm import VllmError
+
+HEALTH_TIMEOUT_S = 5
+ANSWER_TIMEOUT_S = 300
+Message = dict[str, str]
+# The model's own defaults (generation_config.json) may hold a repetition penalty; offline there is none.
+GREEDY = {"temperature": 0, "top_p": 1.0, "top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}
+
+
+class VllmClient:
+    """Talks to the server at `address` (`http://127.0.0.1:8000`)."""
+
+    def __init__(self, address: str, api_key: str) -> None:
+        self.address = address
+        self._http = httpx.Client(
+            base_url=address,
+            headers={"Authorization": f"Bearer {api_key}"},
+            timeout=httpx.Timeout(ANSWER_TIMEOUT_S, connect=HEALTH_TIMEOUT_S),
+            trust_env=False,  # a company's proxy is not for this machine's own servers
+        )
+
+    def __enter__(self) -> "VllmClient":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._http.close()
+
+    def healthy(self) -> bool:
+        """Whether the server is up. It says so before it has answered anything: see `answer`."""
+        try:
+            return self._http.get("/health", timeout=HEALTH_TIMEOUT_S).is_success
+        except httpx.TransportError:
+            return False
+
+    def models(self) -> tuple[str, ...]:
+        """The names that can be asked."""
+        return tuple(model["id"] for model in self._request("GET", "/v1/models")["data"])
+
+    def in_flight(self) -> int:
+        """How many requests run or wait."""
+        try:
+            lines = self._http.get("/metrics", timeout=HEALTH_TIMEOUT_S).text.splitlines()
+        except httpx.TransportError:
+            return 0
+        names = ("vllm:num_requests_running{", "vllm:num_requests_waiting{")
+        return sum(int(float(line.rsplit(" ", 1)[1])) for line in lines if line.startswith(names))
+
+    def chat(self, model: str, messages: list[Message], **options: Any) -> dict[str, Any]:
+        """A whole chat completion as the server gives it.
+
+        Raises:
+            VllmError: The server refused, failed, or cannot be reached.
+        """
+        return self._request(
+            "POST", "/v1/chat/completions", {"model": model, "messages": messages, **options}
+        )
+
+    def stream(self, model: str, messages: list[Message], **options: Any) -> Iterator[str]:
+        """The pieces of an answer's text as they come.
+
+        Raises:
+            VllmError: As for `chat`, and also when the answer breaks off.
+        """
+        body = {"model": model, "messages": messages, "stream": True, **options}
+        try:
+            with self._http.stream("POST", "/v1/chat/completions", json=body) as response:
+                if not response.is_success:
+                    response.read()
+                self._check(response)
+                yield from self._pieces(response.iter_lines())
+        except httpx.TransportError as fault:
+            raise self._unreachable(fault) from fault
+
+    def _pieces(self, lines: Iterator[str]) -> Iterator[str]:
+        finished = False
+        for line in lines:
+            if not line.startswith("data: ") or line == "data: [DONE]":
+                continue
+            event = json.loads(line.removeprefix("data: "))
+            if "error" in event:  # the status was 200 long before
+                raise VllmError(f"vLLM at {self.address} broke off its answer: {event['error']}")
+            for choice in event["choices"]:
+                yield choice["delta"].get("content") or ""
+                finished = finished or choice.get("finish_reason") is not None
+        if not finished:
+            raise VllmError(f"vLLM at {self.address} broke off its answer without a finish_reason.")
+
+    def answer(self, model: str, known: dict[str, Any]) -> dict[str, Any]:
+        """The server's own answer to a known question, and its scores of the known one (`vllm_answers`)."""
+        asked = [{"role": "user", "content": known["question"]}]
+        if known.get("system"):
+            asked.insert(0, {"role": "system", "content": known["system"]})
+        known_ids = [token["id"] for token in known["tokens"]]
+        options = {"max_tokens": len(known_ids), "logprobs": True, "return_token_ids": True, **GREEDY}
+        reply = self.chat(model, asked, **options)
+        choice = reply["choices"][0]
+        logprobs = [entry["logprob"] for entry in choice["logprobs"]["content"]]
+        tokens = [
+            {"id": id_, "logprob": logprob}
+            for id_, logprob in zip(choice["token_ids"], logprobs, strict=True)
+        ]
+        return {
+            "text": choice["message"]["content"],
+            "digest": reply["system_fingerprint"],
+            "prompt_token_ids": reply["prompt_token_ids"],
+            "tokens": tokens,
+            "scores": self._scores(model, known["prompt_token_ids"], known_ids),
+        }
+
+    def _scores(self, model: str, prompt_ids: list[int], answer_ids: list[int]) -> list[float]:
+        """The log probability of each token of an answer that is put to the model as it stands."""
+        body = {
+            "model": model,
+            "prompt": prompt_ids + answer_ids,
+            "max_tokens": 1,
+            "prompt_logprobs": 0,
+            **GREEDY,
+        }
+        scored = self._request("POST", "/v1/completions", body)["choices"][0]["prompt_logprobs"]
+        return [
+            entry[str(id_)]["logprob"]
+            for entry, id_ in zip(scored[len(prompt_ids) :], answer_ids, strict=True)
+        ]
+
+    def _request(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        try:
+            response = self._http.request(method, path, json=body)
+        except httpx.TransportError as fault:
+            raise self._unreachable(fault) from fault
+        self._check(response)
+        reply: dict[str, Any] = response.json()
+        return reply
+
+    def _check(self, response: httpx.Response) -> None:
+        if not response.is_success:
+            path = response.request.url.path
+            text = response.text[:500]
+            raise VllmError(
+                f"vLLM at {self.address} answered {path} with HTTP {response.status_code}: {text}"
+            )
+
+    def _unreachable(self, fault: httpx.TransportError) -> VllmError:
+        return VllmUnreachable(f"vLLM at {self.address} cannot be reached: {fault or type(fault).__name__}")
+
+
+class VllmUnreachable(VllmError):
+    """No connection, or it broke: the server may have gone, or another may have taken over."""

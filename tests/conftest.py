@@ -1,0 +1,114 @@
+"""What all tests share: the engines, a tiny model, and projects of their own to break."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from llm_assets.settings import Settings
+from resources.engines import engine_python
+
+ROOT = Path(__file__).parent.parent
+ENGINES = Path(os.environ.get("LLM_ASSETS_ENGINES", ROOT / ".llm-assets" / "engines"))
+
+
+@pytest.fixture(scope="session")
+def engines() -> Path:
+    """The folder of the engine environments, installed by `make test` before."""
+    return ENGINES
+
+
+@pytest.fixture(scope="session")
+def train_python() -> Path:
+    return engine_python(ENGINES, "train")
+
+
+@pytest.fixture(scope="session")
+def serve_python() -> Path:
+    return engine_python(ENGINES, "serve")
+
+
+@pytest.fixture(scope="session")
+def tiny_model(train_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole language model of 250 kB that learns a dozen sentences in seconds."""
+    folder = tmp_path_factory.mktemp("tiny") / "model"
+    subprocess.run([train_python, ROOT / "tests" / "e2e" / "tiny_model.py", folder], check=True)
+    return folder
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Project:
+    """A copied project with a catalog and a state folder of its own, driven by the command line."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.environment = os.environ | {
+            "LLM_ASSETS_ROOT": str(root),
+            "LLM_ASSETS_CATALOG": str(root / "catalog"),
+            "LLM_ASSETS_HOME": str(root / "home"),
+            "LLM_ASSETS_ENGINES": str(ENGINES),
+            "LLM_ASSETS_UI_PORT": str(free_port()),
+            "LLM_ASSETS_MLFLOW_PORT": str(free_port()),
+            "COLUMNS": "200",
+        }
+
+    @property
+    def settings(self) -> Settings:
+        return Settings(root=self.root, catalog=self.root / "catalog", home=self.root / "home")
+
+    def command(self, *arguments: str) -> list[str]:
+        return [sys.executable, "-m", "llm_assets.cli.main", *arguments]
+
+    def run(self, *arguments: str, expect: int = 0) -> str:
+        """Runs `llm-assets …` to its end; everything that it printed."""
+        done = subprocess.run(
+            self.command(*arguments), env=self.environment, cwd=ROOT, capture_output=True, text=True, check=False
+        )
+        printed = done.stdout + done.stderr
+        assert done.returncode == expect, printed
+        return printed
+
+    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
+        """Starts `llm-assets …` in a process group of its own."""
+        log = (self.root / "command.log").open("ab")
+        with log:
+            return subprocess.Popen(
+                self.command(*arguments),
+                env=self.environment,
+                cwd=ROOT,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+
+MakeProject = Callable[[], Project]
+
+
+@pytest.fixture
+def make_project(tmp_path: Path, tiny_model: Path) -> Iterator[MakeProject]:
+    """Makes projects whose base model is the tiny one; what they started is ended with the test."""
+    made: list[Project] = []
+
+    def make() -> Project:
+        root = tmp_path / f"project-{len(made)}"
+        shutil.copytree(ROOT / "tests" / "e2e" / "project", root)
+        for name in ("dagster.yaml", "workspace.yaml"):
+            shutil.copy(ROOT / name, root / name)
+        shutil.copytree(tiny_model, root / "tiny_model")
+        made.append(Project(root))
+        return made[-1]
+
+    yield make
+    for project in made:
+        project.run("down")

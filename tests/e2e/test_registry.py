@@ -1,0 +1,427 @@
+"""The registry on a real MLflow server, cut off at every request and called again.
+
+Run with `pytest -m mlflow tests/e2e/test_registry.py`.
+"""
+
+import contextlib
+import socket
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from resources.mlflow import MlflowRegistry, RegisteredVersion, RegistryEntry, RegistryError
+from resources.mlflow_server import MlflowServer
+
+pytestmark = pytest.mark.mlflow
+
+TENANT = "team-a"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
+    server = MlflowServer(home=tmp_path_factory.mktemp("home"), port=free_port())
+    server.start()
+    server.wait_ready()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def registry(server: MlflowServer) -> MlflowRegistry:
+    return MlflowRegistry(tracking_uri=server.url)
+
+
+@pytest.fixture
+def model(request: pytest.FixtureRequest) -> str:
+    """A model of the test's own, so that tests do not meet in the registry."""
+    return (
+        "".join(letter if letter.isalnum() else "_" for letter in request.node.name)[-60:].strip("_").lower()
+    )
+
+
+def entry(model: str, number: int = 1, **changed: Any) -> RegistryEntry:
+    values: dict[str, Any] = {
+        "tenant": TENANT,
+        "model": model,
+        "version": f"20261121T18450{number}.000000Z-1a2b3c4d",
+        "digest": f"sha256:{number}",
+        "base_model": "smollm2_135m",
+        "base_digest": "sha256:b",
+        "dataset_digest": "sha256:d",
+        "recipe_digest": "sha256:c",
+        "adapter_digest": "sha256:a",
+        "owner": "team:northwind",
+        "risk_class": "limited",
+        "purpose": "Answers customers' questions.",
+        "metrics": {"eval_loss": 1.4},
+        "engine_versions": {"llamafactory": "0.9.5"},
+        "dagster_runs": {"lora_adapter": "4f3c", "model_card": "4f3d"},
+        "description": "| Measure | Value |",
+        "model_description": "**support_bot** answers.",
+    }
+    return RegistryEntry(**(values | changed))
+
+
+def aliases(registry: MlflowRegistry, model: str) -> dict[str, int]:
+    return {alias: each.number for each in registry.versions(TENANT, model) for alias in each.aliases}
+
+
+# The register
+
+
+def test_a_registered_version_carries_its_lineage_and_is_the_candidate(
+    registry: MlflowRegistry, model: str
+) -> None:
+    version = registry.register(entry(model))
+    assert (version.number, version.digest, version.aliases) == (1, "sha256:1", ("candidate",))
+    assert version.source == f"artifact://models/{TENANT}/{model}/{version.label}"
+    assert version.metrics == {"eval_loss": 1.4}
+    assert {
+        "tenant": TENANT,
+        "base_digest": "sha256:b",
+        "dataset_digest": "sha256:d",
+        "adapter_digest": "sha256:a",
+        "recipe_digest": "sha256:c",
+        "risk_class": "limited",
+        "engine.llamafactory": "0.9.5",
+        "dagster_run.lora_adapter": "4f3c",
+    }.items() <= version.tags.items()
+
+
+def test_registering_again_gives_the_same_version(registry: MlflowRegistry, model: str) -> None:
+    first = registry.register(entry(model))
+    assert registry.register(entry(model, dagster_runs={"model_card": "other"})) == first
+    assert len(registry.versions(TENANT, model)) == 1
+
+
+def test_a_label_with_other_bytes_is_refused(registry: MlflowRegistry, model: str) -> None:
+    registry.register(entry(model))
+    with pytest.raises(RegistryError, match="registered with the digest sha256:1, not sha256:2"):
+        registry.register(entry(model, digest="sha256:2"))
+
+
+def test_the_server_refuses_a_source_that_is_no_artifact(server: MlflowServer) -> None:
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    client = MlflowClient(tracking_uri=server.url, registry_uri=server.url)
+    client.create_registered_model("team-a.other")
+    with pytest.raises(MlflowException, match="Invalid model version source"):
+        client.create_model_version("team-a.other", "gs://elsewhere/model", await_creation_for=0)
+
+
+@pytest.mark.parametrize("tenant", ["Team A", "../x", "", "a" * 64, "x' OR '1'='1"])
+def test_a_tenant_that_is_no_dns_label_is_refused(registry: MlflowRegistry, tenant: str) -> None:
+    with pytest.raises(RegistryError, match="cannot be a tenant"):
+        registry.production(tenant, "support_bot")
+
+
+def test_nothing_is_registered_of_an_unknown_model(registry: MlflowRegistry) -> None:
+    assert registry.production(TENANT, "unheard_of") is None
+    assert registry.versions(TENANT, "unheard_of") == ()
+    with pytest.raises(RegistryError, match="`llm-assets run unheard_of --tenant team-a` makes one"):
+        registry.rollback(TENANT, "unheard_of", who="ann", why="it lies")
+
+
+# Promotion
+
+
+def test_a_candidate_is_promoted_by_itself_once(registry: MlflowRegistry, model: str) -> None:
+    registry.register(entry(model))
+    promoted = registry.promote_candidate(TENANT, model, who="run 4f3c", why="all checks passed")
+    assert promoted is not None
+    assert promoted.tags["promoted_by"] == "run 4f3c"
+    assert promoted.tags["promoted_why"] == "all checks passed"
+    assert registry.promote_candidate(TENANT, model, who="run 4f3d", why="all checks passed") is None
+    assert registry.production(TENANT, model) == promoted
+
+
+def test_promotion_and_rollback_swap_production_and_previous(registry: MlflowRegistry, model: str) -> None:
+    for number in (1, 2):
+        label = registry.register(entry(model, number)).label
+        registry.promote(TENANT, model, version=label, who="ann", why="better")
+    assert aliases(registry, model) == {"candidate": 2, "production": 2, "previous": 1}
+    assert registry.rollback(TENANT, model, who="bob", why="it lies").number == 1
+    assert aliases(registry, model) == {"candidate": 2, "production": 1, "previous": 2}
+    moves = [(move.action, move.production, move.to, move.who) for move in registry.history(TENANT, model)]
+    assert moves == [("promote", None, 1, "ann"), ("promote", 1, 2, "ann"), ("rollback", 2, 1, "bob")]
+
+
+def test_a_rerun_does_not_undo_a_rollback(registry: MlflowRegistry, model: str) -> None:
+    for number in (1, 2):
+        registry.register(entry(model, number))
+        registry.promote_candidate(TENANT, model, who="run", why="checks passed")
+    registry.rollback(TENANT, model, who="bob", why="it lies")
+    registry.register(entry(model, 2))
+    assert registry.promote_candidate(TENANT, model, who="run", why="checks passed") is None
+    assert aliases(registry, model)["production"] == 1
+
+
+def test_data_that_went_back_to_what_it_was_is_promoted_again(registry: MlflowRegistry, model: str) -> None:
+    for number in (1, 2, 1):
+        registry.register(entry(model, number))
+        registry.promote_candidate(TENANT, model, who="run", why="checks passed")
+    assert aliases(registry, model) == {"candidate": 1, "production": 1, "previous": 2}
+
+
+def test_promoting_what_is_in_production_changes_nothing(registry: MlflowRegistry, model: str) -> None:
+    registry.register(entry(model))
+    first = registry.promote(TENANT, model, version=1, who="ann", why="good")
+    assert registry.promote(TENANT, model, version="1", who="bob", why="again") == first
+    assert len(registry.history(TENANT, model)) == 1
+
+
+def test_an_unknown_version_is_refused_and_the_known_ones_named(registry: MlflowRegistry, model: str) -> None:
+    label = registry.register(entry(model)).label
+    with pytest.raises(
+        RegistryError, match=rf"has no version nope\. The newest registered ones: 1 \({label}\)"
+    ):
+        registry.promote(TENANT, model, version="nope", who="ann", why="good")
+
+
+def test_without_a_previous_version_there_is_no_rollback(registry: MlflowRegistry, model: str) -> None:
+    registry.register(entry(model))
+    registry.promote(TENANT, model, version=1, who="ann", why="good")
+    with pytest.raises(RegistryError, match="no previous version"):
+        registry.rollback(TENANT, model, who="ann", why="bad")
+
+
+def test_a_second_rollback_does_not_bring_the_bad_version_back(registry: MlflowRegistry, model: str) -> None:
+    for number in (1, 2):
+        registry.register(entry(model, number))
+        registry.promote(TENANT, model, version=number, who="ann", why="good")
+    for _ in range(2):
+        assert registry.rollback(TENANT, model, who="bob", why="it lies").number == 1
+    assert len(registry.history(TENANT, model)) == 3
+
+
+# A training as a run
+
+HISTORY = [{"step": step, "loss": 4 / step, "eval_loss": 5 / step} for step in range(1, 701)]
+
+
+def log(registry: MlflowRegistry, model: str) -> str:
+    return registry.log_training(
+        TENANT,
+        model,
+        fingerprint="sha256:feed",
+        params={"stage": "sft", "lora_rank": 8, "lora_target": ["q_proj", "v_proj"]},
+        history=HISTORY,
+        tags={"dataset_digest": "sha256:d"},
+    )
+
+
+def test_a_training_is_logged_once_with_its_curves(server: MlflowServer, model: str) -> None:
+    from mlflow import MlflowClient
+
+    registry = MlflowRegistry(tracking_uri=server.url)
+    run_id = log(registry, model)
+    assert log(registry, model) == run_id
+    client = MlflowClient(tracking_uri=server.url, registry_uri=server.url)
+    run = client.get_run(run_id)
+    assert run.info.status == "FINISHED"
+    assert run.data.params == {"stage": "sft", "lora_rank": "8", "lora_target": '["q_proj", "v_proj"]'}
+    points = client.get_metric_history(run_id, "loss")
+    assert [(point.step, point.value) for point in points] == [(row["step"], row["loss"]) for row in HISTORY]
+    version = registry.register(entry(model, training_run_id=run_id))
+    assert client.get_model_version(f"{TENANT}.{model}", str(version.number)).run_id == run_id
+
+
+# Cut off at any request
+
+
+class Cut:
+    """A proxy before the server that lets a number of requests through and then drops the connection.
+
+    The last one let through reaches the server but its answer is lost, as when the caller is killed.
+    """
+
+    def __init__(self, behind: str) -> None:
+        self.behind = behind
+        self.left = 0
+        self.tried = 0
+        cut = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def handle_any(self) -> None:
+                cut.serve(self)
+
+            do_GET = do_POST = do_PATCH = do_DELETE = handle_any
+
+            def log_message(self, format: str, *args: object) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.thread = threading.Thread(target=self.server.serve_forever)
+        self.thread.start()
+        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
+
+    def serve(self, asked: BaseHTTPRequestHandler) -> None:
+        asked.close_connection = True
+        if self.left <= 0:
+            return
+        self.left -= 1
+        body = asked.rfile.read(int(asked.headers.get("Content-Length") or 0)) or None
+        headers = {"Content-Type": asked.headers.get("Content-Type", "application/json")}
+        forwarded = urllib.request.Request(self.behind + asked.path, body, headers, method=asked.command)
+        try:
+            with urllib.request.urlopen(forwarded, timeout=30) as answer:
+                status, text = answer.status, answer.read()
+        except urllib.error.HTTPError as error:
+            with error:
+                status, text = error.code, error.read()
+        if self.left > 0:
+            asked.send_response(status)
+            asked.send_header("Content-Length", str(len(text)))
+            asked.end_headers()
+            asked.wfile.write(text)
+
+    def close(self) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+        self.thread.join()
+
+
+@pytest.fixture
+def cut(server: MlflowServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cut]:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    cut = Cut(server.url)
+    yield cut
+    cut.close()
+
+
+def test_registering_that_is_cut_off_anywhere_is_finished_by_the_next_try(
+    cut: Cut, registry: MlflowRegistry, model: str
+) -> None:
+    for moment in range(1, 40):
+        each = entry(f"{model[-50:]}_{moment}")
+        cut.left = moment
+        try:
+            MlflowRegistry(tracking_uri=cut.url).register(each)
+        except RegistryError:
+            version = registry.register(each)
+            assert (version.number, version.aliases) == (1, ("candidate",))
+            assert len(registry.versions(TENANT, each.model)) == 1
+            continue
+        break
+    assert moment > 4
+
+
+@pytest.mark.parametrize("action", ["promote", "rollback"])
+def test_moving_production_that_is_cut_off_anywhere_happened_or_did_not(
+    cut: Cut, server: MlflowServer, registry: MlflowRegistry, action: str
+) -> None:
+    from mlflow import MlflowClient
+
+    model, target = f"cut_{action}", 1 if action == "rollback" else 3
+    for number in (1, 2, 3):
+        registry.register(entry(model, number))
+    client = MlflowClient(tracking_uri=server.url, registry_uri=server.url)
+
+    def act(through: MlflowRegistry) -> RegisteredVersion:
+        if action == "rollback":
+            return through.rollback(TENANT, model, who="bob", why="bad")
+        return through.promote(TENANT, model, version=3, who="bob", why="better")
+
+    states = set()
+    for moment in range(1, 40):
+        for alias, version in (("production", "2"), ("previous", "1")):
+            client.set_registered_model_alias(f"{TENANT}.{model}", alias, version)
+        cut.left = moment
+        with contextlib.suppress(RegistryError):
+            act(MlflowRegistry(tracking_uri=cut.url))
+            break
+        states.add(aliases(registry, model)["production"])
+        act(registry)
+        assert aliases(registry, model) == {"candidate": 3, "production": target, "previous": 2}
+        assert [move.to for move in registry.history(TENANT, model)] == [target] * moment
+    assert states == {2, target}
+
+
+def test_a_promotion_that_did_not_happen_leaves_no_trace_for_a_rollback(
+    cut: Cut, registry: MlflowRegistry, model: str
+) -> None:
+    for number in (1, 2, 3):
+        registry.register(entry(model, number))
+    for number in (1, 2):
+        registry.promote(TENANT, model, version=number, who="ann", why="good")
+    through = MlflowRegistry(tracking_uri=cut.url)
+    while aliases(registry, model)["previous"] != 2:  # it is set just before `production` is
+        cut.left = cut.tried = cut.tried + 1
+        with pytest.raises(RegistryError):
+            through.promote(TENANT, model, version=3, who="bob", why="better")
+    assert aliases(registry, model)["production"] == 2
+    assert registry.rollback(TENANT, model, who="ann", why="bad").number == 1
+
+
+def test_a_training_log_that_is_cut_off_anywhere_is_finished_by_the_next_try(
+    cut: Cut, server: MlflowServer, model: str
+) -> None:
+    from mlflow import MlflowClient
+
+    for moment in range(1, 40):
+        cut.left = moment
+        with contextlib.suppress(RegistryError):
+            log(MlflowRegistry(tracking_uri=cut.url), model)
+            break
+    assert moment > 4
+    client = MlflowClient(tracking_uri=server.url, registry_uri=server.url)
+    experiment = client.get_experiment_by_name(f"{TENANT}.{model}")
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert run.info.status == "FINISHED"
+    assert len(client.get_metric_history(run.info.run_id, "loss")) == len(HISTORY)
+
+
+# The server
+
+
+def test_an_absent_server_is_one_error_that_names_the_remedy() -> None:
+    nowhere = f"http://127.0.0.1:{free_port()}"
+    with pytest.raises(RegistryError, match=f"MLflow at {nowhere} did not answer.*`llm-assets up`"):
+        MlflowRegistry(tracking_uri=nowhere).production(TENANT, "support_bot")
+
+
+def test_starting_again_finds_the_server_that_runs(server: MlflowServer) -> None:
+    first = server.start()
+    assert server.start() == first
+    assert (server.folder / "mlflow.db").exists()
+
+
+def test_a_port_in_use_is_refused_by_number_before_anything_starts(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        other = MlflowServer(home=tmp_path, port=port)
+        with pytest.raises(RegistryError, match=f"port {port}.*LLM_ASSETS_MLFLOW_PORT"):
+            other.start()
+        assert not other.ready()
+
+
+def test_a_server_that_ends_while_it_starts_is_named_with_the_end_of_its_log(tmp_path: Path) -> None:
+    broken = MlflowServer(home=tmp_path, port=free_port())
+    broken.folder.mkdir(parents=True)
+    (broken.folder / "mlflow.db").write_text("this is not a database, and long enough to be looked at" * 20)
+    broken.start()
+    with pytest.raises(RegistryError, match=r"its process ended(.|\n)*file is not a database"):
+        broken.wait_ready(timeout_s=60)
+    broken.stop()
+
+
+def test_no_address_is_kept_for_the_whole_process(registry: MlflowRegistry) -> None:
+    registry.versions(TENANT, "support_bot")
+    import mlflow
+
+    assert registry.tracking_uri not in (mlflow.get_tracking_uri(), mlflow.get_registry_uri())

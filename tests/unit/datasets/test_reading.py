@@ -1,0 +1,166 @@
+"""Files of every kind, whole and broken: which rows they have, and where it says that something is wrong."""
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as some
+
+from llm_assets.datasets.mistakes import DatasetError, Mistakes
+from llm_assets.datasets.reading import read_rows, survey
+
+TEXT = some.text(some.characters(exclude_categories=["Cs"]), max_size=30)
+ROWS = some.lists(some.fixed_dictionaries({"instruction": TEXT, "output": TEXT}), min_size=1, max_size=8)
+one_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
+
+
+def rows(path: Path) -> list[tuple[int, dict[str, Any]]]:
+    mistakes = Mistakes()
+    found = list(read_rows(path, mistakes))
+    mistakes.refuse()
+    return found
+
+
+def refused(path: Path) -> str:
+    with pytest.raises(DatasetError) as caught:
+        rows(path)
+    return str(caught.value)
+
+
+@one_folder
+@given(written=ROWS, line_end=some.sampled_from(["\n", "\r\n", "\n\n"]))
+def test_json_lines_come_back_as_written(tmp_path: Path, written: list[dict[str, str]], line_end: str):
+    path = tmp_path / "rows.jsonl"
+    text = line_end.join(json.dumps(row, ensure_ascii=False) for row in written)
+    path.write_bytes(text.encode())
+    assert [row for _, row in rows(path)] == written
+
+
+@one_folder
+@given(written=ROWS, indent=some.sampled_from([None, 0, 2]))
+def test_a_json_list_comes_back_as_written(tmp_path: Path, written: list[dict[str, str]], indent: int | None):
+    path = tmp_path / "rows.json"
+    path.write_text(json.dumps(written, indent=indent))
+    assert [row for _, row in rows(path)] == written
+
+
+@one_folder
+@given(written=ROWS)
+def test_csv_comes_back_as_written(tmp_path: Path, written: list[dict[str, str]]):
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, ["instruction", "output"], quoting=csv.QUOTE_ALL)
+    writer.writeheader()
+    writer.writerows(written)
+    path = tmp_path / "rows.csv"
+    path.write_bytes(text.getvalue().encode())
+    assert [row for _, row in rows(path)] == written
+
+
+def test_parquet_comes_back_as_written_with_row_numbers(tmp_path: Path):
+    import pyarrow
+    from pyarrow import parquet
+
+    written = [{"messages": [{"role": "user", "content": f"{i}"}], "system": None} for i in range(2500)]
+    parquet.write_table(pyarrow.Table.from_pylist(written), tmp_path / "rows.parquet")
+    assert rows(tmp_path / "rows.parquet") == list(enumerate(written, 1))
+
+
+def test_the_line_of_a_row_is_where_it_starts(tmp_path: Path):
+    path = tmp_path / "rows.csv"
+    path.write_bytes(b'\xef\xbb\xbfinstruction,output\r\n"two\r\nlines","with ""quotes"""\r\n\r\nlast,one\r\n')
+    assert rows(path) == [
+        (2, {"instruction": "two\r\nlines", "output": 'with "quotes"'}),
+        (5, {"instruction": "last", "output": "one"}),
+    ]
+    listed = tmp_path / "rows.json"
+    listed.write_text('[\n  {"a": 1},\n\n  {"a":\n 2}, {"a": 3}\n]\n')
+    assert [line for line, _ in rows(listed)] == [2, 4, 5]
+
+
+def test_json_lines_in_a_json_file_and_a_list_in_a_jsonl_file_are_read(tmp_path: Path):
+    (tmp_path / "lines.json").write_text('\n{"a": "1"}\n{"a": "2"}\n')
+    (tmp_path / "list.jsonl").write_text(' [{"a": "1"}, {"a": "2"}]')
+    assert [row for _, row in rows(tmp_path / "lines.json")] == [{"a": "1"}, {"a": "2"}]
+    assert [row for _, row in rows(tmp_path / "list.jsonl")] == [{"a": "1"}, {"a": "2"}]
+
+
+def test_a_survey_knows_columns_that_only_later_rows_have(tmp_path: Path):
+    (tmp_path / "rows.jsonl").write_text('{"a": 1}\n{"b": 2}\n')
+    assert survey(tmp_path / "rows.jsonl", Mistakes()) == (("a", "b"), {"a": 1})
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'{"a": 1}\n{"a": }\n', "rows.jsonl:2: is not JSON: Expecting value at column 7"),
+        (b'{"a": 1}\n{"a": "half a ro', "rows.jsonl:2: the last line stops in the middle of a row"),
+        (b'{"a": 1}{"a": 2}\n', "rows.jsonl:1: is not JSON: something follows the object"),
+        (b'{"a": 1, "a": 2}\n', "rows.jsonl:1: the key 'a' comes twice"),
+        (b'{"b": {"a": 1, "a": 2}}\n', "rows.jsonl:1: the key 'a' comes twice"),
+        (b'{"a": NaN}\n', "rows.jsonl:1: NaN is not JSON"),
+        (b'"a"\n', "rows.jsonl:1: the row is not a JSON object"),
+        (b'{"a": 1}\n\n{"a": "\xff"}\n', "rows.jsonl:3: byte 17 of the file (0xff) is not UTF-8"),
+        (b'\xef\xbb\xbf{"a": "\xff"}\n', "rows.jsonl:1: byte 10 of the file (0xff) is not UTF-8"),
+        ('{"a": 1}\n'.encode("utf-16"), "the file is UTF-16; save it as UTF-8"),
+        (b'{"a": ' + b"[" * 100_000 + b"\n", "rows.jsonl:1: is nested too deeply"),
+        (b'{"a": ' + b"9" * 5000 + b"}\n", "rows.jsonl:1: is not JSON: Exceeds the limit"),
+    ],
+)
+def test_broken_json_lines_are_refused_with_the_line(tmp_path: Path, content: bytes, message: str):
+    (tmp_path / "rows.jsonl").write_bytes(content)
+    assert message in refused(tmp_path / "rows.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('[\n{"a": 1},\n{"a": }\n]', "rows.json:3: is not JSON: Expecting value"),
+        ('[\n{"a": 1}\n{"a": 2}\n]', "rows.json:2: a comma is missing after this row"),
+        ('[\n{"a": 1},\n{"a": 2}', "rows.json:3: the list has no end"),
+        ('[\n{"a": 1},\n{"a', "rows.json:3: the list has no end"),
+        ('[\n{"a": 1},\n', "rows.json:3: the list has no end"),
+        ('[\n{"a": 1}\n]\n{}', "something follows the list"),
+        ('[\n["a"]\n]', "rows.json:2: the row is not a JSON object"),
+        ('[\n{"a": Infinity}\n]', "rows.json:2: Infinity is not JSON"),
+        ('{\n  "a": 1\n}', "rows.json:1: is not JSON"),
+    ],
+)
+def test_broken_json_lists_are_refused_with_the_line(tmp_path: Path, content: str, message: str):
+    (tmp_path / "rows.json").write_text(content)
+    assert message in refused(tmp_path / "rows.json")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'a,b\n1,2\n"open,2\n3,4\n', "rows.csv:3: is not CSV"),
+        (b'a,b\n"x"y,2\n', "rows.csv:2: is not CSV"),
+        (b"a,b\n1\n", "rows.csv:2: has 1 values, the header 2"),
+        (b"a;b\n1;2\n", "rows.csv:1: the columns are not separated by commas"),
+        (b"a,a\n1,2\n", "rows.csv:1: a column comes twice"),
+        (b"a,\n1,2\n", "rows.csv:1: a column of the header has no name"),
+        (b"a,b\n1,\xe9\n", "rows.csv:2: byte 6 of the file (0xe9) is not UTF-8"),
+    ],
+)
+def test_broken_csv_is_refused_with_the_line(tmp_path: Path, content: bytes, message: str):
+    (tmp_path / "rows.csv").write_bytes(content)
+    assert message in refused(tmp_path / "rows.csv")
+
+
+def test_a_long_text_in_csv_is_no_mistake(tmp_path: Path):
+    (tmp_path / "rows.csv").write_text("a,b\n" + "x" * 500_000 + ",y\n")
+    assert len(rows(tmp_path / "rows.csv")[0][1]["a"]) == 500_000
+
+
+def test_truncated_parquet_is_refused(tmp_path: Path):
+    import pyarrow
+    from pyarrow import parquet
+
+    path = tmp_path / "rows.parquet"
+    parquet.write_table(pyarrow.Table.from_pylist([{"a": "b" * 1000}]), path)
+    path.write_bytes(path.read_bytes()[:-20])
+    assert "the file is no whole Parquet file" in refused(path)

@@ -1,0 +1,76 @@
+"""Which folders changed and came to rest, without Dagster."""
+
+import os
+import time
+from pathlib import Path
+
+from llm_assets.sensors.watching import Watched, look, signature_of, signatures
+
+SUFFIXES = (".jsonl",)
+
+
+def test_a_new_folder_counts_when_it_looks_the_same_twice() -> None:
+    first, at_rest = look(Watched(), {"team-a/support_bot": "one"})
+    assert at_rest == ()
+    _, at_rest = look(first, {"team-a/support_bot": "one"})
+    assert at_rest == ("team-a/support_bot",)
+
+
+def test_a_file_that_is_still_being_written_is_left_for_a_later_tick() -> None:
+    watched = Watched()
+    for signature in ("one", "two", "three"):
+        watched, at_rest = look(watched, {"team-a/support_bot": signature})
+        assert at_rest == ()
+    _, at_rest = look(watched, {"team-a/support_bot": "three"})
+    assert at_rest == ("team-a/support_bot",)
+
+
+def test_what_was_dealt_with_does_not_come_again_until_it_changes() -> None:
+    watched, _ = look(Watched(), {"a/m": "one", "b/m": "one"})
+    watched, at_rest = look(watched, {"a/m": "one", "b/m": "one"})
+    watched = watched.settle(at_rest)
+    watched, at_rest = look(watched, {"a/m": "one", "b/m": "one"})
+    assert at_rest == ()
+    watched, _ = look(watched, {"a/m": "two", "b/m": "one"})
+    _, at_rest = look(watched, {"a/m": "two", "b/m": "one"})
+    assert at_rest == ("a/m",)
+
+
+def test_a_folder_that_vanished_is_forgotten() -> None:
+    watched, _ = look(Watched(settled={"a/m": "one"}), {})
+    assert watched == Watched()
+
+
+def test_the_cursor_keeps_everything() -> None:
+    watched = Watched(settled={"a/m": "one"}, moving={"b/m": "two"})
+    assert Watched.from_cursor(watched.to_cursor()) == watched
+    assert Watched.from_cursor(None) == Watched()
+
+
+def test_a_signature_follows_size_time_and_name_and_ignores_other_files(tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text("{}\n")
+    before = signature_of(tmp_path, SUFFIXES)
+    (tmp_path / "notes.txt").write_text("x")
+    (tmp_path / ".rows.jsonl.part").write_text("x")
+    assert signature_of(tmp_path, SUFFIXES) == before
+    os.utime(file, ns=(1, 1))
+    assert signature_of(tmp_path, SUFFIXES) != before
+
+
+def test_an_empty_or_missing_folder_has_no_signature(tmp_path: Path) -> None:
+    assert signature_of(tmp_path, SUFFIXES) is None
+    assert signature_of(tmp_path / "missing", SUFFIXES) is None
+
+
+def test_ten_thousand_datasets_are_looked_at_in_about_a_second(tmp_path: Path) -> None:
+    """A generous bound: it catches a scan that reads files or is quadratic, not a slow machine."""
+    for number in range(10_000):
+        folder = tmp_path / f"tenant-{number}" / "support_bot"
+        folder.mkdir(parents=True)
+        (folder / "rows.jsonl").touch()
+    watched, _ = look(Watched(), signatures(tmp_path, SUFFIXES))
+    started = time.process_time()
+    watched, at_rest = look(Watched.from_cursor(watched.to_cursor()), signatures(tmp_path, SUFFIXES))
+    assert len(at_rest) == 10_000
+    assert time.process_time() - started < 5
