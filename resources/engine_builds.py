@@ -39,7 +39,7 @@ _REMEDIES = {
         "The package index does not have the files that were locked: one that holds part of the packages, or "
         "builds them itself, cannot be used alone."
     ),
-    r"no version of torch|torch==\S+\+cpu": (
+    r"no version of torch|/torch/|torch==\S+\+cpu": (
         "Set LLM_ASSETS_TORCH_INDEX to an index with PyTorch's CPU builds, or PIP_FIND_LINKS to a folder with "
         "the wheel."
     ),
@@ -159,7 +159,7 @@ def _uv(
 
 
 def _error(what: Build, command: str, code: int, said: str) -> EngineError:
-    remedy = next((text for pattern, text in _REMEDIES.items() if re.search(pattern, said)), "")
+    remedy = "\n".join(text for pattern, text in _REMEDIES.items() if re.search(pattern, said))
     text = (
         f"The {what.engine} engine ({what.device}) cannot be installed in {what.folder}: `{command}` failed"
     )

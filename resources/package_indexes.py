@@ -11,7 +11,7 @@ import ast
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 TORCH_INDEX_VARIABLE = "LLM_ASSETS_TORCH_INDEX"
@@ -60,7 +60,7 @@ def _translated(settings: Mapping[str, str], environ: Mapping[str, str]) -> dict
     added = {name: settings[option] for name, option in _SHARED.items() if settings.get(option)}
     for name, (older, option, separator) in _LISTS.items():
         if settings.get(option) and not _is_set(environ, name, *older):
-            added[name] = separator.join(_expanded(word) for word in settings[option].split())
+            added[name] = separator.join(_usable(settings[option].split()))
     for name, (older, options) in _VALUES.items():
         value = next((settings[option] for option in options if settings.get(option)), None)
         if value and not _is_set(environ, name, *older):
@@ -115,17 +115,23 @@ def _is_set(environ: Mapping[str, str], *names: str) -> bool:
     return any(environ.get(name) for name in names)
 
 
-def _expanded(location: str) -> str:
-    return str(Path(location).expanduser()) if location.startswith("~") else location
+def _usable(locations: list[str]) -> Iterator[str]:
+    """pip expands `~` and passes over a folder that is not there; uv does neither."""
+    for location in locations:
+        path = Path(location).expanduser()
+        if not location.startswith(("~", "/")):
+            yield location
+        elif path.exists():
+            yield str(path)
 
 
 def with_torch_index(environ: Mapping[str, str], *, uv: str, requirement: str) -> dict[str, str]:
-    """Adds PyTorch's index of CPU builds, unless what is set up here has `requirement` itself.
+    """Adds PyTorch's index of CPU builds, unless what is set up here has `requirement` or allows no index.
 
     LLM_ASSETS_TORCH_INDEX replaces its address, for instance by a company's mirror; empty: never add it.
     """
     index = environ.get(TORCH_INDEX_VARIABLE, TORCH_CPU_INDEX)
-    if not index or _is_found(environ, uv=uv, requirement=requirement):
+    if not index or environ.get("UV_NO_INDEX") or _is_found(environ, uv=uv, requirement=requirement):
         return dict(environ)
     return {**environ, "UV_INDEX": f"{environ.get('UV_INDEX', '')} {index}".strip()}
 

@@ -6,8 +6,9 @@ old server live or the new one, and nothing unrecorded: the next deploy takes ov
 was being started, or ends it.
 
 Addresses change with each deploy unless the model sets a port. Only this machine can reach them.
-Not covered: on a fixed port, old and new both answer for the second or two of the switch, and the
-new one's proof was given by a twin of it on another port.
+Not covered: on a fixed port, old and new both answer for the second or two of the switch (a request
+that the old one has just taken may fail and has to be sent again), and the new one's proof was given
+by a twin of it on another port.
 """
 
 import time

@@ -148,7 +148,7 @@ def deployment_checks(model: ModelEntry) -> list[dg.AssetChecksDefinition]:
         promoted = _production(registry, context.partition_key, model.name).digest
         return dg.AssetCheckResult(
             passed=served == promoted,
-            description=f"Its answers carry {served}; promoted is {promoted}.",
+            description=f"Its answers carry {served[:19]}…; promoted is {promoted[:19]}….",
             metadata={"llm/served_digest": served, "llm/promoted_digest": promoted},
         )
 

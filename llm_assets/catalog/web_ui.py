@@ -12,117 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llm_assets.catalog.mistakes import Problem, did_you_mean
-
-_STAGES = {
-    "Supervised Fine-Tuning": "sft",
-    "Reward Modeling": "rm",
-    "PPO": "ppo",
-    "DPO": "dpo",
-    "KTO": "kto",
-    "Pre-Training": "pt",
-}
-
-# llamafactory/webui/components/top.py and train.py: what a control shows until someone changes it.
-_INITIAL: dict[str, Any] = {
-    "top.model_name": None,
-    "top.finetuning_type": "lora",
-    "top.checkpoint_path": None,
-    "top.quantization_bit": "none",
-    "top.quantization_method": "bnb",
-    "top.template": None,
-    "top.rope_scaling": "none",
-    "top.booster": "auto",
-    "train.training_stage": "Supervised Fine-Tuning",
-    "train.dataset_dir": None,
-    "train.dataset": None,
-    "train.learning_rate": "5e-5",
-    "train.num_train_epochs": "3.0",
-    "train.max_grad_norm": "1.0",
-    "train.max_samples": "100000",
-    "train.compute_type": "bf16",
-    "train.cutoff_len": 2048,
-    "train.batch_size": 2,
-    "train.gradient_accumulation_steps": 8,
-    "train.val_size": 0,
-    "train.lr_scheduler_type": "cosine",
-    "train.logging_steps": 5,
-    "train.save_steps": 100,
-    "train.warmup_steps": 0,
-    "train.neftune_alpha": 0,
-    "train.extra_args": '{"optim": "adamw_torch"}',
-    "train.packing": False,
-    "train.neat_packing": False,
-    "train.train_on_prompt": False,
-    "train.mask_history": False,
-    "train.resize_vocab": False,
-    "train.use_llama_pro": False,
-    "train.enable_thinking": True,
-    "train.report_to": "none",
-    "train.freeze_trainable_layers": 2,
-    "train.freeze_trainable_modules": "all",
-    "train.freeze_extra_modules": "",
-    "train.lora_rank": 8,
-    "train.lora_alpha": 16,
-    "train.lora_dropout": 0,
-    "train.loraplus_lr_ratio": 0,
-    "train.create_new_adapter": False,
-    "train.use_rslora": False,
-    "train.use_dora": False,
-    "train.use_pissa": False,
-    "train.lora_target": "",
-    "train.additional_target": "",
-    "train.pref_beta": 0.1,
-    "train.pref_ftx": 0,
-    "train.pref_loss": "sigmoid",
-    "train.reward_model": None,
-    "train.ppo_score_norm": False,
-    "train.ppo_whiten_rewards": False,
-    "train.freeze_vision_tower": True,
-    "train.freeze_multi_modal_projector": True,
-    "train.freeze_language_model": False,
-    "train.image_max_pixels": "768*768",
-    "train.image_min_pixels": "32*32",
-    "train.video_max_pixels": "256*256",
-    "train.video_min_pixels": "16*16",
-    "train.use_galore": False,
-    "train.galore_rank": 16,
-    "train.galore_update_interval": 200,
-    "train.galore_scale": 2.0,
-    "train.galore_target": "all",
-    "train.use_apollo": False,
-    "train.apollo_rank": 16,
-    "train.apollo_update_interval": 200,
-    "train.apollo_scale": 32.0,
-    "train.apollo_target": "all",
-    "train.use_badam": False,
-    "train.badam_mode": "layer",
-    "train.badam_switch_mode": "ascending",
-    "train.badam_switch_interval": 50,
-    "train.badam_update_ratio": 0.05,
-    "train.use_swanlab": False,
-    "train.swanlab_project": "llamafactory",
-    "train.swanlab_run_name": "",
-    "train.swanlab_workspace": "",
-    "train.swanlab_api_key": "",
-    "train.swanlab_mode": "cloud",
-    "train.ds_stage": "none",
-    "train.ds_offload": False,
-}
-
-# Controls that the UI may save and that do not reach a training.
-_WITHOUT_EFFECT = {
-    "top.hub_name",
-    "top.lang",
-    "top.model_path",
-    "train.config_path",
-    "train.current_time",
-    "train.device_count",
-    "train.hub_private_repo",
-    "train.output_dir",
-    "train.project",
-    "train.swanlab_link",
-    "train.trackio_space_id",
-}
+from llm_assets.catalog.web_ui_controls import INITIAL, STAGES_BY_TITLE, WITHOUT_EFFECT
 
 _PICTURES = (
     "freeze_vision_tower",
@@ -151,7 +41,7 @@ def is_web_ui_form(written: Mapping[str, Any]) -> bool:
 
 def translate(written: Mapping[str, Any]) -> Translated:
     """The training that the web UI would start from these settings."""
-    problems = [_unknown(key) for key in written if key not in _INITIAL and key not in _WITHOUT_EFFECT]
+    problems = [_unknown(key) for key in written if key not in INITIAL and key not in WITHOUT_EFFECT]
     form = _Form(written)
     problems += form.start()
     form.branches()
@@ -163,7 +53,7 @@ def _unknown(key: str) -> Problem:
         return Problem(place=(key,), problem="settings of an evaluation", valid="an experiment is a training")
     otherwise = "the web UI of llamafactory 0.9.5 has no such setting"
     return Problem(
-        place=(key,), problem="unknown setting", valid=did_you_mean(key, _INITIAL, otherwise=otherwise)
+        place=(key,), problem="unknown setting", valid=did_you_mean(key, INITIAL, otherwise=otherwise)
     )
 
 
@@ -176,7 +66,7 @@ class _Form:
         self.controls: dict[str, str] = {}
 
     def _get(self, control: str) -> Any:
-        return self._written.get(control, _INITIAL[control])
+        return self._written.get(control, INITIAL[control])
 
     def _set(self, argument: str, control: str, value: Any) -> None:
         self.arguments[argument] = value
@@ -193,7 +83,7 @@ class _Form:
         stage, scaling = self._get("train.training_stage"), self._get("top.rope_scaling")
         self.arguments |= {"preprocessing_num_workers": 16, "ddp_timeout": 180000000}
         self.arguments |= {"include_num_input_tokens_seen": True, "trust_remote_code": True}
-        self._set("stage", "train.training_stage", _STAGES.get(str(stage), stage))
+        self._set("stage", "train.training_stage", STAGES_BY_TITLE.get(str(stage), stage))
         self._set("model_name_or_path", "top.model_name", self._get("top.model_name"))
         self._set("finetuning_type", "top.finetuning_type", self._get("top.finetuning_type"))
         self._set("template", "top.template", self._get("top.template"))
@@ -270,7 +160,7 @@ class _Form:
     def _pictures(self) -> None:
         for argument in _PICTURES:
             control = f"train.{argument}"
-            if self._get(control) != _INITIAL[control]:
+            if self._get(control) != INITIAL[control]:
                 self._set(argument, control, _pixels(self._get(control)))
 
     def _optimizers(self) -> None:

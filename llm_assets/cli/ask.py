@@ -35,7 +35,8 @@ def ask(
         typer.echo(json.dumps({"answer": answer}) if as_json else answer)
         return
     serving = embedded_serving(here.settings)
-    pieces = serving.stream(tenant, model, [{"role": "user", "content": question}], max_tokens=max_tokens)
+    asked = [{"role": "user", "content": question}]
+    pieces = serving.stream(tenant, model, asked, max_tokens=max_tokens, temperature=0)
     if as_json:
         state = serving.state(tenant, model)
         typer.echo(json.dumps({"answer": "".join(pieces), "version": state.version, "digest": state.digest}))

@@ -8,13 +8,13 @@ import typer
 from rich.console import Console
 
 from llm_assets.cli.ask import answer_of_base
+from llm_assets.cli.engines import install_shown
 from llm_assets.cli.installation import Installation, installation
 from llm_assets.cli.run import execute
 from llm_assets.cli.stack import show_addresses
 from llm_assets.embedded import embedded_stack
 from llm_assets.stack import Stack
 from resources.engine_locks import ENGINES
-from resources.engines import install
 
 MODEL = "support_bot"
 ANSWER_TOKENS = 48
@@ -30,7 +30,7 @@ def demo(tenant: DemoTenant = "team-a") -> None:
     stack = embedded_stack(here.settings)
     stack.start(automation=False)
     for engine in ENGINES:
-        install(here.settings.engines, engine)
+        install_shown(here.settings.engines, engine, console=console)
     if not execute(here, MODEL, tenant, op_config={}):
         raise typer.Exit(1)
     _compare(console, here, stack, tenant)
@@ -46,7 +46,7 @@ def _compare(console: Console, here: Installation, stack: Stack, tenant: str) ->
     with console.status("Asking the base model …"):
         before = answer_of_base(here, MODEL, question, ANSWER_TOKENS)
     asked = [{"role": "user", "content": question}]
-    after = stack.serving.ask(tenant, MODEL, asked, max_tokens=ANSWER_TOKENS)
+    after = stack.serving.ask(tenant, MODEL, asked, max_tokens=ANSWER_TOKENS, temperature=0)
     console.print(f"\n  [bold]{question}[/]")
     for who, answer in (("the base model", before), (f"{MODEL} of {tenant}", after)):
         console.print(f"  [dim]{who:<24}[/] {' '.join(answer.split())}", markup=True)

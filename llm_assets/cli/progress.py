@@ -20,12 +20,6 @@ from rich.text import Text
 
 POLL_S = 0.3
 NOISE = re.compile(r"\[pipes\]|^Started|^Finished|^Loaded|^Handled|^Executing|^Launching|^Ignoring")
-FACTS = {
-    "dataset": ("dagster/row_count", "rows"),
-    "lora_adapter": ("llm/eval_loss", "held-out loss"),
-    "vllm_deployment": ("llm/address", ""),
-}
-
 
 @dataclass
 class Step:
@@ -90,18 +84,17 @@ def _readable(step_key: str) -> str:
 
 def _line(step: Step) -> Text:
     if step.checks:
-        text = Text()
-        for name, passed, why in step.checks:
-            mark, style = ("✓", "green") if passed else ("✗", "red")
-            text.append(f"    {mark} ", style=style)
-            text.append(f"{name.replace('_', ' ')}: ", style="dim")
-            text.append(why, style="dim" if passed else "red")
-        return text
+        return Text("\n").join(_check_line(*check) for check in step.checks)
     mark, style = ("✗", "bold red") if step.failed else ("✓", "bold green")
     text = Text.assemble((f"  {mark} ", style), (f"{step.name:<34}", "bold"), (f"{step.seconds or 0:>7.1f} s", "cyan"))
     if step.said and not step.failed:
         text.append(f"   {step.said}", style="dim")
     return text
+
+
+def _check_line(name: str, passed: bool, why: str) -> Text:
+    mark, style = ("✓", "green") if passed else ("!", "yellow")
+    return Text.assemble((f"      {mark} ", style), (f"{name.replace('_', ' ')}: {why}", "dim" if passed else style))
 
 
 @contextmanager
@@ -127,7 +120,7 @@ def _watch(progress: Progress, console: Console, over: threading.Event) -> None:
             progress.catch_up()
             lines = list(progress.finished())
             for line in lines[printed:]:
-                live.console.print(line)
+                _print(live.console, line)
             printed = len(lines)
             working = progress.working()
             if not console.is_terminal:
@@ -135,6 +128,14 @@ def _watch(progress: Progress, console: Console, over: threading.Event) -> None:
             live.update(Group(*(_spinner(step) for step in working)))
             if last:
                 return
+
+
+def _print(console: Console, line: Text) -> None:
+    """A terminal cuts a line that is too long; a file gets all of it."""
+    if console.is_terminal:
+        console.print(line, no_wrap=True, overflow="ellipsis")
+    else:
+        console.print(line, soft_wrap=True)
 
 
 def _spinner(step: Step) -> Spinner:

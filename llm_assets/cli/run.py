@@ -10,6 +10,7 @@ from llm_assets.cli.installation import Installation, installation
 from llm_assets.cli.options import Model, Tenant
 from llm_assets.embedded import embedded_stack
 from llm_assets.keys import DATASET, LORA_ADAPTER
+from resources.mlflow_client import warm
 
 Experiment = Annotated[
     str | None,
@@ -31,6 +32,7 @@ def run(model: Model, tenant: Tenant, experiment: Experiment = None) -> None:
         here.catalog.recipe_for(tenant, model, experiment)
     embedded_stack(here.settings).mlflow.start()  # It takes seconds to be ready; the chain needs it late.
     chosen = {"config": {"experiment": experiment}}
+    warm()
     op_config = {f"{model}__{kind}": chosen for kind in (DATASET, LORA_ADAPTER)} if experiment else {}
     if not execute(here, model, tenant, op_config=op_config):
         raise typer.Exit(1)

@@ -14,6 +14,7 @@ from llm_assets.cli.options import AsJson
 from llm_assets.embedded import embedded_serving, embedded_stack
 from llm_assets.settings import find_settings
 from llm_assets.stack import Stack, StackError
+from resources.serving import DeploymentState
 
 WATCH_S = 1.0
 STYLES = {"live": "green", "starting": "yellow", "dead": "bold red", "stopped": "dim", "absent": "dim"}
@@ -90,18 +91,15 @@ def status(as_json: AsJson = False) -> None:
         raise typer.Exit(1)
 
 
-def _print_states(console: Console, states: tuple[object, ...]) -> None:
+def _print_states(console: Console, states: tuple[DeploymentState, ...]) -> None:
     table = Table(box=None, pad_edge=False)
-    for column in ("tenant", "model", "state", "version", "digest", "address", "since"):
-        table.add_column(column, no_wrap=column != "address", overflow="fold")
-    for each in states:
-        row = asdict(each)  # type: ignore[call-overload]  # a dataclass, whichever serving it comes from
-        since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(row["since"])) if row["since"] else ""
-        mark = f"[{STYLES[row['status']]}]{row['status']}[/]"
-        digest = (row["digest"] or "").removeprefix("sha256:")[:12]
-        table.add_row(row["tenant"], row["model"], mark, row["version"], digest, row["address"], since)
+    for column in ("tenant", "model", "state", "address", "since", "version"):
+        table.add_column(column, no_wrap=column != "version", overflow="fold")
+    for state in states:
+        since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(state.since)) if state.since else ""
+        mark = f"[{STYLES[state.status]}]{state.status}[/]"
+        table.add_row(state.tenant, state.model, mark, state.address, since, state.version)
     console.print(table)
-    for each in states:
-        row = asdict(each)  # type: ignore[call-overload]
-        if row["status"] == "dead":
-            console.print(row["why"], style="red", highlight=False, markup=False, soft_wrap=True)
+    for state in states:
+        if state.status == "dead":
+            console.print(state.why, style="red", highlight=False, markup=False, soft_wrap=True)

@@ -71,18 +71,20 @@ def _rows_of_lines(path: Path, mistakes: Mistakes) -> Iterator[NumberedRow]:
 
 
 def _why_no_row(error: Exception, line: str) -> str:
-    if (
-        isinstance(error, json.JSONDecodeError)
-        and not line.endswith("\n")
-        and error.pos >= len(line.rstrip()) - 1
-    ):
+    if not line.endswith("\n") and _is_cut(error, line):
         return "the last line stops in the middle of a row; is the file still being written?"
     return f"{_why(error)}; give one whole JSON object a line, or one list of objects in the file"
 
 
+def _is_cut(error: Exception, text: str) -> bool:
+    if not isinstance(error, json.JSONDecodeError):
+        return False
+    return error.msg.startswith("Unterminated string") or error.pos >= len(text.rstrip()) - 1
+
+
 def _why(error: Exception) -> str:
     if isinstance(error, json.JSONDecodeError):
-        return f"is not JSON: {error.msg} at column {error.colno}"
+        return f"is not JSON: {error.msg} (column {error.colno})"
     if isinstance(error, RecursionError):
         return "is nested too deeply"
     return f"is not JSON: {error}"
@@ -118,7 +120,7 @@ def _line_of(error: Exception, otherwise: int) -> int:
 
 
 def _why_no_list(error: Exception, text: str) -> str:
-    if isinstance(error, json.JSONDecodeError) and error.pos >= len(text.rstrip()) - 1:
+    if _is_cut(error, text):
         return _unfinished(text, len(text))
     return f"{_why(error)}; what follows in this file was not read"
 

@@ -40,18 +40,24 @@ def model_summary(evidence: Evidence) -> str:
 
 
 def version_summary(evidence: Evidence) -> str:
-    """Results, answers and what is missing of one version, as Markdown: for the registry's page."""
+    """Verdict, results, answers and what is missing of one version, as Markdown: for the registry's page."""
     card = card_json(evidence)
     missing = len(card["missing"])
     return "\n\n".join(
         [
-            _results(card),
+            f"Thresholds: {_verdict(card)}.",
+            "\n".join(f"- {_result_line(each)}" for each in card["results"]),
             *_answers(card, most=SHOWN_ANSWERS_IN_SUMMARY),
-            f"{missing} fields of the model card are not filled in."
+            f"Not filled in: {missing} fields of the model card."
             if missing
             else "The model card is complete.",
         ]
     )
+
+
+def _result_line(result: Mapping[str, Any]) -> str:
+    asked = f" ({result['rule']} {number(result['threshold'])})" if result["rule"] else ""
+    return f"{inline(result['title'])}: {number(result['value'])}{asked}"
 
 
 def _page(card: Mapping[str, Any]) -> str:

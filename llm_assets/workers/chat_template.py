@@ -81,8 +81,8 @@ def settle(folder: Path, template: str, recipe: Mapping[str, Any]) -> str:
     # `max` keeps the first of equals, so the model's own template stays where it is right.
     if best is None or not agreeing[best][0]:
         raise WorkerError(
-            f"The chat template of {folder} does not encode a question as LLaMA-Factory's template {template!r} "
-            "does in training, so the model would not be served as it was trained. Give the base model the "
+            f"The chat template of {folder} does not encode a question as LLaMA-Factory's template "
+            f"{template!r} does in training, so the model would not be served as it was trained. Give the base model the "
             "`template:` that its own chat template corresponds to."
         )
     chosen = candidates[best]
@@ -90,7 +90,8 @@ def settle(folder: Path, template: str, recipe: Mapping[str, Any]) -> str:
         _write(folder, str(chosen))
     _stop_at(folder, encoding.stop_ids())
     different = len(CONVERSATIONS) - sum(agreeing[best])
-    return best if not different else f"{best}; {different} of {len(CONVERSATIONS)} kinds of conversation differ"
+    caveat = f"; {different} of {len(CONVERSATIONS)} kinds of conversation differ" if different else ""
+    return best + caveat
 
 
 def _tokenizer(folder: Path) -> Any:

@@ -8,7 +8,6 @@ covered: bytes that rot on the disk without changing a file's size.
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -42,13 +41,14 @@ def seal(folder: Path, *, step: int, train_seconds: float, training: str) -> Non
     facts = {"step": step, "train_seconds": train_seconds, "training": training, "sizes": _sizes(folder)}
     written = folder / f"{WHOLE}.tmp"
     written.write_text(json.dumps(facts, indent=1), encoding="utf-8")
-    os.replace(written, folder / WHOLE)
+    written.replace(folder / WHOLE)
 
 
 def last_whole(folder: Path, training: str) -> Checkpoint | None:
     """The newest checkpoint to go on from. Everything else in the folder is removed."""
     folder.mkdir(parents=True, exist_ok=True)
-    whole = [each for each in map(lambda path: _read(path, training), _candidates(folder)) if each]
+    read = (_read(path, training) for path in _candidates(folder))
+    whole = [checkpoint for checkpoint in read if checkpoint]
     kept = {checkpoint.folder for checkpoint in whole}
     for path in folder.iterdir():
         if path not in kept:

@@ -21,10 +21,9 @@ def draw(path: Path, history: training_log.History, title: str) -> None:
     if trained:
         axes.plot(*zip(*trained, strict=True), color=TRAIN_COLOUR, linewidth=1.6, label="training loss")
     if held_out:
-        axes.plot(
-            *zip(*held_out, strict=True), color=HELD_OUT_COLOUR, linewidth=1.6, marker="o", label="held-out loss"
-        )
-        axes.annotate(f"{held_out[-1][1]:.3f}", held_out[-1], xytext=(0, 7), textcoords="offset points", ha="right")
+        axes.plot(*zip(*held_out, strict=True), color=HELD_OUT_COLOUR, marker="o", label="held-out loss")
+        last = held_out[-1]
+        axes.annotate(f"{last[1]:.3f}", last, xytext=(0, 7), textcoords="offset points", ha="right")
     axes.set(title=title, xlabel="step", ylabel="loss")
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.25)

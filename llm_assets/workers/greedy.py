@@ -12,6 +12,7 @@ from llm_assets.workers.chat_template import Encoding
 from llm_assets.workers.reporting import Report
 
 Answer = dict[str, Any]
+Token = dict[str, Any]
 
 
 def answers(
@@ -53,7 +54,7 @@ def _load(folder: Path, dtype: str) -> Any:
     return model.to(device).eval()
 
 
-def _greedy(model: Any, prompt_ids: list[int], stop_ids: list[int], max_new_tokens: int) -> list[dict[str, Any]]:
+def _greedy(model: Any, prompt_ids: list[int], stop_ids: list[int], max_new_tokens: int) -> list[Token]:
     import torch
 
     prompt = torch.tensor([prompt_ids], device=model.device)
@@ -71,7 +72,8 @@ def _greedy(model: Any, prompt_ids: list[int], stop_ids: list[int], max_new_toke
     return [_token(each, logits[0]) for each, logits in zip(ids, generated.logits, strict=True)]
 
 
-def _token(token_id: int, logits: Any) -> dict[str, Any]:
+def _token(token_id: int, logits: Any) -> Token:
     logprobs = logits.float().log_softmax(dim=-1)
     first, second = logprobs.topk(2).values.tolist()
-    return {"id": token_id, "logprob": round(float(logprobs[token_id]), 6), "margin": round(first - second, 6)}
+    logprob = float(logprobs[token_id])
+    return {"id": token_id, "logprob": round(logprob, 6), "margin": round(first - second, 6)}

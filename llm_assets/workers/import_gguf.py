@@ -20,7 +20,8 @@ def run(order: Order, report: Report) -> Result:
     shutil.rmtree(output, ignore_errors=True)
     machine.prepare("cpu", cache=output.parent / "cache")
     fields = _read(file)
-    report.line(f"Reads {file.name}: {fields.get('general.name', 'a model')}, {fields['general.architecture']}.")
+    name, architecture = fields.get("general.name", "a model"), fields["general.architecture"]
+    report.line(f"Reads {file.name}: {name}, {architecture}.")
     model = _model(file, order["dtype"])
     report.line(f"Dequantized {model.num_parameters():,} parameters; writes them as safetensors.")
     model.config._name_or_path = ""

@@ -63,10 +63,7 @@ class LiveProgress(TrainerCallback):
                 self._latest[name] = float(logs[name])
         for name in ("loss", "eval_loss"):
             if name in logs and not math.isfinite(float(logs[name])):
-                raise WorkerError(
-                    f"The training diverged: {name} is {logs[name]} at step {state.global_step} of {state.max_steps}. "
-                    "Lower recipe.learning_rate, raise recipe.warmup_ratio, or look for odd rows in the dataset."
-                )
+                raise _diverged(name, logs[name], state)
         if "loss" in logs or "eval_loss" in logs:
             self._tell(state)
 
@@ -74,8 +71,8 @@ class LiveProgress(TrainerCallback):
         self._ended = time.monotonic()
         self._seal()
         self._tell(state, last=True)
-        evaluated = any(entry["step"] == state.global_step for entry in state.log_history if "eval_loss" in entry)
-        if evaluated and not args.load_best_model_at_end:
+        evaluated = {entry["step"] for entry in state.log_history if "eval_loss" in entry}
+        if state.global_step in evaluated and not args.load_best_model_at_end:
             args.do_eval = False  # the last step's evaluation is that of the final model: not twice
 
     def _seal(self) -> None:
@@ -107,6 +104,13 @@ class LiveProgress(TrainerCallback):
             "eta_s": None if left is None else round(left, 1),
             **self._latest,
         }
+
+
+def _diverged(name: str, value: Any, state: Any) -> WorkerError:
+    return WorkerError(
+        f"The training diverged: {name} is {value} at step {state.global_step} of {state.max_steps}. Lower "
+        "recipe.learning_rate, raise recipe.warmup_ratio, or look for odd rows in the dataset."
+    )
 
 
 def line(progress: dict[str, Any]) -> str:

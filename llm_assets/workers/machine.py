@@ -27,9 +27,11 @@ def prepare(device: Device, cache: Path) -> None:
     """Settles what libraries read from the environment as they are imported; call it before any of them.
 
     Nothing is fetched from a network, and a tenant's tokenized rows stay in `cache`, not in a home
-    folder that tenants share. Without torchrun a worker has one GPU.
+    folder that tenants share. Without torchrun a worker has one GPU. Threads that wait must sleep:
+    beside other work on the same cores, spinning costs up to three times the CPU seconds.
     """
     os.environ.setdefault("OMP_NUM_THREADS", str(default_threads()))
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ["HF_DATASETS_CACHE"] = str(cache)
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -42,7 +44,7 @@ def prepare(device: Device, cache: Path) -> None:
 
 
 def default_threads() -> int:
-    """Threads of the CPUs that this process may use."""
+    """One for each CPU that this process may use; OMP_NUM_THREADS in the environment wins."""
     return len(os.sched_getaffinity(0))
 
 
@@ -51,8 +53,8 @@ def _require_cuda() -> None:
 
     if not torch.cuda.is_available():
         raise WorkerError(
-            f"The order asks for a GPU, but torch {torch.__version__} sees none. Run it on a GPU machine with the "
-            "CUDA set of the train engine, or with `device: cpu`."
+            f"The order asks for a GPU, but torch {torch.__version__} sees none. Run it on a GPU machine with "
+            "the CUDA set of the train engine, or on a CPU."
         )
 
 

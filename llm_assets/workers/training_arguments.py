@@ -15,6 +15,7 @@ from llm_assets.workers.failures import WorkerError
 # Training on a CPU is in float32: fp16 and pure_bf16 do not run there at all, bf16 is slower.
 GPU_PRECISION = ("bf16", "fp16", "pure_bf16", "tf32", "bf16_full_eval", "fp16_full_eval")
 SAVES_PER_TRAINING = 10
+STAGES = ("sft", "dpo", "kto", "pt", "rm")
 KEPT_CHECKPOINTS = 2
 
 Arguments = dict[str, Any]
@@ -43,11 +44,11 @@ def check(order: Mapping[str, Any]) -> None:
     recipe = order["recipe"]
     if recipe.get("quantization_bit") and order["device"] == "cpu":
         raise WorkerError(
-            f"recipe.quantization_bit: {recipe['quantization_bit']} (qlora) needs a GPU and this machine has none. "
-            "Train where a GPU is, or leave quantization_bit out."
+            f"recipe.quantization_bit: {recipe['quantization_bit']} (qlora) needs a GPU and this machine has "
+            "none. Train where a GPU is, or leave quantization_bit out."
         )
-    if recipe.get("stage", "sft") not in ("sft", "dpo", "kto", "pt", "rm"):
-        raise WorkerError(f"recipe.stage: {recipe['stage']!r} is not supported; valid: sft, dpo, kto, pt, rm.")
+    if recipe.get("stage", "sft") not in STAGES:
+        raise WorkerError(f"recipe.stage: {recipe['stage']!r} is not supported; valid: {', '.join(STAGES)}.")
 
 
 def has_held_out(dataset_folder: Path) -> bool:

@@ -54,4 +54,6 @@ def rows_of(path: Path) -> list[Row]:
 
 
 def questions(number: int) -> list[Row]:
-    return [{"instruction": f"What is {i} + 1?", "input": "", "output": f"It is {i + 1}."} for i in range(number)]
+    return [
+        {"instruction": f"What is {i} + 1?", "input": "", "output": f"It is {i + 1}."} for i in range(number)
+    ]

@@ -9,8 +9,7 @@ import pytest
 
 from llm_assets.datasets.mistakes import DatasetError
 from llm_assets.datasets.preparation import PreparedDataset
-
-from .conftest import questions, rows_of, write_rows
+from tests.unit.datasets.conftest import questions, rows_of, write_rows
 
 Prepared = Callable[..., PreparedDataset]
 
@@ -34,7 +33,9 @@ def test_the_usual_columns_are_meant_where_none_are_named(zone: Path, prepared: 
     assert prepared(held_out_fraction=0).rows == 1
 
 
-def test_openai_messages_as_the_engines_own_readme_declares_them(zone: Path, tmp_path: Path, prepared: Prepared):
+def test_openai_messages_as_the_engines_own_readme_declares_them(
+    zone: Path, tmp_path: Path, prepared: Prepared
+):
     messages = [{"role": role, "content": role} for role in ("system", "user", "assistant")]
     write_rows(zone / "chat.jsonl", [{"messages": messages}])
     tags = {
@@ -45,7 +46,9 @@ def test_openai_messages_as_the_engines_own_readme_declares_them(zone: Path, tmp
         "system_tag": "system",
     }
     columns = {"messages": "messages"}
-    declare(zone, chat={"file_name": "chat.jsonl", "formatting": "sharegpt", "columns": columns, "tags": tags})
+    declare(
+        zone, chat={"file_name": "chat.jsonl", "formatting": "sharegpt", "columns": columns, "tags": tags}
+    )
     assert prepared(held_out_fraction=0).format == "sharegpt"
     assert rows_of(tmp_path / "out/train.jsonl") == [{"messages": messages}]
 
@@ -71,25 +74,39 @@ def test_a_preference_dataset_with_its_own_columns(zone: Path, tmp_path: Path, p
     ("entry", "message"),
     [
         ({"file_name": "rows.jsonl", "collumns": {}}, r"rows.collumns: unknown key; did you mean columns\?"),
-        ({"file_name": "rows.jsonl", "columns": {"promt": "a"}}, r"rows.columns.promt: unknown column; did you mean"),
-        ({"file_name": "rows.jsonl", "tags": {"rol_tag": "a"}}, r"rows.tags.rol_tag: unknown tag; did you mean"),
+        (
+            {"file_name": "rows.jsonl", "columns": {"promt": "a"}},
+            r"rows.columns.promt: unknown column; did you mean",
+        ),
+        (
+            {"file_name": "rows.jsonl", "tags": {"rol_tag": "a"}},
+            r"rows.tags.rol_tag: unknown tag; did you mean",
+        ),
         ({"file_name": "rows.jsonl", "formatting": "chatml"}, "rows.formatting: Input should be 'alpaca'"),
         ({"file_name": "none.jsonl"}, "rows.file_name: none.jsonl: does not exist"),
         ({"file_name": "../other/rows.jsonl"}, "rows.file_name: .* leads out of the landing zone"),
         ({"file_name": "/etc/passwd"}, "rows.file_name: /etc/passwd: leads out of the landing zone"),
         ({"hf_hub_url": "org/name"}, "rows.hf_hub_url: is not taken; put the rows into a file"),
         ({"file_name": "rows.jsonl", "num_samples": 5}, "rows.num_samples: is not taken"),
-        ({"file_name": "rows.jsonl", "columns": {"prompt": "a", "images": "b"}}, "rows.columns.images: is not taken"),
+        (
+            {"file_name": "rows.jsonl", "columns": {"prompt": "a", "images": "b"}},
+            "rows.columns.images: is not taken",
+        ),
         ({"file_name": "rows.jsonl", "ranking": True}, "needs the columns chosen and rejected"),
         ({"file_name": "rows.jsonl", "formatting": "sharegpt", "columns": {}}, "needs the column messages"),
         (
-            {"file_name": "rows.jsonl", "columns": {"prompt": "instruction", "query": "inptu", "response": "output"}},
-            r"rows.jsonl: inptu: missing column \(dataset_info.json names 'inptu' as query of rows\); the file has",
+            {
+                "file_name": "rows.jsonl",
+                "columns": {"prompt": "instruction", "query": "inptu", "response": "output"},
+            },
+            r"rows.jsonl: inptu: missing column \(dataset_info.json names 'inptu' as query of rows\)",
         ),
         ("rows.jsonl", "rows: Input should be a valid dictionary"),
     ],
 )
-def test_a_declaration_that_cannot_be_followed_is_refused(zone: Path, prepared: Prepared, entry: Any, message: str):
+def test_a_declaration_that_cannot_be_followed_is_refused(
+    zone: Path, prepared: Prepared, entry: Any, message: str
+):
     write_rows(zone / "rows.jsonl", questions(2))
     declare(zone, rows=entry)
     with pytest.raises(DatasetError, match=message):

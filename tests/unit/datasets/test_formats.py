@@ -9,8 +9,7 @@ import pytest
 
 from llm_assets.datasets.mistakes import DatasetError
 from llm_assets.datasets.preparation import PreparedDataset
-
-from .conftest import rows_of, write_rows
+from tests.unit.datasets.conftest import rows_of, write_rows
 
 Prepared = Callable[..., PreparedDataset]
 CALL = json.dumps({"name": "add", "arguments": {"a": 1}})
@@ -44,10 +43,16 @@ def openai(*turns: tuple[str, str], **others: Any) -> dict[str, Any]:
         ),
         (
             "sft",
-            sharegpt(("human", "a"), ("function_call", CALL), ("observation", "2"), ("gpt", "b"), tools=TOOLS),
+            sharegpt(
+                ("human", "a"), ("function_call", CALL), ("observation", "2"), ("gpt", "b"), tools=TOOLS
+            ),
             "sharegpt",
             sharegpt(
-                ("human", "a"), ("function_call", CALL), ("observation", "2"), ("gpt", "b"), tools=json.dumps(TOOLS)
+                ("human", "a"),
+                ("function_call", CALL),
+                ("observation", "2"),
+                ("gpt", "b"),
+                tools=json.dumps(TOOLS),
             ),
         ),
         (
@@ -64,9 +69,13 @@ def openai(*turns: tuple[str, str], **others: Any) -> dict[str, Any]:
         ),
         (
             "rm",
-            sharegpt(("human", "a"), chosen={"from": "gpt", "value": "b"}, rejected={"from": "gpt", "value": "c"}),
+            sharegpt(
+                ("human", "a"), chosen={"from": "gpt", "value": "b"}, rejected={"from": "gpt", "value": "c"}
+            ),
             "preference",
-            sharegpt(("human", "a"), chosen={"from": "gpt", "value": "b"}, rejected={"from": "gpt", "value": "c"}),
+            sharegpt(
+                ("human", "a"), chosen={"from": "gpt", "value": "b"}, rejected={"from": "gpt", "value": "c"}
+            ),
         ),
         (
             "kto",
@@ -120,19 +129,43 @@ def test_tool_calls_of_openai_become_function_calls_and_responses_one_observatio
         ("sft", {"instruction": "a", "input": ["b"], "output": "c"}, "1: input: is a list; give a text"),
         ("sft", {"output": "b"}, "1: instruction: missing column; the row has output"),
         ("sft", {"instruction": "", "output": ""}, "1: the row is empty"),
-        ("sft", {"instruction": "a", "output": "b", "history": [["c"]]}, "1: history: round 1 is not a list of two"),
+        (
+            "sft",
+            {"instruction": "a", "output": "b", "history": [["c"]]},
+            "1: history: round 1 is not a list of two",
+        ),
         ("sft", {"instruction": "a", "output": "b", "tools": "["}, "1: tools: is not the JSON of a list"),
         ("sft", {"instruction": "\ud83d", "output": "b"}, "1: holds half a character"),
         ("kto", {"instruction": "a", "output": "b", "kto_tag": "yes"}, "1: kto_tag: is a text; give true"),
-        ("sft", sharegpt(("gpt", "a"), ("human", "b")), "1: conversations: turn 1 .* is of the assistant; questions"),
+        (
+            "sft",
+            sharegpt(("gpt", "a"), ("human", "b")),
+            "1: conversations: turn 1 .* is of the assistant; questions",
+        ),
         ("sft", sharegpt(("human", "a")), "1: conversations: ends with a question"),
         ("sft", sharegpt(("human", "a"), ("human", "b")), "1: conversations: turn 2"),
         ("sft", sharegpt(("system", "a")), "1: conversations: holds no message"),
-        ("sft", sharegpt(("human", "a"), ("bot", "b")), r"1: conversations\[1\].from: 'bot' is no role here; roles are"),
-        ("sft", sharegpt(("human", "a"), ("system", "b")), r"1: conversations\[1\].from: 'system' may only be the first"),
+        (
+            "sft",
+            sharegpt(("human", "a"), ("bot", "b")),
+            r"1: conversations\[1\].from: 'bot' is no role here; roles are",
+        ),
+        (
+            "sft",
+            sharegpt(("human", "a"), ("system", "b")),
+            r"1: conversations\[1\].from: 'system' may only be the first",
+        ),
         ("sft", {"conversations": "text"}, "1: conversations: is a text; give a list of messages"),
-        ("sft", {"conversations": [{"from": "human"}]}, r"1: conversations\[0\]: has no 'value'; it has from"),
-        ("sft", {"conversations": ["a"]}, r"1: conversations\[0\]: is a text; give an object with from and value"),
+        (
+            "sft",
+            {"conversations": [{"from": "human"}]},
+            r"1: conversations\[0\]: has no 'value'; it has from",
+        ),
+        (
+            "sft",
+            {"conversations": ["a"]},
+            r"1: conversations\[0\]: is a text; give an object with from and value",
+        ),
         (
             "sft",
             sharegpt(("human", "a"), ("function_call", "add 1"), ("observation", "x"), ("gpt", "y")),
@@ -145,7 +178,9 @@ def test_tool_calls_of_openai_become_function_calls_and_responses_one_observatio
         ),
         (
             "dpo",
-            sharegpt(("human", "a"), chosen={"from": "human", "value": "c"}, rejected={"from": "gpt", "value": "c"}),
+            sharegpt(
+                ("human", "a"), chosen={"from": "human", "value": "c"}, rejected={"from": "gpt", "value": "c"}
+            ),
             "1: chosen: is of the user",
         ),
         ("dpo", sharegpt(("human", "a"), chosen="b", rejected="c"), "1: chosen: is a text; give an object"),

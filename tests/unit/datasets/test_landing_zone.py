@@ -8,8 +8,7 @@ import pytest
 
 from llm_assets.datasets.landing_zone import fingerprint, source_files
 from llm_assets.datasets.mistakes import DatasetError
-
-from .conftest import questions, write_rows
+from tests.unit.datasets.conftest import questions, write_rows
 
 
 def test_data_files_count_by_name_and_hidden_ones_do_not(zone: Path):
@@ -44,7 +43,9 @@ def test_subfolders_count_where_a_dataset_info_may_name_them(zone: Path):
     assert [file.path.name for file in source_files(zone)] == ["dataset_info.json", "rows.jsonl"]
 
 
-def test_a_link_that_leaves_the_landing_zone_is_refused(zone: Path, tmp_path: Path, prepared: Callable[..., object]):
+def test_a_link_that_leaves_the_landing_zone_is_refused(
+    zone: Path, tmp_path: Path, prepared: Callable[..., object]
+):
     other = tmp_path / "team-b"
     other.mkdir()
     write_rows(other / "rows.jsonl", questions(3))

@@ -3,6 +3,7 @@
 import json
 import os
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,13 +12,15 @@ import pytest
 from llm_assets.datasets.landing_zone import Stamp, stamp
 from llm_assets.datasets.mistakes import SHOWN_MISTAKES, DatasetError
 from llm_assets.datasets.preparation import PreparedDataset
-
-from .conftest import questions, rows_of, write_rows
+from llm_assets.datasets.statistics import Statistics
+from tests.unit.datasets.conftest import questions, rows_of, write_rows
 
 Prepared = Callable[..., PreparedDataset]
 
 
-def test_every_row_lands_on_one_side_with_the_columns_of_the_file(zone: Path, tmp_path: Path, prepared: Prepared):
+def test_every_row_lands_on_one_side_with_the_columns_of_the_file(
+    zone: Path, tmp_path: Path, prepared: Prepared
+):
     rows = questions(20)
     write_rows(zone / "rows.jsonl", rows)
     result = prepared()
@@ -50,7 +53,10 @@ def test_statistics_count_tokens_lengths_duplicates_and_rows_over_the_cutoff(zon
 
 
 def test_a_preference_is_as_long_as_its_longer_answer_and_costs_both(zone: Path, prepared: Prepared):
-    rows = [{"instruction": "ab", "chosen": "c", "rejected": "def"}, {"instruction": "x", "chosen": "", "rejected": ""}]
+    rows = [
+        {"instruction": "ab", "chosen": "c", "rejected": "def"},
+        {"instruction": "x", "chosen": "", "rejected": ""},
+    ]
     write_rows(zone / "rows.jsonl", rows)
     statistics = prepared("dpo").statistics
     assert statistics["length"]["max"] == 5
@@ -104,7 +110,9 @@ def test_the_file_is_named_with_its_hash_and_rows(zone: Path, prepared: Prepared
     assert (file["file"], file["rows"], len(file["sha256"])) == ("rows.jsonl", 3, 64)
 
 
-def test_all_mistakes_of_all_files_come_at_once_with_file_and_line(zone: Path, tmp_path: Path, prepared: Prepared):
+def test_all_mistakes_of_all_files_come_at_once_with_file_and_line(
+    zone: Path, tmp_path: Path, prepared: Prepared
+):
     (zone / "a.jsonl").write_text('{"instruction": "a", "output": "b"}\nnot json\n{"instruction": "c"}\n')
     (zone / "b.csv").write_text("instruction,output\nq,\na,b,c\n")
     with pytest.raises(DatasetError) as caught:
@@ -118,7 +126,9 @@ def test_all_mistakes_of_all_files_come_at_once_with_file_and_line(zone: Path, t
 
 
 def test_only_the_first_mistakes_are_shown_and_all_are_counted(zone: Path, prepared: Prepared):
-    write_rows(zone / "rows.jsonl", [{"instruction": "a", "output": "b"}] + [{"instruction": 1, "output": 2}] * 100)
+    write_rows(
+        zone / "rows.jsonl", [{"instruction": "a", "output": "b"}] + [{"instruction": 1, "output": 2}] * 100
+    )
     with pytest.raises(DatasetError, match=r"200 mistakes[\s\S]*… and 150 more") as caught:
         prepared()
     assert len(caught.value.mistakes) == SHOWN_MISTAKES
@@ -188,7 +198,9 @@ def test_a_file_that_grows_while_it_is_read_is_refused(zone: Path, tmp_path: Pat
     writer = threading.Thread(target=grow)
     writer.start()
     try:
-        with pytest.raises(DatasetError, match=r"rows\.jsonl: changed while it was read \(\d+ bytes, then \d+\)"):
+        with pytest.raises(
+            DatasetError, match=r"rows\.jsonl: changed while it was read \(\d+ bytes, then \d+\)"
+        ):
             prepared()
     finally:
         done.set()
@@ -219,7 +231,15 @@ def test_an_error_leaves_what_was_prepared_before(zone: Path, tmp_path: Path, pr
     assert not (tmp_path / "out/.partial").exists()
 
 
-def test_a_tokenizer_that_cannot_be_loaded_is_named(zone: Path, tmp_path: Path, prepared: Prepared):
-    write_rows(zone / "rows.jsonl", questions(2))
-    with pytest.raises(TypeError):
-        prepared(tokenizer_file=tmp_path)
+def test_a_tokenizer_that_cannot_be_loaded_is_named(zone: Path, tmp_path: Path):
+    broken = tmp_path / "tokenizer.json"
+    broken.write_text("{}")
+    with pytest.raises(DatasetError, match=r"tokenizer\.json: is no tokenizer that can be loaded"):
+        Statistics(broken)
+
+
+def test_a_hundred_and_fifty_rows_take_less_than_a_second(zone: Path, prepared: Prepared):
+    write_rows(zone / "rows.jsonl", questions(150))
+    start = time.perf_counter()
+    prepared()
+    assert time.perf_counter() - start < 1

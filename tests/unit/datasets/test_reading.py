@@ -71,7 +71,9 @@ def test_parquet_comes_back_as_written_with_row_numbers(tmp_path: Path):
 
 def test_the_line_of_a_row_is_where_it_starts(tmp_path: Path):
     path = tmp_path / "rows.csv"
-    path.write_bytes(b'\xef\xbb\xbfinstruction,output\r\n"two\r\nlines","with ""quotes"""\r\n\r\nlast,one\r\n')
+    path.write_bytes(
+        b'\xef\xbb\xbfinstruction,output\r\n"two\r\nlines","with ""quotes"""\r\n\r\nlast,one\r\n'
+    )
     assert rows(path) == [
         (2, {"instruction": "two\r\nlines", "output": 'with "quotes"'}),
         (5, {"instruction": "last", "output": "one"}),
@@ -96,7 +98,7 @@ def test_a_survey_knows_columns_that_only_later_rows_have(tmp_path: Path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b'{"a": 1}\n{"a": }\n', "rows.jsonl:2: is not JSON: Expecting value at column 7"),
+        (b'{"a": 1}\n{"a": }\n', "rows.jsonl:2: is not JSON: Expecting value (column 7)"),
         (b'{"a": 1}\n{"a": "half a ro', "rows.jsonl:2: the last line stops in the middle of a row"),
         (b'{"a": 1}{"a": 2}\n', "rows.jsonl:1: is not JSON: something follows the object"),
         (b'{"a": 1, "a": 2}\n', "rows.jsonl:1: the key 'a' comes twice"),

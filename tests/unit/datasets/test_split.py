@@ -24,7 +24,9 @@ def test_neither_order_nor_duplicates_move_a_row(
 
 
 @given(contents=CONTENTS, fraction=FRACTIONS, seed=SEEDS)
-def test_each_side_has_a_row_and_the_share_is_the_one_asked_for(contents: list[bytes], fraction: float, seed: int):
+def test_each_side_has_a_row_and_the_share_is_the_one_asked_for(
+    contents: list[bytes], fraction: float, seed: int
+):
     found = sides(contents, fraction, seed)
     held_out = sum(found.values())
     if fraction == 0 or len(found) < 2:

@@ -169,6 +169,7 @@ def test_a_full_disk_is_called_that_and_given_back(site: Site, tmp_path: Path) -
         ).returncode
     ):
         pytest.skip("only root can mount a small disk")
+    site.train(tuner="#" * 1_000_000)
     try:
         site.engines = small
         assert "No disk left" in site.failure()

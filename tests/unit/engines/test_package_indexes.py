@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from resources.package_indexes import pip_settings, uv_environment, with_torch_index
+from resources.package_indexes import TORCH_CPU_INDEX, pip_settings, uv_environment, with_torch_index
 from tests.unit.engines.sites import make_wheel
 
 UV = str(Path(sys.executable).with_name("uv"))
@@ -37,13 +37,18 @@ def test_nothing_set_for_pip_adds_only_the_strategy(bare: dict[str, str]) -> Non
     assert set(uv_environment(environ=bare)) - set(bare) == {"UV_INDEX_STRATEGY"}
 
 
-def test_every_setting_of_a_configuration_file_is_translated(bare: dict[str, str]) -> None:
+def test_every_setting_of_a_configuration_file_is_translated(
+    bare: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", bare["HOME"])
+    more = Path("~/more").expanduser()
+    more.mkdir()
     environ = configured(
         bare,
         "[global]\n"
         "index-url = https://reader:s3cret@pypi.example.com/simple\n"
         "extra-index-url =\n    https://a.example.com/simple\n    https://b.example.com/simple\n"
-        "find-links = /wheels ~/more\n"
+        f"find-links = {bare['HOME']} ~/more /not/there https://files.example.com/\n"
         "trusted-host = a.example.com\n"
         "cert = /etc/company.pem\n"
         "client-cert = /etc/me.pem\n"
@@ -56,7 +61,7 @@ def test_every_setting_of_a_configuration_file_is_translated(bare: dict[str, str
     found = uv_environment(environ=environ)
     assert found["UV_DEFAULT_INDEX"] == "https://reader:s3cret@pypi.example.com/simple"
     assert found["UV_INDEX"] == "https://a.example.com/simple https://b.example.com/simple"
-    assert found["UV_FIND_LINKS"] == f"/wheels,{Path('~/more').expanduser()}"
+    assert found["UV_FIND_LINKS"] == f"{bare['HOME']},{more},https://files.example.com/"
     assert found["UV_INSECURE_HOST"] == "a.example.com"
     assert found["SSL_CERT_FILE"] == "/etc/company.pem"
     assert found["SSL_CLIENT_CERT"] == "/etc/me.pem"
@@ -106,17 +111,32 @@ def test_pytorchs_index_is_added_only_where_the_wheel_is_not_found(
     bare: dict[str, str], tmp_path: Path
 ) -> None:
     make_wheel(tmp_path / "wheels", "torch", "2.13.0+cpu")
-    environ = {**bare, "UV_NO_INDEX": "1", "UV_FIND_LINKS": str(tmp_path / "wheels")}
+    (tmp_path / "index").mkdir()
+    environ = {
+        **bare,
+        "UV_DEFAULT_INDEX": f"file://{tmp_path}/index",
+        "UV_FIND_LINKS": str(tmp_path / "wheels"),
+        "LLM_ASSETS_TORCH_INDEX": "https://mirror.example.com/cpu",
+    }
     there = with_torch_index(environ, uv=UV, requirement="torch==2.13.0+cpu")
     missing = with_torch_index(environ, uv=UV, requirement="torch==2.14.0+cpu")
     assert "UV_INDEX" not in there
-    assert missing["UV_INDEX"].endswith("/whl/cpu")
+    assert missing["UV_INDEX"] == "https://mirror.example.com/cpu"
 
 
-def test_the_address_of_pytorchs_index_is_a_setting_and_can_be_none(bare: dict[str, str]) -> None:
-    environ = {**bare, "UV_NO_INDEX": "1", "UV_INDEX": "https://a.example.com"}
-    mirror = {**environ, "LLM_ASSETS_TORCH_INDEX": "https://mirror.example.com/cpu"}
-    found = with_torch_index(mirror, uv=UV, requirement="torch==2.13.0+cpu")
-    assert found["UV_INDEX"] == "https://a.example.com https://mirror.example.com/cpu"
-    none = {**environ, "LLM_ASSETS_TORCH_INDEX": ""}
-    assert with_torch_index(none, uv=UV, requirement="torch==2.13.0+cpu") == none
+def test_pytorchs_own_index_is_the_default_and_comes_after_what_is_set(
+    bare: dict[str, str], tmp_path: Path
+) -> None:
+    (tmp_path / "index").mkdir()
+    index = f"file://{tmp_path}/index"
+    environ = {**bare, "UV_DEFAULT_INDEX": index, "UV_INDEX": index}
+    found = with_torch_index(environ, uv=UV, requirement="torch==2.14.0+cpu")
+    assert found["UV_INDEX"] == f"{index} {TORCH_CPU_INDEX}"
+
+
+@pytest.mark.parametrize("setting", [{"LLM_ASSETS_TORCH_INDEX": ""}, {"UV_NO_INDEX": "1"}])
+def test_no_index_of_pytorch_is_added_where_none_is_wanted(
+    bare: dict[str, str], setting: dict[str, str]
+) -> None:
+    environ = {**bare, **setting}
+    assert with_torch_index(environ, uv=UV, requirement="torch==2.13.0+cpu") == environ

@@ -19,7 +19,12 @@ MakeServing = Callable[..., Serving]
 
 def known_answer(text: str, **replaced: Any) -> dict[str, Any]:
     tokens = [{"id": ord(letter), "logprob": LOGPROB, "margin": 3.0} for letter in text]
-    known = {"question": QUESTION, "text": text, "prompt_token_ids": list(QUESTION.encode()), "tokens": tokens}
+    known = {
+        "question": QUESTION,
+        "text": text,
+        "prompt_token_ids": list(QUESTION.encode()),
+        "tokens": tokens,
+    }
     return {**known, **replaced}
 
 

@@ -91,7 +91,7 @@ def test_the_name_of_a_dead_process_is_free(processes: LocalProcesses) -> None:
 
 
 def test_a_command_that_does_not_exist_is_an_error_and_leaves_nothing(processes: LocalProcesses) -> None:
-    with pytest.raises(ProcessError, match="it could not be started: .*No such file or directory"):
+    with pytest.raises(ProcessError, match=r"it could not be started: .*No such file or directory"):
         start(processes, "/nowhere/vllm")
     assert processes.all() == ()
 
@@ -100,7 +100,9 @@ def test_stopping_what_never_ran_succeeds(processes: LocalProcesses) -> None:
     processes.stop("it")
 
 
-def test_children_that_ignore_the_signal_or_leave_the_session_are_ended_too(processes: LocalProcesses) -> None:
+def test_children_that_ignore_the_signal_or_leave_the_session_are_ended_too(
+    processes: LocalProcesses,
+) -> None:
     script = processes.folder.parent / "stubborn.py"
     script.write_text(STUBBORN)
     record = start(processes, sys.executable, "-IS", str(script), "parent")
@@ -160,6 +162,8 @@ def _launchers(processes: LocalProcesses) -> list[psutil.Process]:
 def test_a_port_in_use_is_refused_with_its_holder() -> None:
     with socket.create_server(("127.0.0.1", 0)) as holder:
         port = holder.getsockname()[1]
-        with pytest.raises(ProcessError, match=rf"MLflow cannot listen on port {port}: .*pid {os.getpid()}.*set X"):
+        with pytest.raises(
+            ProcessError, match=rf"MLflow cannot listen on port {port}: .*pid {os.getpid()}.*set X"
+        ):
             require_free_port(port, what="MLflow", setting="X")
     require_free_port(port, what="MLflow", setting="X")

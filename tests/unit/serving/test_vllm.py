@@ -56,11 +56,19 @@ def test_on_a_gpu_nothing_of_the_cpu_settings_is_left(make_serving: MakeServing)
     assert options(command, "--gpu-memory-utilization") == [str(GPU_MEMORY_SHARE)]
     assert not {"--enforce-eager", "--kv-cache-memory-bytes"} & set(command)
     environment = serve_environment(serving, api_key="k", executable=EXECUTABLE, inherited={}, cores=8)
-    assert not [name for name in environment if "OMP" in name or "COMPILE" in name or "MULTIPROCESSING" in name]
+    assert not [
+        name for name in environment if "OMP" in name or "COMPILE" in name or "MULTIPROCESSING" in name
+    ]
 
 
 def test_a_server_inherits_no_credential(make_serving: MakeServing) -> None:
-    inherited = {"HOME": "/home/x", "PATH": "/bin", "HF_TOKEN": "t", "AWS_SECRET_ACCESS_KEY": "t", "PYTHONPATH": "/x"}
+    inherited = {
+        "HOME": "/home/x",
+        "PATH": "/bin",
+        "HF_TOKEN": "t",
+        "AWS_SECRET_ACCESS_KEY": "t",
+        "PYTHONPATH": "/x",
+    }
     environment = serve_environment(
         make_serving(), api_key="k", executable=EXECUTABLE, inherited=inherited, cores=2
     )
@@ -89,7 +97,9 @@ def test_every_setting_changes_the_fingerprint(make_serving: MakeServing, change
     assert settings_fingerprint(after) != settings_fingerprint(before)
 
 
-def test_the_fingerprint_counts_a_chat_template_by_its_text(make_serving: MakeServing, tmp_path: Path) -> None:
+def test_the_fingerprint_counts_a_chat_template_by_its_text(
+    make_serving: MakeServing, tmp_path: Path
+) -> None:
     template = tmp_path / "chat_template.jinja"
     template.write_text("one")
     serving = make_serving(chat_template=template)
@@ -128,20 +138,22 @@ def test_values_that_do_not_fit_are_refused(
 # Of a server whose attention kernel did not know the model's head size; shortened.
 DEAD_ENGINE = """
 (EngineCore pid=13519) ERROR 11-21 18:34:35 [core.py:1512]     return self._op(*args, **kwargs)
-(EngineCore pid=13519) ERROR 11-21 18:34:35 [core.py:1512] RuntimeError: Unsupported CPU attention: head_dim=16
+(EngineCore pid=13519) ERROR 11-21 18:34:35 [core.py:1512] RuntimeError: Unsupported CPU: head_dim=16
 (APIServer pid=13358) ERROR 11-21 18:34:35 [async_llm.py:906] AsyncLLM output_handler failed.
-(APIServer pid=13358) ERROR 11-21 18:34:35 [async_llm.py:906] vllm.v1.engine.exceptions.EngineDeadError: See above.
+(APIServer pid=13358) ERROR 11-21 18:34:35 [async_llm.py:906] vllm.v1.EngineDeadError: See above.
 (APIServer pid=13358) RuntimeError: Engine core initialization failed. See root cause above.
 INFO:     Application shutdown complete.
 """
 
 
 def test_the_cause_of_death_is_the_first_fault_and_not_its_echoes() -> None:
-    assert cause_of_death(DEAD_ENGINE) == "RuntimeError: Unsupported CPU attention: head_dim=16"
+    assert cause_of_death(DEAD_ENGINE) == "RuntimeError: Unsupported CPU: head_dim=16"
 
 
 def test_a_refused_argument_is_a_cause_of_death() -> None:
-    log = "usage: vllm serve [model_tag] [options]\nvllm serve: error: argument --dtype: invalid choice: 'x'\n"
+    log = (
+        "usage: vllm serve [model_tag] [options]\nvllm serve: error: argument --dtype: invalid choice: 'x'\n"
+    )
     assert cause_of_death(log) == "vllm serve: error: argument --dtype: invalid choice: 'x'"
 
 

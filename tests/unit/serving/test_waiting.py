@@ -18,5 +18,5 @@ def test_the_deadline_names_what_was_waited_for() -> None:
 
 
 def test_a_failure_ends_the_wait_at_once() -> None:
-    with pytest.raises(WaitFailed, match="^the moon failed: eclipse$"):
+    with pytest.raises(WaitFailed, match=r"^the moon failed: eclipse$"):
         wait_until(lambda: False, what="the moon", timeout_s=60, failed=lambda: "eclipse")

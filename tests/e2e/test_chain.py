@@ -1,0 +1,158 @@
+"""From a dataset to a live model that answers, by the command line, with the real engines."""
+
+import json
+import signal
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from resources.artifact_store import ArtifactStore
+from resources.artifacts import Line
+from resources.waiting import wait_until
+from tests.conftest import MakeProject, Project
+
+pytestmark = pytest.mark.engine
+
+RUN = ("run", "support_bot", "--tenant", "team-a")
+
+
+def versions(project: Project, collection: str, tenant: str = "team-a") -> list[str]:
+    store = ArtifactStore(root=str(project.settings.store))
+    return [each.digest for each in store.versions(Line(collection=collection, tenant=tenant, name="support_bot"))]  # type: ignore[arg-type]
+
+
+def states(project: Project) -> list[dict[str, object]]:
+    return list(json.loads(project.run("status", "--json")))
+
+
+def edit_a_row(project: Project, tenant: str = "team-a") -> None:
+    file = project.settings.landing_zones / tenant / "support_bot" / "rows.jsonl"
+    lines = file.read_text().splitlines(keepends=True)
+    file.write_text("".join([*lines[:-1], json.dumps({"instruction": "Hello?", "input": "", "output": "Hello."}) + "\n"]))
+
+
+def family(project: Project) -> list[psutil.Process]:
+    """Every process that works for the project: its folder stands in the command or in the environment."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            text = " ".join(process.cmdline()) + json.dumps(process.environ())
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+        if str(project.root) in text and process.status() != psutil.STATUS_ZOMBIE:
+            found.append(process)
+    return found
+
+
+def engines_at_work(project: Project) -> list[psutil.Process]:
+    """Processes of work orders; live servers and MLflow are no work orders."""
+    return [process for process in family(project) if any("llm_assets.workers" in part for part in process.cmdline())]
+
+
+def test_a_dataset_becomes_a_live_model_and_only_what_changed_is_made_again(make_project: MakeProject) -> None:
+    project = make_project()
+    printed = project.run(*RUN)
+    assert "step 15/15" in printed
+    assert project.run("ask", "support_bot", "-t", "team-a", "Who are you?").startswith("I am Polaris.")
+    [live] = states(project)
+    assert (live["tenant"], live["status"], live["digest"]) == ("team-a", "live", versions(project, "models")[0])
+
+    printed = project.run(*RUN)
+    assert "Nothing that decides the training has changed" in printed
+    assert states(project) == [live]
+
+    edit_a_row(project)
+    project.run(*RUN)
+    [after] = states(project)
+    assert after["digest"] != live["digest"]
+    assert len(versions(project, "adapters")) == len(versions(project, "models")) == 2
+    assert versions(project, "datasets", "team-b") == []
+
+    project.run("rollback", "support_bot", "-t", "team-a", "--why", "a test")
+    assert states(project)[0]["digest"] == live["digest"]
+    project.run(*RUN)
+    assert states(project)[0]["digest"] == live["digest"], "a run does not undo a rollback"
+    project.run("promote", "support_bot", "2", "-t", "team-a", "--why", "a test")
+    assert states(project)[0]["digest"] == after["digest"]
+    card = json.loads(project.run("card", "support_bot", "-t", "team-a", "--json"))
+    assert card["lineage"]["model"] == after["digest"]
+
+
+def test_adapter_mode_serves_the_base_model_with_the_adapter(make_project: MakeProject) -> None:
+    project = make_project()
+    model = project.settings.catalog / "models" / "support_bot.yaml"
+    model.write_text(model.read_text().replace("serving:\n", "serving:\n  mode: adapter\n"))
+    project.run(*RUN)
+    assert project.run("ask", "support_bot", "-t", "team-a", "Who are you?").startswith("I am Polaris.")
+
+
+def test_two_runs_at_once_end_well_and_make_one_version(make_project: MakeProject) -> None:
+    project = make_project()
+    both = [project.start(*RUN), project.start(*RUN)]
+    assert [process.wait(timeout=300) for process in both] == [0, 0], (project.root / "command.log").read_text()
+    assert len(versions(project, "adapters")) == len(versions(project, "models")) == 1
+    assert len(states(project)) == 1
+
+
+def test_killed_at_ten_moments_the_same_command_finishes(make_project: MakeProject) -> None:
+    """`kill -9` of the run at six moments and of an engine at four: one version, nothing left running."""
+    project = make_project()
+    for moment in ("", "dataset", "lora_adapter: step 1/", "lora_adapter: step 9/", "merged_model: merge runs"):
+        kill_the_run(project, moment)
+    for moment in ("lora_adapter: step", "merged_model: merge runs"):
+        kill_the_engine(project, moment)
+    for moment in ("model_card", "vllm_deployment: Starting vLLM", "asking it the known questions"):
+        kill_the_run(project, moment)
+    project.run(*RUN)
+    assert len(versions(project, "models")) == 1
+    assert "version 1 " in project.run(*RUN)
+    servers = [process for process in family(project) if "serve" in process.cmdline()]
+    assert len(servers) <= 1, servers
+    project.run("down")
+    assert family(project) == []
+
+
+def kill_the_run(project: Project, moment: str) -> None:
+    process = started_up_to(project, moment)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    wait_until(lambda: not engines_at_work(project), what="the end of the engine", timeout_s=15)
+
+
+def kill_the_engine(project: Project, moment: str) -> None:
+    process = started_up_to(project, moment)
+    for engine in wait_until(lambda: engines_at_work(project), what="an engine", timeout_s=30):
+        if "supervisor" not in " ".join(engine.cmdline()):
+            engine.kill()
+    assert process.wait(timeout=60) == 1
+    assert "killed (signal 9" in (project.root / "command.log").read_text()
+
+
+def started_up_to(project: Project, moment: str) -> "psutil.Popen":
+    """Starts the run and returns when its output since then holds `moment`, or when it has ended."""
+    log = project.root / "command.log"
+    before = log.stat().st_size if log.exists() else 0
+    process = project.start(*RUN)
+    wait_until(
+        lambda: process.poll() is not None or moment in log.read_text()[before:],
+        what=f"{moment!r} in {log}",
+        timeout_s=180,
+        every_s=0.05,
+    )
+    if not moment:
+        time.sleep(1)  # somewhere in the imports
+    return process  # type: ignore[return-value]
+
+
+def test_bad_rows_end_the_run_before_any_training(make_project: MakeProject) -> None:
+    project = make_project()
+    file = project.settings.landing_zones / "team-a" / "support_bot" / "rows.jsonl"
+    with file.open("a") as rows:
+        rows.write('{"instruction": "x"}\nnot json\n')
+    printed = project.run(*RUN, expect=1)
+    assert "rows.jsonl:21" in printed
+    assert "rows.jsonl:22" in printed
+    assert not Path(project.settings.store, "adapters").exists()
+
