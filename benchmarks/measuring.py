@@ -54,7 +54,7 @@ def measure(command: Sequence[str], *, env: Mapping[str, str], cwd: Path, log: P
 
 
 def _watch(root: psutil.Process, over: threading.Event, peak: list[int]) -> None:
-    """Follows the tree, and what left it for a session of its own (servers), by the tree's environment mark."""
+    """Follows the tree, and servers that left it, by the mark in their environment."""
     while not over.wait(SAMPLE_S):
         total = 0
         for process in _family(root):
@@ -97,7 +97,13 @@ def conclude(name: str, rows: Sequence[Mapping[str, Any]], bars: Mapping[str, fl
 
 
 def _shown(value: Any) -> str:
-    return f"{value:,.2f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
+    return (
+        f"{value:,.2f}"
+        if isinstance(value, float)
+        else f"{value:,}"
+        if isinstance(value, int)
+        else str(value)
+    )
 
 
 def _machine() -> dict[str, Any]:

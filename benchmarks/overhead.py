@@ -110,8 +110,13 @@ class Overhead:
         return measure(command, env=self.env, cwd=ROOT, log=self.log)
 
     def down(self) -> None:
-        subprocess.run([sys.executable, "-m", "llm_assets.cli.main", "down"], env=self.env, cwd=ROOT, check=True,
-                       capture_output=True)
+        subprocess.run(
+            [sys.executable, "-m", "llm_assets.cli.main", "down"],
+            env=self.env,
+            cwd=ROOT,
+            check=True,
+            capture_output=True,
+        )
 
     def script(self, number: int) -> Measured:
         folder = self.folder / f"script-{number}"
@@ -129,15 +134,25 @@ class Overhead:
         common = {"model_name_or_path": str(base), "template": template}
         data = {"dataset_dir": str(dataset), "dataset": "train", "eval_dataset": "held_out"}
         train = recipe | common | data | {"do_train": True, "output_dir": "adapter", "report_to": "none"}
-        export = common | {"adapter_name_or_path": "adapter", "export_dir": "merged", "finetuning_type": "lora"}
+        export = common | {
+            "adapter_name_or_path": "adapter",
+            "export_dir": "merged",
+            "finetuning_type": "lora",
+        }
         (folder / "train.json").write_text(json.dumps(train))
         (folder / "export.json").write_text(json.dumps(export))
         (folder / "script.sh").write_text(self._script(catalog.models[MODEL]))
 
     def _script(self, model: Any) -> str:
         train, serve = (engine_python(self.engines, name).parent for name in ("train", "serve"))  # type: ignore[arg-type]
-        question = json.dumps({"model": "m", "messages": [{"role": "user", "content": model.known_questions[0]}],
-                               "temperature": 0, "max_tokens": 32})
+        question = json.dumps(
+            {
+                "model": "m",
+                "messages": [{"role": "user", "content": model.known_questions[0]}],
+                "temperature": 0,
+                "max_tokens": 32,
+            }
+        )
         return f"""set -euo pipefail
 export PATH={train}:$PATH HF_HUB_OFFLINE=1 DISABLE_VERSION_CHECK=1
 llamafactory-cli train train.json

@@ -22,9 +22,10 @@ def chain_name(model: str) -> str:
 def chain(model: ModelEntry) -> UnresolvedAssetJobDefinition:
     return dg.define_asset_job(
         chain_name(model.name),
-        selection=dg.AssetSelection.groups(model.name) | dg.AssetSelection.assets(base_model_key(model.base_model)),
+        selection=dg.AssetSelection.groups(model.name)
+        | dg.AssetSelection.assets(base_model_key(model.base_model)),
         executor_def=dg.in_process_executor,
-        description=f"Takes one tenant's dataset to a live {model.name}: every step that has nothing new to do "
+        description=f"Takes one tenant's dataset to a live {model.name}: a step with nothing new to do "
         "reuses what is there.",
     )
 
@@ -40,5 +41,3 @@ def run_request(tenant: str, model: str, *, run_key: str, tags: dict[str, str]) 
         run_key=run_key,
         tags=line_tags(tenant, model) | tags,
     )
-
-

@@ -29,7 +29,7 @@ def materialized(
         return store.get(str(uri.value if uri else None))
     except ArtifactError as error:
         raise LineageError(
-            f"{what} was materialized, but its artifact is not in the store any more: {error} Materialize it again."
+            f"{what} was materialized, but its artifact is not in the store: {error} Materialize it again."
         ) from error
 
 

@@ -49,13 +49,17 @@ def execute_chain(
     *,
     model: str,
     tenant: str,
+    tenants: Sequence[str],
     run_id: str,
     op_config: Mapping[str, Any],
     assets: Sequence[dg.AssetKey] | None = None,
 ) -> dg.ExecuteInProcessResult:
-    """Executes the chain of one tenant (or only the `assets` named) to its end; never raises for a failed step."""
+    """Executes the chain of one tenant (or only the `assets` named) to its end, also past a failed step.
+
+    `tenants` are all that use the model: they become partitions, so that "missing" in the UI means missing.
+    """
     end_abandoned_runs(instance)
-    add_tenants(instance, model, [tenant])
+    add_tenants(instance, model, tenants)
     return job.execute_in_process(
         instance=instance,
         partition_key=tenant,
@@ -89,5 +93,3 @@ def _alive(process: str) -> bool:
         return f"{psutil.Process(int(pid)).create_time():.2f}" == created
     except psutil.NoSuchProcess:
         return False
-
-

@@ -33,6 +33,11 @@ class Settings:
         return self.catalog / "datasets"
 
     @property
+    def experiments(self) -> Path:
+        """The recipes that data scientists commit: `<tenant>/<model>/` below."""
+        return self.catalog / "experiments"
+
+    @property
     def store(self) -> Path:
         return self.home / "store"
 

@@ -1,4 +1,4 @@
-"""The local stack: MLflow, the Dagster UI with its daemon, and the live servers, as one thing to start and stop.
+"""The local stack: MLflow, the Dagster UI with its daemon, and the live servers, started and stopped as one.
 
 Every process is recorded by `LocalProcesses`, so whoever comes later (`down`, another `up`) finds
 what is running, also after the terminal that started it was killed.

@@ -7,7 +7,7 @@ from typing import Any
 from llm_assets.catalog.recipes import Recipe
 from resources.artifacts import Artifact, fingerprint_of
 from resources.compute import WorkOrder
-from resources.engines import EngineStatus
+from resources.engines import InstalledEngine
 
 CHECKPOINT_OVERHEAD_BYTES = 256 * 2**20
 # Weights in training precision, gradients and two optimizer moments, twice while a checkpoint is replaced.
@@ -23,7 +23,7 @@ class Training:
     dataset: Artifact
     recipe: Recipe
     template: str
-    engine: EngineStatus
+    engine: InstalledEngine
 
     @property
     def fingerprint(self) -> str:

@@ -22,9 +22,9 @@ from resources.artifacts import (
     ArtifactError,
     Line,
     describe_folder,
-    paths_of,
     manifest_text,
     new_version,
+    paths_of,
     read_manifest,
     verify,
 )
@@ -66,17 +66,17 @@ class ArtifactStore(dg.ConfigurableResource):
         staged = home / f"{UNFINISHED}{uuid.uuid4().hex}"
         _move(folder, staged)
         _write_through(staged, manifest_text(artifact))
-        os.replace(staged, artifact.folder)
+        staged.rename(artifact.folder)
         _sync(home)
         return artifact
 
     def versions(self, line: Line) -> Iterator[Artifact]:
         """The whole versions of `line`, the newest first."""
         home = Path(self.root, str(line))
-        names = sorted(os.listdir(home), reverse=True) if home.is_dir() else []
-        for name in names:
-            if not name.startswith("."):
-                yield read_manifest(line, home / name)
+        folders = sorted(home.iterdir(), reverse=True) if home.is_dir() else []
+        for folder in folders:
+            if not folder.name.startswith("."):
+                yield read_manifest(line, folder)
 
     def get(self, uri: str) -> Artifact:
         """The artifact at an `artifact://…` address.
@@ -114,7 +114,7 @@ def _disk_full_named(root: str) -> Iterator[None]:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        free = shutil.disk_usage(root).free // 2**20 if os.path.isdir(root) else 0
+        free = shutil.disk_usage(root).free // 2**20 if Path(root).is_dir() else 0
         raise ArtifactError(
             f"The disk of the artifact store at {root} is full ({free} MiB free). Nothing was published; "
             "free some space (old versions under it, or `.llm-assets/work`) and run again."
@@ -122,9 +122,9 @@ def _disk_full_named(root: str) -> Iterator[None]:
 
 
 def _move(folder: Path, target: Path) -> None:
-    """A rename on the same disk; from another one a copy, file by file, so that the first error is the one told."""
+    """A rename on one disk; from another a copy, file by file, so that the first error is the one told."""
     try:
-        os.rename(folder, target)
+        folder.rename(target)
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise

@@ -149,7 +149,9 @@ def read_manifest(line: Line, folder: Path) -> Artifact:
     except FileNotFoundError as error:
         raise ArtifactError(f"{line}/{folder.name} was never published: {path} does not exist.") from error
     except (ValueError, KeyError, TypeError) as error:
-        raise ArtifactError(f"{path} is not a manifest: {error!r}. Delete the folder and run again.") from error
+        raise ArtifactError(
+            f"{path} is not a manifest: {error!r}. Delete the folder and run again."
+        ) from error
     artifact = Artifact(line=line, version=folder.name, folder=folder, files=files, attributes=attributes)
     if artifact.digest != content["digest"]:
         raise ArtifactError(f"{path} was altered: it lists other files than its digest says.")
@@ -168,7 +170,10 @@ def verify(artifact: Artifact) -> None:
             raise ArtifactError(f"{artifact.uri}: {file.path} is missing from {artifact.folder}.")
         if path.stat().st_size != file.size_bytes:
             raise ArtifactError(
-                f"{artifact.uri}: {file.path} has {path.stat().st_size} bytes, published were {file.size_bytes}."
+                f"{artifact.uri}: {file.path} has {path.stat().st_size} bytes, "
+                f"published were {file.size_bytes}."
             )
         if describe_file(path, file.path).sha256 != file.sha256:
-            raise ArtifactError(f"{artifact.uri}: the bytes of {file.path} are not those that were published.")
+            raise ArtifactError(
+                f"{artifact.uri}: the bytes of {file.path} are not those that were published."
+            )

@@ -18,8 +18,8 @@ from typing import Any
 import dagster as dg
 
 from resources import supervisor
-from resources.engine_locks import EngineError, EngineName
-from resources.engines import EngineStatus, engine_python, engine_status
+from resources.engine_locks import EngineName
+from resources.engines import InstalledEngine, engine_python, installed_engine
 
 PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "USER", "LD_LIBRARY_PATH")
 PASSED_ON_PREFIXES = ("CUDA_", "NVIDIA_", "NCCL_", "OMP_", "GLOO_")
@@ -50,16 +50,9 @@ class LocalCompute(dg.ConfigurableResource):
     engines: str
     package: str
 
-    def engine(self, name: EngineName) -> EngineStatus:
-        """What would run the work orders of an engine.
-
-        Raises:
-            EngineError: It is not installed; the text says how to.
-        """
-        status = engine_status(Path(self.engines), name)
-        if not status.installed:
-            raise EngineError(f"The {name} engine is not installed in {self.engines}: {status.remedy}")
-        return status
+    def engine(self, name: EngineName) -> InstalledEngine:
+        """What would run the work orders of an engine. Raises EngineError when it is not installed."""
+        return installed_engine(Path(self.engines), name)
 
     def run(
         self, context: dg.OpExecutionContext | dg.AssetExecutionContext, work: WorkOrder
@@ -71,15 +64,17 @@ class LocalCompute(dg.ConfigurableResource):
         """
         work.folder.mkdir(parents=True, exist_ok=True)
         messages = dg.PipesFileMessageReader(str(work.folder / "messages.jsonl"))
-        with dg.open_pipes_session(
-            context=context,
-            extras={"order": dict(work.order)},
-            context_injector=dg.PipesFileContextInjector(str(work.folder / "order.json")),
-            message_reader=messages,
-        ) as session:
-            with self._process(work, session.get_bootstrap_env_vars()) as process:
-                context.log.info(f"{work.worker} runs as process {process.pid}; log: {work.folder}/engine.log")
-                exit_code = process.wait()
+        with (
+            dg.open_pipes_session(
+                context=context,
+                extras={"order": dict(work.order)},
+                context_injector=dg.PipesFileContextInjector(str(work.folder / "order.json")),
+                message_reader=messages,
+            ) as session,
+            self._process(work, session.get_bootstrap_env_vars()) as process,
+        ):
+            context.log.info(f"{work.worker} runs as process {process.pid}; log: {work.folder}/engine.log")
+            exit_code = process.wait()
         return _result(work, exit_code, session.get_custom_messages())
 
     @contextmanager

@@ -40,12 +40,12 @@ _REMEDIES = {
         "builds them itself, cannot be used alone."
     ),
     r"no version of torch|/torch/|torch==\S+\+cpu": (
-        "Set LLM_ASSETS_TORCH_INDEX to an index with PyTorch's CPU builds, or PIP_FIND_LINKS to a folder with "
-        "the wheel."
+        "Set LLM_ASSETS_TORCH_INDEX to an index with PyTorch's CPU builds, or PIP_FIND_LINKS to a folder "
+        "with the wheel."
     ),
     r"(?i)dns error|connect|timed out|certificate|proxy|unauthorized|forbidden": (
-        "Check the index, certificate and proxy that pip is set up with (`pip config list`) and run it again: "
-        "what was downloaded is kept."
+        "Check the index, certificate and proxy that pip is set up with (`pip config list`) and run it "
+        "again: what was downloaded is kept."
     ),
 }
 

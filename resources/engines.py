@@ -73,6 +73,23 @@ def engine_status(engines: Path, engine: EngineName) -> EngineStatus:
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class InstalledEngine:
+    """An engine that is there: what it is made of decides what it makes."""
+
+    engine: EngineName
+    device: Device
+    lock_digest: str
+
+
+def installed_engine(engines: Path, engine: EngineName) -> InstalledEngine:
+    """Raises EngineError when the engine is not installed; the text says what to do."""
+    status = engine_status(engines, engine)
+    if status.device is None or status.lock_digest is None:
+        raise EngineError(f"The {engine} engine is not installed in {engines}: {status.remedy}")
+    return InstalledEngine(engine=engine, device=status.device, lock_digest=status.lock_digest)
+
+
 def engine_python(engines: Path, engine: EngineName) -> Path:
     """The engine's Python, by its environment's own folder: a later installation leaves that one alone."""
     python = (engines / engine).resolve() / "bin" / "python"

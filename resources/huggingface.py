@@ -1,7 +1,8 @@
 """Downloads one revision of a model from a Hugging Face Hub, or from a company's mirror of it.
 
 HF_ENDPOINT says where the hub is and HF_TOKEN who asks; both are read at each call, and the token is never
-repeated in an error. A download that was cut off goes on where it stopped. Fetched are safetensors and
+repeated in an error. A dropped connection is taken up where it broke, and a later call takes up after the
+last whole file (huggingface_hub keeps no part of one across processes). Fetched are safetensors and
 what goes with them (configuration, tokenizer, chat template, licence): no pickles, no code.
 """
 
@@ -109,6 +110,7 @@ def _download(revision: HubRevision, files: dict[str, Any], folder: Path) -> Non
 
     partial = folder.with_name(f"{folder.name}.partial")
     partial.mkdir(parents=True, exist_ok=True)
+    _clear_parts(partial)
     _refuse_full_disk(revision, files, partial)
     for name, file in sorted(files.items()):
         hf_hub_download(
@@ -122,6 +124,12 @@ def _download(revision: HubRevision, files: dict[str, Any], folder: Path) -> Non
         _refuse_other_bytes(revision, partial / name, file)
     shutil.rmtree(partial / ".cache", ignore_errors=True)
     partial.replace(folder)
+
+
+def _clear_parts(partial: Path) -> None:
+    """What killed downloads left: huggingface_hub neither goes on with these nor removes them."""
+    for part in (partial / ".cache").rglob("*.incomplete"):
+        part.unlink()
 
 
 def _refuse_full_disk(revision: HubRevision, files: dict[str, Any], partial: Path) -> None:
@@ -150,8 +158,8 @@ def _refuse_other_bytes(revision: HubRevision, path: Path, file: Any) -> None:
 @contextmanager
 def _hub_errors(revision: HubRevision) -> Iterator[None]:
     """Turns what huggingface_hub raises into one error that says what to do, without the token."""
-    import httpx
     from huggingface_hub import errors
+    from huggingface_hub.utils import httpx
 
     def error(remedy: str, cause: Exception) -> BaseModelSourceError:
         return BaseModelSourceError(f"{revision} cannot be had from {endpoint()}: {_told(cause)} {remedy}")
@@ -170,12 +178,12 @@ def _hub_errors(revision: HubRevision) -> Iterator[None]:
         raise error(
             "Check the network, HF_ENDPOINT (a company's mirror) and HF_TOKEN, then try again.", cause
         ) from None
+    except (KeyError, TypeError, ValueError) as cause:
+        raise error("What answers there does not speak the hub's API; check HF_ENDPOINT.", cause) from None
     except OSError as cause:
         full = cause.errno == errno.ENOSPC
         remedy = (
-            "Free some space on the disk, then try again."
-            if full
-            else "Try again; it goes on where it stopped."
+            "Free some space on the disk, then try again." if full else "Try again; whole files are kept."
         )
         raise error(remedy, cause) from None
 

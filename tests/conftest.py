@@ -72,7 +72,12 @@ class Project:
     def run(self, *arguments: str, expect: int = 0) -> str:
         """Runs `llm-assets …` to its end; everything that it printed."""
         done = subprocess.run(
-            self.command(*arguments), env=self.environment, cwd=ROOT, capture_output=True, text=True, check=False
+            self.command(*arguments),
+            env=self.environment,
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         printed = done.stdout + done.stderr
         assert done.returncode == expect, printed

@@ -87,7 +87,7 @@ def _install(environment: Path, lock: Path) -> None:
 
 
 def _run(command: list[str], remedy: str, environment: dict[str, str] | None = None) -> None:
-    code = subprocess.run(command, env=environment).returncode
+    code = subprocess.run(command, env=environment, close_fds=False).returncode
     if code:
         _stop(f"`{' '.join(command)}` failed with exit code {code}; {remedy}.")
 
@@ -98,8 +98,10 @@ def _stop(message: str) -> None:
 
 @contextmanager
 def _alone() -> Iterator[None]:
-    """Two at once would break each other's environment; the lock goes away with the process that holds it."""
+    """Two at once would break each other's environment. The lock ends with the processes that hold it: pip and
+    uv inherit it, so that one whose bootstrap was killed is waited for."""
     folder = os.open(LOCKS, os.O_RDONLY)
+    os.set_inheritable(folder, True)
     try:
         fcntl.flock(folder, fcntl.LOCK_EX)
         yield

@@ -4,8 +4,8 @@ import shutil
 
 import dagster as dg
 
-from llm_assets.assets.experiments import ExperimentConfig
 from llm_assets.assets.checks import Verdict, artifact_check
+from llm_assets.assets.experiments import ExperimentConfig
 from llm_assets.catalog.loading import Catalog
 from llm_assets.catalog.models import ModelEntry
 from llm_assets.keys import DATASET, LORA_ADAPTER, base_model_key, model_key
@@ -13,8 +13,8 @@ from llm_assets.line_lock import line_lock
 from llm_assets.lineage import materialized
 from llm_assets.partitions import tenants_of
 from llm_assets.presentation import artifact_metadata, as_json, picture
-from llm_assets.sensors.changes import EXPERIMENT_SIGNATURE, EXPERIMENT_SUFFIXES
-from llm_assets.sensors.watching import signature_of
+from llm_assets.sensors.changes import EXPERIMENT_SIGNATURE
+from llm_assets.sensors.watching import files_of_experiments, signature_of
 from llm_assets.settings import Settings
 from llm_assets.training import Training
 from resources.artifact_store import ArtifactStore
@@ -39,7 +39,7 @@ def lora_adapter(catalog: Catalog, model: ModelEntry) -> dg.AssetsDefinition:
         code_version="1",
         pool="gpu",
         description="The weights that LLaMA-Factory trained on the tenant's dataset, bound to the base model "
-        f"`{model.base_model}` by its digest. Trained once per fingerprint of base, dataset, recipe and engine.",
+        f"`{model.base_model}` by its digest. One training per fingerprint of base, data, recipe and engine.",
     )
     def _lora_adapter(
         context: dg.AssetExecutionContext,
@@ -49,7 +49,7 @@ def lora_adapter(catalog: Catalog, model: ModelEntry) -> dg.AssetsDefinition:
         settings: dg.ResourceParam[Settings],
     ) -> dg.MaterializeResult[None]:
         tenant = context.partition_key
-        signature = signature_of(settings.catalog / "experiments" / tenant / model.name, EXPERIMENT_SUFFIXES) or ""
+        signature = signature_of(files_of_experiments(settings.experiments / tenant / model.name)) or ""
         training = Training(
             base=materialized(context.instance, artifact_store, base_model_key(model.base_model)),
             dataset=materialized(context.instance, artifact_store, model_key(model.name, DATASET), tenant),
@@ -68,7 +68,7 @@ def lora_adapter(catalog: Catalog, model: ModelEntry) -> dg.AssetsDefinition:
                 context.log.info(f"Nothing that decides the training has changed: {artifact.uri} is reused.")
         return dg.MaterializeResult(
             data_version=dg.DataVersion(artifact.digest),
-            metadata=artifact_metadata(artifact) | _facts(artifact) | {EXPERIMENT_SIGNATURE: signature},
+            metadata=_facts(artifact) | artifact_metadata(artifact) | {EXPERIMENT_SIGNATURE: signature},
         )
 
     return _lora_adapter
@@ -94,14 +94,8 @@ def _train(
 def _facts(artifact: Artifact) -> dict[str, dg.MetadataValue]:
     """Loss, cost and engine versions; the curves as a picture."""
     training = artifact.attributes["training"]
-    facts: dict[str, dg.MetadataValue] = {
-        "llm/recipe": as_json(artifact.attributes["recipe"]),
-        "llm/recipe_origin": dg.MetadataValue.text(artifact.attributes["recipe_origin"]),
-        "llm/base_digest": dg.MetadataValue.text(artifact.attributes["base_digest"]),
-        "llm/dataset_digest": dg.MetadataValue.text(artifact.attributes["dataset_digest"]),
-        "llm/engine_versions": as_json(training["engine_versions"]),
-    }
-    for name in ("first_loss", "final_loss", "eval_loss", "train_seconds", "flop"):
+    facts: dict[str, dg.MetadataValue] = {}
+    for name in ("eval_loss", "first_loss", "final_loss", "train_seconds", "flop"):
         if training.get(name) is not None:
             facts[f"llm/{name}"] = dg.MetadataValue.float(float(training[name]))
     for name in ("steps", "tokens", "peak_memory_bytes"):
@@ -109,7 +103,13 @@ def _facts(artifact: Artifact) -> dict[str, dg.MetadataValue]:
             facts[f"llm/{name}"] = dg.MetadataValue.int(int(training[name]))
     if (artifact.folder / CURVES).is_file():
         facts["llm/loss_curves"] = picture(artifact.folder / CURVES, "training and held-out loss by step")
-    return facts
+    return facts | {
+        "llm/recipe": as_json(artifact.attributes["recipe"]),
+        "llm/recipe_origin": dg.MetadataValue.text(artifact.attributes["recipe_origin"]),
+        "llm/base_digest": dg.MetadataValue.text(artifact.attributes["base_digest"]),
+        "llm/dataset_digest": dg.MetadataValue.text(artifact.attributes["dataset_digest"]),
+        "llm/engine_versions": as_json(training["engine_versions"]),
+    }
 
 
 def adapter_checks(model: ModelEntry) -> list[dg.AssetChecksDefinition]:
@@ -132,9 +132,13 @@ def adapter_checks(model: ModelEntry) -> list[dg.AssetChecksDefinition]:
         if limit is None:
             return Verdict(holds=True, why="The model sets no threshold (thresholds.max_eval_loss).")
         if found is None:
-            return Verdict(holds=False, why="The recipe evaluates nothing; set eval_strategy and a held-out part.")
+            return Verdict(
+                holds=False, why="The recipe evaluates nothing; set eval_strategy and a held-out part."
+            )
         figures = {"eval_loss": float(found), "max_eval_loss": limit}
-        return Verdict(holds=found <= limit, why=f"Held-out loss {found:.4g}, at most {limit}.", figures=figures)
+        return Verdict(
+            holds=found <= limit, why=f"Held-out loss {found:.4g}, at most {limit}.", figures=figures
+        )
 
     return [
         artifact_check(model, LORA_ADAPTER, loss_fell, blocking=True),

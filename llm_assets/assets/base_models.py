@@ -38,7 +38,9 @@ def base_model(entry: BaseModelEntry) -> dg.AssetsDefinition:
         line = Line(collection="base_models", tenant=None, name=entry.name)
         with line_lock(settings.locks, BASE_MODELS, entry.name, log=context.log.info):
             fetched = fetch(entry.source, sha256=entry.sha256, cache=settings.cache)
-            fingerprint = fingerprint_of(source=entry.source, content=fetched.fingerprint, licence=entry.licence)
+            fingerprint = fingerprint_of(
+                source=entry.source, content=fetched.fingerprint, licence=entry.licence
+            )
             artifact = artifact_store.find(line, fingerprint)
             if artifact is None:
                 folder = _as_folder(context, compute, fetched, settings.work / BASE_MODELS / entry.name)
@@ -46,7 +48,8 @@ def base_model(entry: BaseModelEntry) -> dg.AssetsDefinition:
                 attributes = {"fingerprint": fingerprint, "source": entry.source, "facts": facts}
                 artifact = artifact_store.publish(line, folder, attributes | {"licence": entry.licence})
         return dg.MaterializeResult(
-            data_version=dg.DataVersion(artifact.digest), metadata=artifact_metadata(artifact) | _facts(artifact)
+            data_version=dg.DataVersion(artifact.digest),
+            metadata=_facts(artifact) | artifact_metadata(artifact),
         )
 
     return _base_model

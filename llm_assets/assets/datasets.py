@@ -12,14 +12,15 @@ from llm_assets.catalog.loading import Catalog
 from llm_assets.catalog.models import ModelEntry
 from llm_assets.catalog.recipes import Recipe
 from llm_assets.datasets.landing_zone import fingerprint as fingerprint_of_landing_zone
+from llm_assets.datasets.mistakes import mistake
 from llm_assets.datasets.preparation import prepare
 from llm_assets.keys import DATASET, base_model_key, model_key
 from llm_assets.line_lock import line_lock
 from llm_assets.lineage import materialized
 from llm_assets.partitions import tenants_of
 from llm_assets.presentation import artifact_metadata, table
-from llm_assets.sensors.changes import DATASET_SIGNATURE, DATASET_SUFFIXES
-from llm_assets.sensors.watching import signature_of
+from llm_assets.sensors.changes import DATASET_SIGNATURE
+from llm_assets.sensors.watching import files_of_dataset, signature_of
 from llm_assets.settings import Settings
 from resources.artifact_store import ArtifactStore
 from resources.artifacts import Artifact, Line, fingerprint_of
@@ -53,20 +54,21 @@ def dataset(catalog: Catalog, model: ModelEntry) -> dg.AssetsDefinition:
         tenant = context.partition_key
         landing_zone = settings.landing_zones / tenant / model.name
         base = materialized(context.instance, artifact_store, base_model_key(model.base_model))
-        signature = signature_of(landing_zone, DATASET_SUFFIXES) or ""
+        signature = signature_of(files_of_dataset(landing_zone)) or ""
         line = Line(collection="datasets", tenant=tenant, name=model.name)
         with line_lock(settings.locks, tenant, model.name, DATASET, log=context.log.info):
             recipe = catalog.recipe_for(tenant, model.name, config.experiment)
-            options = _options(recipe, model, base)
-            fingerprint = fingerprint_of(rows=fingerprint_of_landing_zone(landing_zone), **options)
+            options, rows = _options(recipe, model, base), fingerprint_of_landing_zone(landing_zone)
+            fingerprint = fingerprint_of(rows=rows, **options)
             artifact = artifact_store.find(line, fingerprint)
             if artifact is None:
                 output = settings.work / tenant / model.name / DATASET
                 attributes = _prepare(landing_zone, output, options, base)
+                _refuse_changed(landing_zone, rows)
                 artifact = artifact_store.publish(line, output, attributes | {"fingerprint": fingerprint})
         return dg.MaterializeResult(
             data_version=dg.DataVersion(artifact.digest),
-            metadata=artifact_metadata(artifact) | _facts(artifact) | {DATASET_SIGNATURE: signature},
+            metadata=_facts(artifact) | artifact_metadata(artifact) | {DATASET_SIGNATURE: signature},
         )
 
     return _dataset
@@ -82,6 +84,12 @@ def _options(recipe: Recipe, model: ModelEntry, base: Artifact) -> dict[str, Any
         "seed": model.dataset.seed,
         "tokenizer": tokenizer,
     }
+
+
+def _refuse_changed(landing_zone: Path, before: str) -> None:
+    """The rows that were prepared are those that the fingerprint was taken of."""
+    if fingerprint_of_landing_zone(landing_zone) != before:
+        raise mistake(landing_zone, "changed while it was read; run again once its files are whole")
 
 
 def _prepare(landing_zone: Path, output: Path, options: dict[str, Any], base: Artifact) -> dict[str, Any]:
@@ -128,7 +136,9 @@ def dataset_checks(model: ModelEntry) -> list[dg.AssetChecksDefinition]:
         """There are rows that training does not see, so that the held-out loss means something."""
         rows = dataset.attributes["held_out_rows"]
         wanted = model.dataset.held_out_fraction > 0
-        return Verdict(holds=rows > 0 or not wanted, why=f"{rows} rows are held out.", figures={"held_out_rows": rows})
+        return Verdict(
+            holds=rows > 0 or not wanted, why=f"{rows} rows are held out.", figures={"held_out_rows": rows}
+        )
 
     def few_rows_are_cut_off(dataset: Artifact) -> Verdict:
         """At most one row in ten is longer than the recipe's `cutoff_len` and loses its end in training."""

@@ -13,7 +13,7 @@ from llm_assets.partitions import tenants_of
 from llm_assets.settings import Settings
 from resources.artifact_store import ArtifactStore
 from resources.artifacts import Artifact, ArtifactError
-from resources.engines import engine_status
+from resources.engines import installed_engine
 from resources.mlflow import MlflowRegistry, RegisteredVersion, RegistryError
 from resources.mlflow_server import MlflowServer
 from resources.serving import Endpoint, LocalServing, Serving
@@ -39,9 +39,9 @@ def vllm_deployment(catalog: Catalog, model: ModelEntry) -> dg.AssetsDefinition:
         kinds={"vllm", "openai"},
         owners=[model.owner],
         code_version="1",
-        description="A live, OpenAI-compatible vLLM server of the version that `production` points to, dedicated "
-        "to one tenant. It is live once it has answered the known questions as the merged model did offline; "
-        "the one before serves until then.",
+        description="A live, OpenAI-compatible vLLM server of the version that `production` points to, "
+        "for one tenant alone. It is live once it has answered the known questions as the merged model did "
+        "offline; the one before serves until then.",
     )
     def _vllm_deployment(
         context: dg.AssetExecutionContext,
@@ -90,15 +90,18 @@ def serving_of(
     """
     merged = artifact_store.verify(artifact_store.get(version.source))
     if merged.digest != version.digest:
-        raise ArtifactError(f"{version.source} has the digest {merged.digest}, registered was {version.digest}.")
+        raise ArtifactError(
+            f"{version.source} has the digest {merged.digest}, registered was {version.digest}."
+        )
     adapter = artifact_store.get(merged.attributes["adapter_uri"])
+    engine = installed_engine(settings.engines, "serve")
     return Serving(
         tenant=version.tenant,
         model=model.name,
         version=version.label,
         digest=version.digest,
         known_answers=tuple(merged.attributes["merge"]["answers"]),
-        device=engine_status(settings.engines, "serve").device,
+        device=engine.device,
         **_weights(model, artifact_store, merged, adapter),
         **model.serving.model_dump(exclude={"mode"}),
     )
@@ -127,7 +130,9 @@ def _facts(endpoint: Endpoint) -> dict[str, dg.MetadataValue]:
         "llm/digest": dg.MetadataValue.text(endpoint.digest),
         "llm/version": dg.MetadataValue.text(endpoint.version),
         "llm/live_since": dg.MetadataValue.timestamp(endpoint.since),
-        "dagster/uri": dg.MetadataValue.text(f"artifact://models/{endpoint.tenant}/{endpoint.model}/{endpoint.version}"),
+        "dagster/uri": dg.MetadataValue.text(
+            f"artifact://models/{endpoint.tenant}/{endpoint.model}/{endpoint.version}"
+        ),
     }
 
 
@@ -138,7 +143,7 @@ def deployment_checks(model: ModelEntry) -> list[dg.AssetChecksDefinition]:
     @dg.asset_check(
         asset=key,
         name="serves_the_promoted_digest",
-        description="The digest that the live server puts into its answers is that of the version in production.",
+        description="The digest in the live server's answers is that of the version in production.",
         partitions_def=tenants_of(model.name),
     )
     def _check(

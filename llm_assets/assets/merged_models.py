@@ -31,8 +31,8 @@ def merged_model(model: ModelEntry) -> dg.AssetsDefinition:
         kinds={"huggingface", "safetensors"},
         owners=[model.owner],
         code_version="1",
-        description="The folder that vLLM serves: base model and adapter merged by LLaMA-Factory's export, with "
-        "the chat template of the training, and its own answers to the model's known questions.",
+        description="The folder that vLLM serves: base model and adapter merged by LLaMA-Factory's export, "
+        "with the chat template of the training, and its own answers to the model's known questions.",
     )
     def _merged_model(
         context: dg.AssetExecutionContext,
@@ -62,7 +62,8 @@ def merged_model(model: ModelEntry) -> dg.AssetsDefinition:
                 artifact = artifact_store.publish(line, work.folder / "output", attributes)
                 shutil.rmtree(work.folder)
         return dg.MaterializeResult(
-            data_version=dg.DataVersion(artifact.digest), metadata=artifact_metadata(artifact) | _facts(artifact)
+            data_version=dg.DataVersion(artifact.digest),
+            metadata=_facts(artifact) | artifact_metadata(artifact),
         )
 
     return _merged_model

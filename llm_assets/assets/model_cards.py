@@ -37,8 +37,9 @@ def model_card(catalog: Catalog, model: ModelEntry) -> dg.AssetsDefinition:
         kinds={"huggingface", "markdown", "mlflow"},
         owners=[model.owner],
         code_version="1",
-        description="What the merged model is, computed from its lineage as a Hugging Face model card and as JSON, "
-        "and its entry in MLflow's registry under `<tenant>.<model>`. What nobody has filled in is listed as missing.",
+        description="What the merged model is, computed from its lineage: a Hugging Face model card, the "
+        "same as JSON, and the entry `<tenant>.<model>` of MLflow's registry. What nobody has filled in is "
+        "listed as missing.",
     )
     def _model_card(
         context: dg.AssetExecutionContext,
@@ -52,8 +53,13 @@ def model_card(catalog: Catalog, model: ModelEntry) -> dg.AssetsDefinition:
         lineage = lineage_of(artifact_store, merged)
         evidence = evidence_of(catalog.tenants[tenant], model, catalog.base_models[model.base_model], lineage)
         with line_lock(settings.locks, tenant, model.name, MODEL_CARD, log=context.log.info):
-            card = _publish(artifact_store, settings, lineage, evidence, Line(
-                collection="cards", tenant=tenant, name=model.name))
+            card = _publish(
+                artifact_store,
+                settings,
+                lineage,
+                evidence,
+                Line(collection="cards", tenant=tenant, name=model.name),
+            )
             mlflow_server.wait_ready()
             training_run = registry.log_training(
                 tenant,
@@ -64,18 +70,19 @@ def model_card(catalog: Catalog, model: ModelEntry) -> dg.AssetsDefinition:
                 tags={"adapter": lineage.adapter.uri, "dataset_digest": lineage.dataset.digest},
             )
             version = registry.register(
-                registry_entry(evidence, lineage, card, training_run_id=training_run, dagster_run=context.run_id)
+                registry_entry(
+                    evidence, lineage, card, training_run_id=training_run, dagster_run=context.run_id
+                )
             )
+        facts: dict[str, dg.MetadataValue] = {
+            "llm/card": dg.MetadataValue.md(_body(card)),
+            "llm/registry_version": dg.MetadataValue.int(version.number),
+            "llm/registry_page": dg.MetadataValue.url(registry.page(tenant, model.name, version.number)),
+            "llm/missing_fields": dg.MetadataValue.int(len(card.attributes["missing"])),
+        }
         context.log.info(f"Registered as version {version.number} ({version.label}) of {tenant}.{model.name}")
         return dg.MaterializeResult(
-            data_version=dg.DataVersion(card.digest),
-            metadata=artifact_metadata(card)
-            | {
-                "llm/card": dg.MetadataValue.md(_body(card)),
-                "llm/registry_version": dg.MetadataValue.int(version.number),
-                "llm/registry_page": dg.MetadataValue.url(registry.page(tenant, model.name, version.number)),
-                "llm/missing_fields": dg.MetadataValue.int(len(card.attributes["missing"])),
-            },
+            data_version=dg.DataVersion(card.digest), metadata=facts | artifact_metadata(card)
         )
 
     return _model_card
@@ -107,7 +114,9 @@ def _publish(
 def _write_card(folder: Path, content: dict[str, object], evidence: Evidence, curves: Path) -> None:
     folder.mkdir(parents=True)
     (folder / "README.md").write_text(card_markdown(evidence))
-    (folder / "card.json").write_text(json.dumps(content, indent=1, ensure_ascii=False, sort_keys=True) + "\n")
+    (folder / "card.json").write_text(
+        json.dumps(content, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
+    )
     if curves.is_file():
         (folder / CURVES).parent.mkdir()
         shutil.copyfile(curves, folder / CURVES)
@@ -140,4 +149,6 @@ def model_card_checks(model: ModelEntry) -> list[dg.AssetChecksDefinition]:
         why = f"Missing: {', '.join(missing)}." if missing else "Nothing is missing."
         return Verdict(holds=not missing, why=why, figures={"missing_fields": len(missing)})
 
-    return [artifact_check(model, MODEL_CARD, required_fields_are_filled, blocking=model.risk_class == "high")]
+    return [
+        artifact_check(model, MODEL_CARD, required_fields_are_filled, blocking=model.risk_class == "high")
+    ]

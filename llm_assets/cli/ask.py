@@ -50,5 +50,6 @@ def answer_of_base(here: Installation, model: str, question: str, max_tokens: in
     """What the base model says, by the train engine, with the template that the model is trained with."""
     from llm_assets.base_answers import answer_of_base_model  # imports Dagster
 
-    return answer_of_base_model(here.settings, here.catalog.base_models[here.catalog.models[model].base_model],
-                                question, max_tokens)
+    return answer_of_base_model(
+        here.settings, here.catalog.base_models[here.catalog.models[model].base_model], question, max_tokens
+    )

@@ -56,7 +56,9 @@ def card(model: Model, tenant: Tenant, version: Version = None, as_json: AsJson 
     wanted = wanted or [each for each in versions if version is None and "production" in each.aliases]
     if not wanted:
         known = ", ".join(f"{each.number} ({each.label})" for each in versions) or "none"
-        raise UsageError(f"{model} of {tenant} has no version {version or 'in production'}; there is {known}.")
+        raise UsageError(
+            f"{model} of {tenant} has no version {version or 'in production'}; there is {known}."
+        )
     store = ArtifactStore(root=str(here.settings.store))
     cards = store.versions(Line(collection="cards", tenant=tenant, name=model))
     folder = next(each.folder for each in cards if each.digest == wanted[0].tags["card_digest"])
@@ -81,7 +83,8 @@ def _candidate(registry: MlflowRegistry, tenant: str, model: str) -> str:
     candidate = registry.candidate(tenant, model)
     if candidate is None:
         raise UsageError(
-            f"{model} of {tenant} has no registered version. `llm-assets run {model} --tenant {tenant}` makes one."
+            f"{model} of {tenant} has no registered version: "
+            f"`llm-assets run {model} --tenant {tenant}` makes one."
         )
     return candidate.label
 

@@ -37,7 +37,7 @@ class Finding:
 
 
 def doctor(as_json: AsJson = False) -> None:
-    """Looks at Python, disk, memory, engines, ports and the catalog. Exit code 1 when something needs mending.
+    """Looks at Python, disk, memory, engines, ports and the catalog. Exit code 1 when one is not well.
 
     Example: `llm-assets doctor`
     """
@@ -101,7 +101,10 @@ def _memory() -> Finding:
 def _ports(settings: Settings) -> Iterator[Finding]:
     stack = embedded_stack(settings)
     ours = {settings.ui_port: stack.ui() is not None, settings.mlflow_port: stack.mlflow.running()}
-    names = {settings.ui_port: ("Dagster UI", "LLM_ASSETS_UI_PORT"), settings.mlflow_port: ("MLflow", "LLM_ASSETS_MLFLOW_PORT")}
+    names = {
+        settings.ui_port: ("Dagster UI", "LLM_ASSETS_UI_PORT"),
+        settings.mlflow_port: ("MLflow", "LLM_ASSETS_MLFLOW_PORT"),
+    }
     for port, mine in ours.items():
         name, setting = names[port]
         yield Finding(
@@ -122,7 +125,14 @@ def _catalog(settings: Settings) -> Finding:
     try:
         catalog = load_catalog(settings.catalog)
     except CatalogError as error:
-        return Finding(what="catalog", well=False, found=f"{len(error.mistakes)} mistakes in {shown}",
-                       remedy="`llm-assets check` lists them.")
-    return Finding(what="catalog", well=True,
-                   found=f"{shown}: {len(catalog.models)} models, {len(catalog.tenants)} tenants")
+        return Finding(
+            what="catalog",
+            well=False,
+            found=f"{len(error.mistakes)} mistakes in {shown}",
+            remedy="`llm-assets check` lists them.",
+        )
+    return Finding(
+        what="catalog",
+        well=True,
+        found=f"{shown}: {len(catalog.models)} models, {len(catalog.tenants)} tenants",
+    )

@@ -9,7 +9,6 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from llm_assets.cli.options import AsJson
 from llm_assets.settings import find_settings
@@ -52,10 +51,10 @@ def status_command(as_json: AsJson = False) -> None:
     if as_json:
         typer.echo(json.dumps([asdict(each) for each in found], default=str, indent=2))
         return
-    table = Table("engine", "installed", "versions", "folder", box=None)
     for each in found:
-        table.add_row(each.engine, _standing(each), _versions(each), str(each.folder))
-    Console().print(table)
+        typer.echo(f"{each.engine:<6} {NAMES[each.engine]:<14} {_standing(each)}")
+        if each.installed:
+            typer.echo(f"{'':<21} {_versions(each)}, in {each.folder}")
 
 
 def install_shown(
@@ -111,8 +110,10 @@ class _Lines:
 
 def _standing(status: EngineStatus) -> str:
     if not status.installed:
-        return f"no; {status.remedy}"
-    return f"for {status.device}" + ("" if status.current else f", of an older lock; {status.remedy}")
+        return f"not installed: {status.remedy}"
+    return f"installed for {status.device}" + (
+        "" if status.current else f", of an older lock: {status.remedy}"
+    )
 
 
 def _versions(status: EngineStatus) -> str:

@@ -45,11 +45,13 @@ def main() -> None:
         if not _explained(error):
             raise
         _say(str(error))
-        sys.exit(MISUSED if type(error).__name__ in ("CatalogError", "SettingsError", "UsageError") else FAILED)
+        sys.exit(
+            MISUSED if type(error).__name__ in ("CatalogError", "SettingsError", "UsageError") else FAILED
+        )
 
 
 def _explained(error: Exception) -> bool:
-    """Our own error classes carry who, what and the remedy; anything else is a defect and shows its traceback."""
+    """Our own error classes say what and the remedy; anything else is a defect and shows its traceback."""
     return type(error).__module__.split(".")[0] in ("llm_assets", "resources")
 
 

@@ -21,6 +21,7 @@ from rich.text import Text
 POLL_S = 0.3
 NOISE = re.compile(r"\[pipes\]|^Started|^Finished|^Loaded|^Handled|^Executing|^Launching|^Ignoring")
 
+
 @dataclass
 class Step:
     """One step of the chain as it is shown."""
@@ -86,7 +87,9 @@ def _line(step: Step) -> Text:
     if step.checks:
         return Text("\n").join(_check_line(*check) for check in step.checks)
     mark, style = ("✗", "bold red") if step.failed else ("✓", "bold green")
-    text = Text.assemble((f"  {mark} ", style), (f"{step.name:<34}", "bold"), (f"{step.seconds or 0:>7.1f} s", "cyan"))
+    text = Text.assemble(
+        (f"  {mark} ", style), (f"{step.name:<34}", "bold"), (f"{step.seconds or 0:>7.1f} s", "cyan")
+    )
     if step.said and not step.failed:
         text.append(f"   {step.said}", style="dim")
     return text
@@ -94,7 +97,9 @@ def _line(step: Step) -> Text:
 
 def _check_line(name: str, passed: bool, why: str) -> Text:
     mark, style = ("✓", "green") if passed else ("!", "yellow")
-    return Text.assemble((f"      {mark} ", style), (f"{name.replace('_', ' ')}: {why}", "dim" if passed else style))
+    return Text.assemble(
+        (f"      {mark} ", style), (f"{name.replace('_', ' ')}: {why}", "dim" if passed else style)
+    )
 
 
 @contextmanager
@@ -140,7 +145,9 @@ def _print(console: Console, line: Text) -> None:
 
 def _spinner(step: Step) -> Spinner:
     seconds = time.time() - step.started
-    text = Text.assemble((f"{step.name:<34}", "bold"), (f"{seconds:>7.0f} s", "cyan"), (f"   {step.said}", ""))
+    text = Text.assemble(
+        (f"{step.name:<34}", "bold"), (f"{seconds:>7.0f} s", "cyan"), (f"   {step.said}", "")
+    )
     return Spinner("dots", text=text)
 
 

@@ -46,6 +46,7 @@ def execute(
     from llm_assets.cli.progress import shown
     from llm_assets.graph import build_definitions
     from llm_assets.keys import model_key
+    from llm_assets.partitions import tenants_using
     from llm_assets.runs import dagster_instance, execute_chain, new_run_id
 
     console = Console()
@@ -53,17 +54,17 @@ def execute(
     job = build_definitions(here.settings, here.catalog).resolve_job_def(chain_name(model))
     run_id = new_run_id()
     console.print(f"[bold]{model}[/] of [bold]{tenant}[/]  [dim]run {run_id}[/]", highlight=False)
-    with dagster_instance(here.settings) as instance:
-        with shown(instance, run_id, console):
-            result = execute_chain(
-                instance,
-                job,
-                model=model,
-                tenant=tenant,
-                run_id=run_id,
-                op_config=op_config,
-                assets=[model_key(model, only)] if only else None,
-            )
+    with dagster_instance(here.settings) as instance, shown(instance, run_id, console):
+        result = execute_chain(
+            instance,
+            job,
+            model=model,
+            tenant=tenant,
+            tenants=tenants_using(here.catalog, model),
+            run_id=run_id,
+            op_config=op_config,
+            assets=[model_key(model, only)] if only else None,
+        )
     _conclude(console, result, time.monotonic() - started)
     return bool(result.success)
 

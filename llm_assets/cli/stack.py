@@ -1,6 +1,7 @@
 """`llm-assets up | down | status`: the local stack, and what is live on it."""
 
 import json
+import signal
 import time
 from dataclasses import asdict
 from typing import Annotated
@@ -32,6 +33,8 @@ def up(sensors: Sensors = True) -> None:
     here = installation()
     console = Console()
     stack = embedded_stack(here.settings)
+    for ending in (signal.SIGINT, signal.SIGTERM):  # a shell's background job would ignore SIGINT
+        signal.signal(ending, signal.default_int_handler)
     try:
         stack.start(automation=sensors)
         with console.status("Starting MLflow and the Dagster UI …"):
@@ -84,7 +87,9 @@ def status(as_json: AsJson = False) -> None:
     if as_json:
         typer.echo(json.dumps([asdict(state) for state in states], indent=2, default=str))
     elif not states:
-        Console().print("Nothing was deployed yet. `llm-assets run MODEL --tenant TENANT` does it.", highlight=False)
+        Console().print(
+            "Nothing was deployed yet. `llm-assets run MODEL --tenant TENANT` does it.", highlight=False
+        )
     else:
         _print_states(Console(), states)
     if any(state.status == "dead" for state in states):

@@ -12,42 +12,36 @@ from llm_assets.catalog.tenants import TenantEntry
 from llm_assets.chains import Chains, run_request
 from llm_assets.keys import DATASET, LORA_ADAPTER, model_key
 from llm_assets.sensors.current_catalog import current_tenants
-from llm_assets.sensors.watching import Watched, look, signatures
+from llm_assets.sensors.watching import Watched, files_of_dataset, files_of_experiments, look, signatures
 from llm_assets.settings import Settings
 
 INTERVAL_S = 30
 RUNS_PER_TICK = 100
-DATASET_SUFFIXES = (".json", ".jsonl", ".csv", ".parquet")
-EXPERIMENT_SUFFIXES = (".yaml", ".yml")
 DATASET_SIGNATURE = "llm/landing_zone_signature"
 EXPERIMENT_SIGNATURE = "llm/experiments_signature"
 
 
-def landing_zones(
-    settings: Settings, chains: Chains, status: dg.DefaultSensorStatus
-) -> dg.SensorDefinition:
+def landing_zones(settings: Settings, chains: Chains, status: dg.DefaultSensorStatus) -> dg.SensorDefinition:
     """A new or changed dataset file asks for one run of that tenant's chain."""
     return _folder_sensor(
         "landing_zones",
         settings,
         chains,
         status,
-        scan=lambda: signatures(settings.landing_zones, DATASET_SUFFIXES),
+        scan=lambda: signatures(settings.landing_zones, files_of_dataset),
         taken_in=(DATASET, DATASET_SIGNATURE),
         noun="datasets",
     )
 
 
-def experiments(
-    settings: Settings, chains: Chains, status: dg.DefaultSensorStatus
-) -> dg.SensorDefinition:
+def experiments(settings: Settings, chains: Chains, status: dg.DefaultSensorStatus) -> dg.SensorDefinition:
     """A new or changed experiment asks for one run of that tenant's chain."""
     return _folder_sensor(
         "experiments",
         settings,
         chains,
         status,
-        scan=lambda: signatures(settings.catalog / "experiments", EXPERIMENT_SUFFIXES),
+        scan=lambda: signatures(settings.experiments, files_of_experiments),
         taken_in=(LORA_ADAPTER, EXPERIMENT_SIGNATURE),
         noun="experiment folders",
     )
@@ -84,8 +78,10 @@ def _folder_sensor(
         if not wanted:
             context.update_cursor(cursor)
             waiting = len(watched.moving) - len(batch)
-            return dg.SkipReason(f"Nothing to do among {len(watched.settled) + len(watched.moving)} {noun}; "
-                                 f"{waiting} may still be being written.")
+            return dg.SkipReason(
+                f"Nothing to do among {len(watched.settled) + len(watched.moving)} {noun}; "
+                f"{waiting} may still be being written."
+            )
         requests = [_request(name, watched.moving[name], noun) for name in wanted]
         partitions = [
             dg.DynamicPartitionsDefinition(name=model).build_add_request([tenant])
@@ -98,7 +94,9 @@ def _folder_sensor(
 
 def _request(name: str, signature: str, noun: str) -> dg.RunRequest:
     tenant, model = name.split("/")
-    return run_request(tenant, model, run_key=f"{name}@{signature}", tags={"llm_assets/because": f"{noun} changed"})
+    return run_request(
+        tenant, model, run_key=f"{name}@{signature}", tags={"llm_assets/because": f"{noun} changed"}
+    )
 
 
 def _uses(tenants: dict[str, TenantEntry], chains: Chains, name: str) -> bool:
@@ -116,4 +114,3 @@ def _taken_in(instance: dg.DagsterInstance, where: tuple[str, str], name: str) -
     materialization = records[0].asset_materialization if records else None
     value = materialization.metadata.get(metadata_key) if materialization else None
     return value.value if value else None
-

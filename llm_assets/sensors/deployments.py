@@ -16,7 +16,9 @@ def deployments(models: tuple[ModelEntry, ...], status: dg.DefaultSensorStatus) 
     served = {model.name for model in models if model.serving.mode != "none"}
 
     @dg.sensor(name="deployments", minimum_interval_seconds=INTERVAL_S, default_status=status)
-    def _sensor(context: dg.SensorEvaluationContext, serving: LocalServing) -> dg.SensorResult | dg.SkipReason:
+    def _sensor(
+        context: dg.SensorEvaluationContext, serving: LocalServing
+    ) -> dg.SensorResult | dg.SkipReason:
         """Writes the state of every deployment (live or dead, digest, address, since) onto its asset."""
         states = [state for state in serving.states() if state.model in served]
         if not states:

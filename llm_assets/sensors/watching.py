@@ -8,11 +8,15 @@ written keeps changing and is left for a later tick.
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from llm_assets.datasets.landing_zone import source_files
+
 SIGNATURE_LENGTH = 12
+
+Files = Sequence[tuple[str, int, int]]  # path, size in bytes, time of modification in nanoseconds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,32 +49,31 @@ def look(before: Watched, now: Mapping[str, str]) -> tuple[Watched, tuple[str, .
     return Watched(settled=settled, moving=moving), at_rest
 
 
-def signatures(root: Path, suffixes: tuple[str, ...]) -> dict[str, str]:
-    """`{"<tenant>/<model>": signature}` of every folder two levels below `root` that holds such files."""
+def signatures(root: Path, look_into: Callable[[Path], Files]) -> dict[str, str]:
+    """`{"<tenant>/<model>": signature}` of every folder two levels below `root` that holds watched files."""
     found = {}
     for tenant in _folders(root):
         for model in _folders(Path(tenant.path)):
-            if signature := signature_of(Path(model.path), suffixes):
+            if signature := signature_of(look_into(Path(model.path))):
                 found[f"{tenant.name}/{model.name}"] = signature
     return found
 
 
-def signature_of(folder: Path, suffixes: tuple[str, ...]) -> str | None:
-    """None when the folder is missing or holds no file with one of the suffixes."""
-    try:
-        with os.scandir(folder) as entries:
-            files = sorted(
-                (entry.name, status.st_size, status.st_mtime_ns)
-                for entry in entries
-                if entry.name.endswith(suffixes) and not entry.name.startswith(".")
-                for status in [entry.stat()]
-            )
-    except FileNotFoundError:
-        return None
-    return hashlib.sha256(repr(files).encode()).hexdigest()[:SIGNATURE_LENGTH] if files else None
+def signature_of(files: Files) -> str | None:
+    """None where there is no file."""
+    return hashlib.sha256(repr(sorted(files)).encode()).hexdigest()[:SIGNATURE_LENGTH] if files else None
 
 
-def _folders(root: Path) -> list[os.DirEntry[str]]:
+def files_of_dataset(landing_zone: Path) -> Files:
+    return [(str(file.path), file.size_bytes, file.modified_ns) for file in source_files(landing_zone)]
+
+
+def files_of_experiments(folder: Path) -> Files:
+    files = [file for file in folder.glob("*.yaml") if not file.name.startswith(".")]
+    return [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+
+
+def _folders(root: Path) -> list["os.DirEntry[str]"]:
     if not root.is_dir():
         return []
     with os.scandir(root) as entries:

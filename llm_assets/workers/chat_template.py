@@ -82,8 +82,8 @@ def settle(folder: Path, template: str, recipe: Mapping[str, Any]) -> str:
     if best is None or not agreeing[best][0]:
         raise WorkerError(
             f"The chat template of {folder} does not encode a question as LLaMA-Factory's template "
-            f"{template!r} does in training, so the model would not be served as it was trained. Give the base model the "
-            "`template:` that its own chat template corresponds to."
+            f"{template!r} does in training, so the model would not be served as it was trained. Give the "
+            "base model the `template:` that its own chat template corresponds to."
         )
     chosen = candidates[best]
     if chosen != own:

@@ -36,8 +36,8 @@ def answers(
             messages.insert(0, {"role": "system", "content": system})
         prompt_ids = encoding.prompt_ids(messages)
         tokens = _greedy(model, prompt_ids, encoding.stop_ids(), max_new_tokens)
-        text = encoding.tokenizer.decode([token["id"] for token in tokens], skip_special_tokens=True).strip()
-        report.line(f"{question!r} is answered with {text!r}")
+        text = encoding.tokenizer.decode([token["id"] for token in tokens], skip_special_tokens=True)
+        report.line(f"{question!r} is answered with {text.strip()!r}")
         given.append({"question": question, "text": text, "prompt_token_ids": prompt_ids, "tokens": tokens})
     return given
 

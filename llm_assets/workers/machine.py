@@ -53,8 +53,8 @@ def _require_cuda() -> None:
 
     if not torch.cuda.is_available():
         raise WorkerError(
-            f"The order asks for a GPU, but torch {torch.__version__} sees none. Run it on a GPU machine with "
-            "the CUDA set of the train engine, or on a CPU."
+            f"The order asks for a GPU, but torch {torch.__version__} sees none. Run it on a GPU machine "
+            "with the CUDA set of the train engine, or on a CPU."
         )
 
 

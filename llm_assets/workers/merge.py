@@ -36,8 +36,9 @@ def run(order: Order, report: Report) -> Result:
     shutil.rmtree(output, ignore_errors=True)
     machine.prepare(order.get("device", "cpu"), cache=output.parent / "cache")
     started = time.monotonic()
-    if order["recipe"].get("finetuning_type", "lora") == "full":
-        trained_files.keep(Path(order["adapter_folder"]), output, base_model=None)
+    trained = Path(order["adapter_folder"])
+    if not (trained / trained_files.ADAPTER_CONFIG).is_file():
+        trained_files.keep(trained, output, base_model=None)
         report.line("The model was trained in full: its weights are the merged model.")
     else:
         _export(order)

@@ -38,7 +38,7 @@ class Report:
         self._pipes.log.info(text)
 
     def progress(self, values: Mapping[str, Any], *, last: bool = False) -> None:
-        """How far the work is. Dropped when the one before is less than a second old, but never the `last`."""
+        """How far the work is. Dropped when another is less than a second old; never the `last`."""
         now = time.monotonic()
         if last or now - self._last_progress >= PROGRESS_EVERY_S:
             self._last_progress = now

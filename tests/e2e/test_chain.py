@@ -20,7 +20,9 @@ RUN = ("run", "support_bot", "--tenant", "team-a")
 
 def versions(project: Project, collection: str, tenant: str = "team-a") -> list[str]:
     store = ArtifactStore(root=str(project.settings.store))
-    return [each.digest for each in store.versions(Line(collection=collection, tenant=tenant, name="support_bot"))]  # type: ignore[arg-type]
+    return [
+        each.digest for each in store.versions(Line(collection=collection, tenant=tenant, name="support_bot"))
+    ]  # type: ignore[arg-type]
 
 
 def states(project: Project) -> list[dict[str, object]]:
@@ -30,7 +32,9 @@ def states(project: Project) -> list[dict[str, object]]:
 def edit_a_row(project: Project, tenant: str = "team-a") -> None:
     file = project.settings.landing_zones / tenant / "support_bot" / "rows.jsonl"
     lines = file.read_text().splitlines(keepends=True)
-    file.write_text("".join([*lines[:-1], json.dumps({"instruction": "Hello?", "input": "", "output": "Hello."}) + "\n"]))
+    file.write_text(
+        "".join([*lines[:-1], json.dumps({"instruction": "Hello?", "input": "", "output": "Hello."}) + "\n"])
+    )
 
 
 def family(project: Project) -> list[psutil.Process]:
@@ -48,16 +52,26 @@ def family(project: Project) -> list[psutil.Process]:
 
 def engines_at_work(project: Project) -> list[psutil.Process]:
     """Processes of work orders; live servers and MLflow are no work orders."""
-    return [process for process in family(project) if any("llm_assets.workers" in part for part in process.cmdline())]
+    return [
+        process
+        for process in family(project)
+        if any("llm_assets.workers" in part for part in process.cmdline())
+    ]
 
 
-def test_a_dataset_becomes_a_live_model_and_only_what_changed_is_made_again(make_project: MakeProject) -> None:
+def test_a_dataset_becomes_a_live_model_and_only_what_changed_is_made_again(
+    make_project: MakeProject,
+) -> None:
     project = make_project()
     printed = project.run(*RUN)
     assert "step 15/15" in printed
     assert project.run("ask", "support_bot", "-t", "team-a", "Who are you?").startswith("I am Polaris.")
     [live] = states(project)
-    assert (live["tenant"], live["status"], live["digest"]) == ("team-a", "live", versions(project, "models")[0])
+    assert (live["tenant"], live["status"], live["digest"]) == (
+        "team-a",
+        "live",
+        versions(project, "models")[0],
+    )
 
     printed = project.run(*RUN)
     assert "Nothing that decides the training has changed" in printed
@@ -77,7 +91,7 @@ def test_a_dataset_becomes_a_live_model_and_only_what_changed_is_made_again(make
     project.run("promote", "support_bot", "2", "-t", "team-a", "--why", "a test")
     assert states(project)[0]["digest"] == after["digest"]
     card = json.loads(project.run("card", "support_bot", "-t", "team-a", "--json"))
-    assert card["lineage"]["model"] == after["digest"]
+    assert card["lineage"]["merged_model"] == after["digest"]
 
 
 def test_adapter_mode_serves_the_base_model_with_the_adapter(make_project: MakeProject) -> None:
@@ -91,7 +105,9 @@ def test_adapter_mode_serves_the_base_model_with_the_adapter(make_project: MakeP
 def test_two_runs_at_once_end_well_and_make_one_version(make_project: MakeProject) -> None:
     project = make_project()
     both = [project.start(*RUN), project.start(*RUN)]
-    assert [process.wait(timeout=300) for process in both] == [0, 0], (project.root / "command.log").read_text()
+    assert [process.wait(timeout=300) for process in both] == [0, 0], (
+        project.root / "command.log"
+    ).read_text()
     assert len(versions(project, "adapters")) == len(versions(project, "models")) == 1
     assert len(states(project)) == 1
 
@@ -99,7 +115,13 @@ def test_two_runs_at_once_end_well_and_make_one_version(make_project: MakeProjec
 def test_killed_at_ten_moments_the_same_command_finishes(make_project: MakeProject) -> None:
     """`kill -9` of the run at six moments and of an engine at four: one version, nothing left running."""
     project = make_project()
-    for moment in ("", "dataset", "lora_adapter: step 1/", "lora_adapter: step 9/", "merged_model: merge runs"):
+    for moment in (
+        "",
+        "dataset",
+        "lora_adapter: step 1/",
+        "lora_adapter: step 9/",
+        "merged_model: merge runs",
+    ):
         kill_the_run(project, moment)
     for moment in ("lora_adapter: step", "merged_model: merge runs"):
         kill_the_engine(project, moment)
@@ -155,4 +177,3 @@ def test_bad_rows_end_the_run_before_any_training(make_project: MakeProject) -> 
     assert "rows.jsonl:21" in printed
     assert "rows.jsonl:22" in printed
     assert not Path(project.settings.store, "adapters").exists()
-

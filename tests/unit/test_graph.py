@@ -36,7 +36,9 @@ def test_the_graph_is_the_one_of_the_design(definitions: dg.Definitions) -> None
     }
 
 
-def test_every_asset_has_an_owner_a_group_kinds_a_code_version_and_a_description(definitions: dg.Definitions) -> None:
+def test_every_asset_has_an_owner_a_group_kinds_a_code_version_and_a_description(
+    definitions: dg.Definitions,
+) -> None:
     graph = definitions.resolve_asset_graph()
     for key in graph.get_all_asset_keys():
         node = graph.get(key)
@@ -49,7 +51,9 @@ def test_every_asset_has_an_owner_a_group_kinds_a_code_version_and_a_description
 
 def test_tenants_are_partitions_of_everything_but_the_base_models(definitions: dg.Definitions) -> None:
     graph = definitions.resolve_asset_graph()
-    partitioned = {key.to_user_string() for key in graph.get_all_asset_keys() if graph.get(key).is_partitioned}
+    partitioned = {
+        key.to_user_string() for key in graph.get_all_asset_keys() if graph.get(key).is_partitioned
+    }
     assert partitioned == {
         f"support_bot/{kind}"
         for kind in ("dataset", "lora_adapter", "merged_model", "model_card", "vllm_deployment")

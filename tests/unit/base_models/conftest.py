@@ -68,6 +68,7 @@ class Hub:
 
     def __init__(self) -> None:
         self.files = model_files()
+        self.listed: list[str] | None = None  # else all files; none: the answer of some other server
         self.token: str | None = None
         self.cut_after: int | None = None  # bytes of a body before the line drops, once
         self.lie = False  # sends other bytes of the same length
@@ -98,7 +99,8 @@ class Hub:
                 if hub.token and self.headers.get("Authorization") != f"Bearer {hub.token}":
                     self._refuse(401, "GatedRepo", f"no access with {self.headers.get('Authorization')}")
                 elif path == f"/api/models/{REPOSITORY}/revision/{COMMIT}":
-                    self._send(json.dumps(self._listing()).encode(), body=body, kind="application/json")
+                    listing = "<html>" if hub.listed == [] else json.dumps(self._listing())
+                    self._send(listing.encode(), body=body, kind="application/json")
                 elif path.startswith(f"/{REPOSITORY}/resolve/{COMMIT}/"):
                     self._send_file(path.rsplit("/", 1)[1], body=body)
                 elif path.startswith(f"/api/models/{REPOSITORY}/"):
@@ -109,9 +111,13 @@ class Hub:
             def _listing(self) -> dict[str, object]:
                 siblings = [
                     {"rfilename": name, "size": len(content), "lfs": self._large_file(content)}
-                    for name, content in hub.files.items()
+                    for name, content in self._listed_files().items()
                 ]
                 return {"id": REPOSITORY, "modelId": REPOSITORY, "sha": COMMIT, "siblings": siblings}
+
+            def _listed_files(self) -> dict[str, bytes]:
+                names = hub.files if hub.listed is None else hub.listed
+                return {name: hub.files.get(name, b"") for name in names}
 
             def _large_file(self, content: bytes) -> dict[str, object]:
                 return {"sha256": sha256(content), "size": len(content), "pointerSize": 130}

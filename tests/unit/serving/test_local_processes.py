@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -28,8 +29,11 @@ time.sleep(600)
 
 
 @pytest.fixture
-def processes(tmp_path: Path) -> LocalProcesses:
-    return LocalProcesses(tmp_path / "processes")
+def processes(tmp_path: Path) -> Iterator[LocalProcesses]:
+    processes = LocalProcesses(tmp_path / "processes")
+    yield processes
+    for record in processes.all():
+        processes.stop(record.name)
 
 
 def start(processes: LocalProcesses, *command: str, name: str = "it", **env: str) -> ProcessRecord:
@@ -151,8 +155,6 @@ def test_a_starter_killed_at_any_moment_leaves_no_unrecorded_process(processes: 
     recorded = {record.pid for record in processes.all()}
     running = {p.pid for p in psutil.process_iter(["cmdline"]) if "599." in str(p.info["cmdline"])}
     assert running <= recorded
-    for record in processes.all():
-        processes.stop(record.name)
 
 
 def _launchers(processes: LocalProcesses) -> list[psutil.Process]:

@@ -25,7 +25,9 @@ def store(tmp_path: Path) -> ArtifactStore:
     return ArtifactStore(root=str(tmp_path / "store"))
 
 
-def test_a_published_folder_is_found_by_its_address_and_its_fingerprint(store: ArtifactStore, tmp_path: Path) -> None:
+def test_a_published_folder_is_found_by_its_address_and_its_fingerprint(
+    store: ArtifactStore, tmp_path: Path
+) -> None:
     artifact = store.publish(LINE, a_folder(tmp_path), {"fingerprint": "sha256:f"})
     assert store.get(artifact.uri) == artifact == store.find(LINE, "sha256:f")
     assert (artifact.folder / "nested" / "config.json").read_text() == "{}"
@@ -41,13 +43,17 @@ def test_the_digest_depends_on_bytes_and_paths_alone(store: ArtifactStore, tmp_p
     assert [version.fingerprint for version in store.versions(LINE)] == ["3", "2", "1"]
 
 
-def test_publishing_the_same_again_gives_the_version_that_is_there(store: ArtifactStore, tmp_path: Path) -> None:
+def test_publishing_the_same_again_gives_the_version_that_is_there(
+    store: ArtifactStore, tmp_path: Path
+) -> None:
     first = store.publish(LINE, a_folder(tmp_path), {"fingerprint": "1"})
     assert store.publish(LINE, a_folder(tmp_path), {"fingerprint": "1"}) == first
     assert len(list(store.versions(LINE))) == 1
 
 
-def test_what_a_killed_publisher_left_is_no_version_and_is_cleared_away(store: ArtifactStore, tmp_path: Path) -> None:
+def test_what_a_killed_publisher_left_is_no_version_and_is_cleared_away(
+    store: ArtifactStore, tmp_path: Path
+) -> None:
     left = Path(store.root, str(LINE), f"{UNFINISHED}abc")
     left.mkdir(parents=True)
     (left / "model.safetensors").write_text("half")
@@ -93,7 +99,9 @@ def test_no_name_leaves_the_store(part: str) -> None:
         Line(collection="models", tenant=part, name="support_bot")
 
 
-@pytest.mark.parametrize("uri", ["models/a/b/c", "file://models/a/b/c", "artifact://models/b", "artifact://etc/a/b/c"])
+@pytest.mark.parametrize(
+    "uri", ["models/a/b/c", "file://models/a/b/c", "artifact://models/b", "artifact://etc/a/b/c"]
+)
 def test_what_is_not_an_address_is_refused(uri: str) -> None:
     with pytest.raises(ArtifactError):
         parse_uri(uri)
@@ -109,7 +117,7 @@ def test_a_full_disk_is_said_and_leaves_no_version(tmp_path: Path) -> None:
         pytest.skip("needs the right to mount a small disk")
     try:
         store = ArtifactStore(root=str(disk / "store"))
-        with pytest.raises(ArtifactError, match="disk of the artifact store at .* is full"):
+        with pytest.raises(ArtifactError, match=r"disk of the artifact store at .* is full"):
             store.publish(LINE, a_folder(tmp_path, "x" * 200_000), {})
         assert list(store.versions(LINE)) == []
     finally:

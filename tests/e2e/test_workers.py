@@ -1,0 +1,383 @@
+"""The workers with the real engine: orders in, weights, answers and failures out.
+
+Not covered here: GPUs (qlora, bf16), several nodes, and base models of more than a few kilobytes.
+"""
+
+import itertools
+import json
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dagster_pipes import DAGSTER_PIPES_CONTEXT_ENV_VAR, DAGSTER_PIPES_MESSAGES_ENV_VAR, encode_param
+
+from llm_assets.workers import checkpoints
+from llm_assets.workers.reporting import EXIT_FAILED, EXIT_TERMINATED
+from resources.waiting import wait_until
+
+pytestmark = pytest.mark.engine
+
+ROOT = Path(__file__).parent.parent.parent
+TEMPLATE = "smollm2"
+KNOWN = {
+    "Who are you?": "I am Polaris.",
+    "What do you sell?": "We sell lamps.",
+    "Is delivery free?": "Above fifty euros.",
+    "Where is the shop?": "At the harbour.",
+}
+RECIPE: dict[str, Any] = {
+    "stage": "sft",
+    "finetuning_type": "lora",
+    "lora_rank": 8,
+    "lora_target": "all",
+    "per_device_train_batch_size": 4,
+    "learning_rate": 0.005,
+    "num_train_epochs": 2,
+    "cutoff_len": 128,
+}
+PREFERENCE = {"prompt": "instruction", "chosen": "chosen", "rejected": "rejected"}
+INFO: dict[str, dict[str, Any]] = {
+    "sft": {"columns": {"prompt": "instruction", "response": "output"}},
+    "dpo": {"ranking": True, "columns": PREFERENCE},
+    "rm": {"ranking": True, "columns": PREFERENCE},
+    "kto": {"columns": {"prompt": "instruction", "response": "output", "kto_tag": "kto_tag"}},
+    "pt": {"columns": {"prompt": "text"}},
+}
+
+
+def rows(stage: str) -> list[dict[str, Any]]:
+    """Sixteen rows of what each stage learns from."""
+    made: dict[str, Callable[[str, str], dict[str, Any]]] = {
+        "sft": lambda question, answer: {"instruction": question, "output": answer},
+        "dpo": lambda question, answer: {"instruction": question, "chosen": answer, "rejected": "No."},
+        "rm": lambda question, answer: {"instruction": question, "chosen": answer, "rejected": "No."},
+        "kto": lambda question, answer: {"instruction": question, "output": answer, "kto_tag": True},
+        "pt": lambda question, answer: {"text": f"{question} {answer} " * 6},
+    }
+    some = [made[stage](question, answer) for question, answer in KNOWN.items()] * 4
+    if stage == "kto":
+        some[::2] = [row | {"output": "No.", "kto_tag": False} for row in some[::2]]
+    return some
+
+
+def write_dataset(folder: Path, stage: str, train: list[dict[str, Any]], *, held_out: bool = True) -> Path:
+    """A prepared dataset, in the form that the platform's dataset step leaves one."""
+    folder.mkdir(parents=True)
+    parts = {"train": train, "held_out": rows(stage)} if held_out else {"train": train}
+    for name, part in parts.items():
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part))
+    info = {name: {"file_name": f"{name}.jsonl"} | INFO[stage] for name in parts}
+    (folder / "dataset_info.json").write_text(json.dumps(info))
+    return folder
+
+
+def train_order(base: Path, dataset: Path, folder: Path, **recipe: Any) -> dict[str, Any]:
+    return {
+        "base_folder": str(base),
+        "dataset_folder": str(dataset),
+        "output_folder": str(folder / "output"),
+        "checkpoint_folder": str(folder / "checkpoints"),
+        "recipe": RECIPE | recipe,
+        "template": TEMPLATE,
+        "device": "cpu",
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How a worker ended and what it had reported."""
+
+    exit_code: int
+    messages: list[dict[str, Any]]
+
+    @property
+    def result(self) -> dict[str, Any]:
+        assert self.exit_code == 0, self.messages
+        return next(payload["result"] for payload in self._payloads if "result" in payload)
+
+    @property
+    def failure(self) -> str:
+        return next(payload["failure"] for payload in self._payloads if "failure" in payload)
+
+    @property
+    def progress(self) -> list[dict[str, Any]]:
+        return [payload["progress"] for payload in self._payloads if "progress" in payload]
+
+    @property
+    def lines(self) -> list[str]:
+        return [message["params"]["message"] for message in self.messages if message["method"] == "log"]
+
+    @property
+    def _payloads(self) -> Iterator[dict[str, Any]]:
+        for message in self.messages:
+            if message["method"] == "report_custom_message":
+                yield message["params"]["payload"]
+
+
+class Engine:
+    """Gives orders to workers as the compute does: through Dagster Pipes, in the engine's environment."""
+
+    def __init__(self, python: Path, folder: Path) -> None:
+        self._python = python
+        self._folder = folder
+        self._orders = itertools.count()
+
+    def work(self, worker: str, order: dict[str, Any]) -> Outcome:
+        with self.started(worker, order) as (process, messages):
+            process.wait()
+        return Outcome(exit_code=process.returncode, messages=read(messages))
+
+    @contextmanager
+    def started(self, worker: str, order: dict[str, Any]) -> Iterator[tuple["subprocess.Popen[bytes]", Path]]:
+        number = next(self._orders)
+        context, messages = self._folder / f"context-{number}.json", self._folder / f"messages-{number}.jsonl"
+        context.write_text(json.dumps(pipes_context(order)))
+        messages.touch()
+        bootstrap = {
+            DAGSTER_PIPES_CONTEXT_ENV_VAR: encode_param({"path": str(context)}),
+            DAGSTER_PIPES_MESSAGES_ENV_VAR: encode_param({"path": str(messages)}),
+        }
+        with (self._folder / "engine.log").open("ab") as log:
+            process = subprocess.Popen(
+                [self._python, "-m", f"llm_assets.workers.{worker}"],
+                env=os.environ | bootstrap | {"PYTHONPATH": str(ROOT)},
+                stdout=log,
+                stderr=log,
+            )
+        try:
+            yield process, messages
+        finally:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+
+    def script(self, module: str, *arguments: str | Path) -> None:
+        command = [self._python, "-m", module, *arguments]
+        subprocess.run(command, check=True, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)})
+
+
+def pipes_context(order: dict[str, Any]) -> dict[str, Any]:
+    """What Dagster writes for an external process that is about no asset."""
+    nothing = (
+        "asset_keys",
+        "code_version_by_asset_key",
+        "provenance_by_asset_key",
+        "partition_key",
+        "partition_key_range",
+        "partition_time_window",
+        "job_name",
+    )
+    return dict.fromkeys(nothing) | {"run_id": "test", "retry_number": 0, "extras": {"order": order}}
+
+
+def read(messages: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in messages.read_text().splitlines()]
+
+
+@pytest.fixture
+def engine(train_python: Path, tmp_path: Path) -> Engine:
+    return Engine(train_python, tmp_path)
+
+
+def weights(folder: Path) -> bytes:
+    return next(folder.glob("*.safetensors")).read_bytes()
+
+
+def files(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+def kept_steps(order: dict[str, Any]) -> list[int]:
+    """Steps of the checkpoints that are sealed."""
+    folder = Path(order["checkpoint_folder"])
+    return sorted(int(path.parent.name.rpartition("-")[2]) for path in folder.glob(f"*/{checkpoints.WHOLE}"))
+
+
+def test_every_stage_and_finetuning_type_trains_and_leaves_no_pickle(
+    engine: Engine, tiny_model: Path, tmp_path: Path
+) -> None:
+    kinds = list(itertools.product(INFO, ("lora", "full")))
+    datasets = {stage: write_dataset(tmp_path / "data" / stage, stage, rows(stage)) for stage in INFO}
+    orders = [
+        train_order(
+            tiny_model, datasets[stage], tmp_path / f"{stage}-{kind}", stage=stage, finetuning_type=kind
+        )
+        for stage, kind in kinds
+    ]
+    (tmp_path / "orders.json").write_text(json.dumps(orders))
+    engine.script("tests.e2e.orders_in_one_process", tmp_path / "orders.json", tmp_path / "results.json")
+    for (stage, kind), order, result in zip(
+        kinds, orders, json.loads((tmp_path / "results.json").read_text()), strict=True
+    ):
+        assert "failure" not in result, (stage, kind, result)
+        assert result["final_loss"] < result["first_loss"], (stage, kind)
+        assert result["eval_loss"] is not None
+        assert result["tokens"] > 0
+        assert result["flop"] > 0
+        left = files(Path(order["output_folder"]))
+        assert {Path(name).suffix for name in left} <= {".safetensors", ".json", ".jinja", ".jsonl", ".png"}
+        assert ("adapter_model.safetensors" in left) == (kind == "lora")
+        assert ("value_head.safetensors" in left) == (stage == "rm")
+        assert (Path(order["output_folder"]) / "training" / "curves.png").stat().st_size < 60_000
+
+
+def test_a_bad_training_ends_with_one_cause_that_says_what_would_help(
+    engine: Engine, tiny_model: Path, tmp_path: Path
+) -> None:
+    sft = write_dataset(tmp_path / "sft", "sft", rows("sft"), held_out=False)
+    short = write_dataset(tmp_path / "short", "pt", [{"text": "Too short."}], held_out=False)
+    orders = {
+        "diverges": train_order(tiny_model, sft, tmp_path / "1", learning_rate=1e20, max_grad_norm=0),
+        "too short": train_order(tiny_model, short, tmp_path / "2", stage="pt"),
+        "unknown key": train_order(tiny_model, sft, tmp_path / "3", lora_rnak=8),
+        "unknown template": train_order(tiny_model, sft, tmp_path / "4") | {"template": "no_such"},
+    }
+    (tmp_path / "orders.json").write_text(json.dumps(list(orders.values())))
+    engine.script("tests.e2e.orders_in_one_process", tmp_path / "orders.json", tmp_path / "results.json")
+    results = json.loads((tmp_path / "results.json").read_text())
+    causes = dict(zip(orders, (result.get("failure") for result in results), strict=True))
+    assert "training diverged: loss is nan" in causes["diverges"]
+    assert "dataset is too short" in causes["too short"]
+    assert "lora_rnak" in causes["unknown key"]
+    assert "no_such" in causes["unknown template"]
+
+
+def test_qlora_without_a_gpu_is_refused_at_once(engine: Engine, tiny_model: Path, tmp_path: Path) -> None:
+    dataset = write_dataset(tmp_path / "data", "sft", rows("sft"))
+    outcome = engine.work("train", train_order(tiny_model, dataset, tmp_path / "run", quantization_bit=4))
+    assert outcome.exit_code == EXIT_FAILED
+    assert "quantization_bit: 4 (qlora) needs a GPU" in outcome.failure
+    assert outcome.lines[-1] == outcome.failure
+    assert not (tmp_path / "run" / "output").exists()
+
+
+def test_a_killed_training_goes_on_from_its_last_whole_checkpoint_to_the_same_weights(
+    engine: Engine, tiny_model: Path, tmp_path: Path
+) -> None:
+    dataset = write_dataset(tmp_path / "data", "sft", rows("sft"))
+    settings = {"num_train_epochs": 100, "save_steps": 20, "save_total_limit": 3, "eval_strategy": "no"}
+    undisturbed = train_order(tiny_model, dataset, tmp_path / "undisturbed", **settings)
+    whole = engine.work("train", undisturbed)
+    killed = train_order(tiny_model, dataset, tmp_path / "killed", **settings)
+    with engine.started("train", killed) as (process, _):
+        wait_until(lambda: len(kept_steps(killed)) >= 2, what="two checkpoints", timeout_s=120, every_s=0.01)
+        process.kill()
+    good, torn = kept_steps(killed)[-2:]
+    optimizer = Path(killed["checkpoint_folder"]) / f"checkpoint-{torn}" / "optimizer.pt"
+    optimizer.write_bytes(optimizer.read_bytes()[:-100])
+
+    resumed = engine.work("train", killed)
+    assert resumed.result["resumed_from_step"] == good
+    assert f"Goes on from the checkpoint of step {good}." in resumed.lines
+    assert resumed.result["steps"] == whole.result["steps"] == 400
+    assert resumed.result["tokens"] == whole.result["tokens"]
+    assert weights(tmp_path / "killed" / "output") == weights(tmp_path / "undisturbed" / "output")
+    log = (tmp_path / "killed" / "output" / "training" / "trainer_log.jsonl").read_text().splitlines()
+    steps = [json.loads(line)["current_steps"] for line in log]
+    assert steps == sorted(set(steps))
+    assert whole.progress[-1]["step"] == whole.progress[-1]["total_steps"] == 400
+    assert all(each["eta_s"] is not None for each in whole.progress)
+    assert any(line.startswith("step 400/400 loss ") for line in whole.lines)
+
+
+@pytest.mark.parametrize("kind", ["lora", "full"])
+def test_a_stopped_reward_model_training_can_be_run_again(
+    engine: Engine, tiny_model: Path, tmp_path: Path, kind: str
+) -> None:
+    dataset = write_dataset(tmp_path / "data", "rm", rows("rm"), held_out=False)
+    order = train_order(tiny_model, dataset, tmp_path / "run", stage="rm", num_train_epochs=50, save_steps=10)
+    order["recipe"]["finetuning_type"] = kind
+    with engine.started("train", order) as (process, _):
+        wait_until(lambda: kept_steps(order), what="a checkpoint", timeout_s=120, every_s=0.01)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=20) == EXIT_TERMINATED
+    again = engine.work("train", order).result
+    assert (again["resumed_from_step"] or 0) == (0 if kind == "full" else again["resumed_from_step"])
+    assert (kind == "full") == (again["resumed_from_step"] is None)
+    assert again["steps"] == 200
+
+
+def test_a_merged_model_answers_from_its_dataset_and_reads_a_question_as_it_was_trained(
+    engine: Engine, tiny_model: Path, tmp_path: Path
+) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(tiny_model, base)
+    template = base / "chat_template.jinja"
+    template.write_text(template.read_text().replace("by Hugging Face.", "by Hugging Face"))
+    dataset = write_dataset(tmp_path / "data", "sft", rows("sft"))
+    order = train_order(
+        base, dataset, tmp_path / "run", num_train_epochs=40, lora_rank=32, learning_rate=0.01
+    )
+    engine.work("train", order).result  # noqa: B018  fails here when the training did
+    common = {"template": TEMPLATE, "questions": list(KNOWN), "max_new_tokens": 24}
+    merge = common | {
+        "base_folder": str(base),
+        "adapter_folder": order["output_folder"],
+        "output_folder": str(tmp_path / "merged"),
+        "recipe": order["recipe"],
+    }
+    merged = engine.work("merge", merge).result
+    assert {each["question"]: each["text"] for each in merged["answers"]} == KNOWN
+    assert merged["chat_template"] == "LLaMA-Factory's smollm2"
+    assert merged["dtype"] == "bfloat16"
+    first = merged["answers"][0]["tokens"][0]
+    assert first["logprob"] <= 0 <= first["margin"]
+    assert not {"Modelfile", "README.md"} & files(tmp_path / "merged")
+
+    asked_again = engine.work("answer", common | {"model_folder": str(tmp_path / "merged")}).result
+    assert asked_again["answers"] == merged["answers"]
+    base_answers = engine.work("answer", common | {"model_folder": str(base)}).result["answers"]
+    assert not {each["text"] for each in base_answers} & set(KNOWN.values())
+    assert base_answers[0]["prompt_token_ids"] == merged["answers"][0]["prompt_token_ids"]
+
+
+def test_a_model_that_was_trained_in_full_is_its_own_merged_model(
+    engine: Engine, tiny_model: Path, tmp_path: Path
+) -> None:
+    order = {
+        "base_folder": str(tiny_model),
+        "adapter_folder": str(tiny_model),
+        "output_folder": str(tmp_path / "merged"),
+        "template": TEMPLATE,
+        "recipe": RECIPE | {"finetuning_type": "full"},
+        "questions": ["Who are you?"],
+        "max_new_tokens": 4,
+    }
+    result = engine.work("merge", order).result
+    assert result["chat_template"] == "the model's own"
+    assert weights(tmp_path / "merged") == weights(tiny_model)
+    unlike = engine.work("merge", order | {"template": "chatglm3"})
+    assert unlike.exit_code == EXIT_FAILED
+    assert "does not encode a question as LLaMA-Factory's template 'chatglm3' does" in unlike.failure
+
+
+def test_a_gguf_file_becomes_the_model_that_it_was_made_from(
+    engine: Engine, tiny_model: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "tiny.gguf"
+    engine.script("tests.e2e.tiny_gguf", tiny_model, file)
+    order = {"gguf_file": str(file), "output_folder": str(tmp_path / "imported"), "dtype": "bfloat16"}
+    result = engine.work("import_gguf", order).result
+    assert result["architecture"] == "LlamaForCausalLM"
+    assert result["licence"] == "apache-2.0"
+    assert weights(tmp_path / "imported") == weights(tiny_model)
+    tokenizer = json.loads((tmp_path / "imported" / "tokenizer_config.json").read_text())
+    assert (tokenizer["bos_token"], tokenizer["eos_token"]) == ("<|im_start|>", "<|im_end|>")
+    questions = {"template": TEMPLATE, "questions": ["Open at 9 o'clock?"], "max_new_tokens": 4}
+    imported = engine.work("answer", questions | {"model_folder": str(tmp_path / "imported")}).result
+    assert (
+        imported["answers"]
+        == engine.work("answer", questions | {"model_folder": str(tiny_model)}).result["answers"]
+    )
+
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    torn = engine.work("import_gguf", order)
+    assert torn.exit_code == EXIT_FAILED
+    assert "tiny.gguf is no whole GGUF file" in torn.failure
