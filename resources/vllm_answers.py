@@ -7,9 +7,10 @@ the server gives each *known* token, whatever it generated itself.
 
 Two engines never agree to the last bit. In bfloat16 a logit between 16 and 32 is a multiple of
 0.125, so equal logits are common and either token may win: answers are compared token by token up
-to such a tie, and by `scores` all the way. Of SmolLM2-135M in bfloat16, transformers against vLLM
-on a CPU, 130 tokens differed by 0.03 on average, by 0.21 at most, and two ties (margins 0 and
-0.125) went the other way.
+to such a tie, and by `scores` all the way. SmolLM2-135M in bfloat16, offline by transformers and
+served by vLLM on a CPU (base, merged, and as an adapter; 14 answers): a token's log probability was
+0.21 apart at most, the mean of an answer 0.04 at most, and ties up to a margin of 0.125 went the
+other way. The same training stopped an epoch earlier: up to 0.54 apart, 0.19 on average.
 
 Not covered: two versions whose answers to all known questions are this close to each other.
 """
@@ -17,8 +18,8 @@ Not covered: two versions whose answers to all known questions are this close to
 from typing import Any
 
 TIE = 0.25
-TOKEN_TOLERANCE = 0.6
-MEAN_TOLERANCE = 0.12
+TOKEN_TOLERANCE = 0.5
+MEAN_TOLERANCE = 0.08
 
 
 def difference(known: dict[str, Any], served: dict[str, Any]) -> str | None:

@@ -98,8 +98,8 @@ def _stop(message: str) -> None:
 
 @contextmanager
 def _alone() -> Iterator[None]:
-    """Two at once would break each other's environment. The lock ends with the processes that hold it: pip and
-    uv inherit it, so that one whose bootstrap was killed is waited for."""
+    """Two at once would break each other's environment. pip and uv inherit the lock, so that they are waited
+    for when only this process was killed."""
     folder = os.open(LOCKS, os.O_RDONLY)
     os.set_inheritable(folder, True)
     try:

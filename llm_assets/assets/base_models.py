@@ -67,6 +67,11 @@ def _as_folder(
     else:
         work.mkdir(parents=True, exist_ok=True)
         shutil.copytree(fetched.path, folder)
+    if not (folder / "tokenizer.json").is_file():
+        tokenizer = {"model_folder": str(folder)}
+        compute.run(
+            context, WorkOrder(engine="train", worker="fast_tokenizer", order=tokenizer, folder=work)
+        )
     return folder
 
 

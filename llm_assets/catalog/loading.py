@@ -70,8 +70,11 @@ class Catalog:
         raise CatalogError(self.folder, [mistake])
 
 
-def load_catalog(folder: Path) -> Catalog:
+def load_catalog(folder: Path, *, landing_zones: bool = False) -> Catalog:
     """Read and check a catalog's folder.
+
+    `landing_zones` checks, too, that each of them belongs to somebody. `llm-assets check` does; a run
+    does not, because a stray folder in one corner must not stop every tenant.
 
     Raises:
         CatalogError: Anything in it is wrong; the error holds all mistakes of all files.
@@ -82,7 +85,8 @@ def load_catalog(folder: Path) -> Catalog:
     models = reading.models(base_models)
     tenants = reading.tenants()
     experiments = reading.experiments(models, base_models, tenants)
-    reading.landing_zones(tenants)
+    if landing_zones:
+        reading.landing_zones(tenants)
     if reading.mistakes:
         raise CatalogError(folder, reading.mistakes)
     return Catalog(

@@ -20,7 +20,7 @@ def check(as_json: AsJson = False) -> None:
     """
     settings = find_settings()
     try:
-        catalog = load_catalog(settings.catalog)
+        catalog = load_catalog(settings.catalog, landing_zones=True)
     except CatalogError as error:
         if not as_json:
             raise

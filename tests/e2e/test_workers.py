@@ -279,9 +279,8 @@ def test_a_killed_training_goes_on_from_its_last_whole_checkpoint_to_the_same_we
     assert resumed.result["steps"] == whole.result["steps"] == 400
     assert resumed.result["tokens"] == whole.result["tokens"]
     assert weights(tmp_path / "killed" / "output") == weights(tmp_path / "undisturbed" / "output")
-    log = (tmp_path / "killed" / "output" / "training" / "trainer_log.jsonl").read_text().splitlines()
-    steps = [json.loads(line)["current_steps"] for line in log]
-    assert steps == sorted(set(steps))
+    log = [json.loads(line) for line in (tmp_path / "killed/output/training/trainer_log.jsonl").open()]
+    assert [line["current_steps"] for line in log if "loss" in line] == list(range(8, 401, 8))
     assert whole.progress[-1]["step"] == whole.progress[-1]["total_steps"] == 400
     assert all(each["eta_s"] is not None for each in whole.progress)
     assert any(line.startswith("step 400/400 loss ") for line in whole.lines)

@@ -71,7 +71,7 @@ def catalog(tmp_path: Path) -> CatalogFolder:
 
 def mistakes(catalog: CatalogFolder) -> list[str]:
     with pytest.raises(CatalogError) as caught:
-        load_catalog(catalog.path)
+        load_catalog(catalog.path, landing_zones=True)
     assert str(caught.value).splitlines()[1:] == [str(mistake) for mistake in caught.value.mistakes]
     return [str(mistake) for mistake in caught.value.mistakes]
 
