@@ -175,16 +175,27 @@ def settings_fingerprint(serving: Serving) -> str:
 
 
 LOG_PREFIX = re.compile(r"^(\([^)]*pid=\d+\) )?((INFO|WARNING|ERROR) \d\d-\d\d [\d:]+ \[[^\]]*\] ?)?")
-CAUSE = re.compile(r"^\s*([\w.]*(Error|Exception|Exit)|vllm[\w. ]*: error)\b.*:")
+CAUSE = re.compile(r"^([\w.]*(Error|Exception|Exit)|vllm[\w. ]*: error): ")
 # vLLM says these when something else, said before, went wrong.
 SECOND_HAND = ("Engine core initialization failed", "EngineDeadError", "WorkerProc initialization failed")
+# vLLM's own advice is about GPUs and its command line.
+REMEDIES = {
+    "memory for the cache blocks": "Raise serving.kv_cache_mib of the model.",
+    "KV cache is needed": "Raise serving.kv_cache_mib of the model, or lower its serving.max_model_len.",
+    "greater than the derived max_model_len": "Lower serving.max_model_len of the model.",
+}
 
 
 def last_error(log: str) -> str | None:
-    """The last line of a server's log that tells an error, and is no echo of another."""
+    """The last line of a server's log that tells an error and is no echo of another, with the remedy."""
     lines = [LOG_PREFIX.sub("", line).strip() for line in log.splitlines()]
-    errors = [line for line in lines if CAUSE.match(line) and not any(echo in line for echo in SECOND_HAND)]
-    return errors[-1] if errors else None
+    for at in reversed(range(len(lines))):
+        if CAUSE.match(lines[at]) and not any(echo in lines[at] for echo in SECOND_HAND):
+            told = 2 if "validation error" in lines[at] else 1  # pydantic says what is wrong on the next line
+            error = " ".join(lines[at : at + told])
+            remedies = [remedy for sign, remedy in REMEDIES.items() if sign in error]
+            return " ".join([error, *remedies[:1]])
+    return None
 
 
 def cause_of_death(log: str) -> str:

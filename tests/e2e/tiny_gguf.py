@@ -61,7 +61,7 @@ def _add_tokenizer(writer: Any, model: Path) -> None:
     writer.add_unk_token_id(0)
     writer.add_bos_token_id(1)
     writer.add_eos_token_id(2)
-    writer.add_pad_token_id(2)
+    writer.add_pad_token_id(0)
     writer.add_chat_template((model / "chat_template.jinja").read_text())
 
 

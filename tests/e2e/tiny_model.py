@@ -79,7 +79,8 @@ def _tokenizer() -> Any:
         tokenizer_object=backend,
         bos_token="<|im_start|>",
         eos_token="<|im_end|>",
-        pad_token="<|im_end|>",
+        # Not the end of a reply: a new model's embedding of its padding is zero, so it could never say it.
+        pad_token="<|endoftext|>",
         unk_token="<|endoftext|>",
         clean_up_tokenization_spaces=False,
     )

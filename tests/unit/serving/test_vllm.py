@@ -157,6 +157,16 @@ def test_a_refused_argument_is_a_cause_of_death() -> None:
     assert cause_of_death(log) == "vllm serve: error: argument --dtype: invalid choice: 'x'"
 
 
+def test_a_setting_that_does_not_fit_comes_with_the_setting_to_change() -> None:
+    cache = "(EngineCore pid=7) ERROR 11-21 19:03:02 [core.py:1] ValueError: No available memory for the cache blocks."
+    assert cause_of_death(cache).endswith("cache blocks. Raise serving.kv_cache_mib of the model.")
+    length = (
+        "(APIServer pid=7) pydantic_core._pydantic_core.ValidationError: 1 validation error for ModelConfig\n"
+        "(APIServer pid=7)   Value error, max_model_len (9000) is greater than the derived max_model_len (8192)\n"
+    )
+    assert "(9000) is greater than the derived max_model_len (8192) Lower serving." in cause_of_death(length)
+
+
 def test_a_killed_server_has_its_last_line_for_a_cause() -> None:
     assert last_error("INFO: up\n\n") is None
     assert cause_of_death("INFO: up\n\n") == "its last line was 'INFO: up'"

@@ -1,0 +1,122 @@
+"""The whole local stack under `llm-assets up`, looked at in a real browser, ended by one Ctrl-C."""
+
+import json
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+from selenium.webdriver import Chrome, ChromeOptions, ChromeService
+from selenium.webdriver.common.by import By
+from selenium.webdriver.support.ui import WebDriverWait
+
+from resources.waiting import wait_until
+from tests.conftest import MakeProject, Project
+from tests.e2e.test_chain import RUN, family
+
+pytestmark = [pytest.mark.engine, pytest.mark.browser]
+
+PAGE_S = 60
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
+    """Debian's Chromium; nothing is downloaded."""
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    assert chromium is not None, "Debian's chromium is missing: apt-get install chromium"
+    assert driver is not None, "Debian's chromium-driver is missing: apt-get install chromium-driver"
+    options = ChromeOptions()
+    options.binary_location = chromium
+    profile = tmp_path_factory.mktemp("profile")
+    for argument in ("headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run"):
+        options.add_argument(f"--{argument}")
+    for argument in ("disable-background-networking", "disable-component-update", "disable-sync"):
+        options.add_argument(f"--{argument}")
+    options.add_argument(f"--user-data-dir={profile}")
+    options.add_argument("--window-size=1600,1200")
+    chrome = Chrome(options=options, service=ChromeService(driver))
+    yield chrome
+    chrome.quit()
+
+
+def text_of(browser: Chrome, address: str, *expected: str) -> str:
+    """The page's text once it holds all that is expected."""
+    browser.get(address)
+
+    def shown(chrome: Chrome) -> str | None:
+        text = str(chrome.find_element(By.TAG_NAME, "body").text)
+        return text if all(each in text for each in expected) else None
+
+    return str(WebDriverWait(browser, PAGE_S).until(shown, f"{expected} on {address}"))
+
+
+@pytest.fixture
+def running(make_project: MakeProject) -> Iterator[tuple[Project, subprocess.Popen[bytes]]]:
+    """A project with a live model, and its stack in the foreground of another process."""
+    project = make_project()
+    project.run(*RUN)
+    stack = project.start("up")
+    log = project.root / "command.log"
+    wait_until(
+        lambda: "Ctrl-C ends it all" in log.read_text(),
+        what="llm-assets up",
+        timeout_s=180,
+        failed=lambda: None if stack.poll() is None else log.read_text()[-2000:],
+    )
+    yield project, stack
+    if stack.poll() is None:
+        stack.kill()
+        stack.wait()
+
+
+def test_the_ui_shows_the_lineage_and_the_partition_and_one_ctrl_c_ends_it_all(
+    running: tuple[Project, subprocess.Popen[bytes]], browser: Chrome
+) -> None:
+    project, stack = running
+    ui = f"http://127.0.0.1:{project.environment['LLM_ASSETS_UI_PORT']}"
+
+    lineage = text_of(browser, f"{ui}/asset-groups/?expanded=base_models%2Csupport_bot", "support_bot")
+    assert "base_models" in lineage
+    for kind in ("dataset", "lora_adapter", "merged_model", "model_card", "vllm_deployment"):
+        text_of(
+            browser, f"{ui}/assets/support_bot/{kind}?view=partitions&partition=team-a", "Materialized (1)"
+        )
+    text_of(
+        browser,
+        f"{ui}/assets/support_bot/lora_adapter?view=partitions&partition=team-a",
+        "llm/eval_loss",
+        "llm/loss_curves",
+    )
+    text_of(browser, f"{ui}/assets/support_bot/lora_adapter?view=checks", "loss_fell")
+    text_of(browser, f"{ui}/automation", "landing_zones", "experiments", "tenants", "deployments")
+    mlflow = f"http://127.0.0.1:{project.environment['LLM_ASSETS_MLFLOW_PORT']}"
+    text_of(browser, f"{mlflow}/#/models/team-a.support_bot", "team-a.support_bot", "production")
+
+    [state] = json.loads(project.run("status", "--json"))
+    assert httpx.get(f"{state['address']}/v1/models").status_code == 401, "only its tenant's key opens it"
+    key = Path(project.settings.home, "serving", "team-a", "support_bot", "api_key")
+    assert key.stat().st_mode & 0o077 == 0
+    allowed = httpx.get(
+        f"{state['address']}/v1/models", headers={"Authorization": f"Bearer {key.read_text()}"}
+    )
+    assert "support_bot" in allowed.text
+
+    stack.send_signal(signal.SIGINT)
+    assert stack.wait(timeout=90) == 130
+    assert family(project) == []
+
+
+def test_a_server_that_died_is_named(make_project: MakeProject) -> None:
+    project = make_project()
+    project.run(*RUN)
+    [server] = [each for each in family(project) if "serve" in each.cmdline()]
+    for process in [*server.children(recursive=True), server]:
+        process.kill()
+    psutil.wait_procs([server], timeout=10)
+    printed = project.run("status", expect=1)
+    assert "dead" in printed
+    assert f"pid {server.pid}" in printed
