@@ -9,6 +9,7 @@ from typing import Any
 import dagster as dg
 import psutil
 from dagster import DagsterRunStatus
+from filelock import FileLock
 
 from llm_assets.chains import line_tags
 from llm_assets.partitions import add_tenants
@@ -34,9 +35,26 @@ def prepare_dagster_home(settings: Settings) -> None:
 
 @contextmanager
 def dagster_instance(settings: Settings) -> Iterator[dg.DagsterInstance]:
-    prepare_dagster_home(settings)
-    with dg.DagsterInstance.get() as instance:
+    with opening(settings):
+        instance = dg.DagsterInstance.get()
+    with instance:
         yield instance
+
+
+@contextmanager
+def opening(settings: Settings) -> Iterator[None]:
+    """Dagster makes its SQLite tables when it first opens them; two processes at once would fail."""
+    prepare_dagster_home(settings)
+    settings.locks.mkdir(parents=True, exist_ok=True)
+    with FileLock(settings.locks / "dagster-storage.lock"):
+        yield
+
+
+def make_storage(settings: Settings) -> None:
+    """Makes Dagster's tables, if need be, before several processes open them."""
+    if not (settings.dagster_home / "history" / "runs.db").exists():
+        with dagster_instance(settings):
+            pass
 
 
 def new_run_id() -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import httpx
 
 from llm_assets.automation import AUTOMATION
-from llm_assets.runs import prepare_dagster_home
+from llm_assets.runs import make_storage, prepare_dagster_home
 from llm_assets.settings import Settings
 from resources.local_processes import LocalProcesses, ProcessRecord, require_free_port
 from resources.mlflow_server import MlflowServer
@@ -49,6 +49,7 @@ class Stack:
         self.mlflow.start()
         prepare_dagster_home(self.settings)
         if self.ui() is None:
+            make_storage(self.settings)
             require_free_port(self.settings.ui_port, what="The Dagster UI", setting="LLM_ASSETS_UI_PORT")
             self.processes.start(
                 UI,

@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +25,9 @@ from resources.engines import InstalledEngine, engine_python, installed_engine
 PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "USER", "LD_LIBRARY_PATH")
 PASSED_ON_PREFIXES = ("CUDA_", "NVIDIA_", "NCCL_", "OMP_", "GLOO_")
 LOG_TAIL_LINES = 15
+
+# Dagster warns its users of a preview that only Dagster itself calls.
+warnings.filterwarnings("ignore", message="Function `PipesMessageReader.expected_writer_count`")
 
 
 class WorkOrderError(Exception):

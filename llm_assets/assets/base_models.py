@@ -69,9 +69,7 @@ def _as_folder(
         shutil.copytree(fetched.path, folder)
     if not (folder / "tokenizer.json").is_file():
         tokenizer = {"model_folder": str(folder)}
-        compute.run(
-            context, WorkOrder(engine="train", worker="fast_tokenizer", order=tokenizer, folder=work)
-        )
+        compute.run(context, WorkOrder(engine="train", worker="fast_tokenizer", order=tokenizer, folder=work))
     return folder
 
 

@@ -2,8 +2,8 @@
 
 Order: base_folder, dataset_folder (its dataset_info.json names `train` and perhaps `held_out`),
 output_folder, checkpoint_folder, recipe, template, device; optionally base_model, the name that
-the adapter's configuration gives as its base. Goes on from the last whole checkpoint. Stage `rm`
-with `finetuning_type: full` starts anew, because LLaMA-Factory cannot resume it.
+the adapter's configuration gives as its base. Goes on from the last whole checkpoint; only stage `rm`
+always starts anew, because the engine cannot load a reward model's checkpoint.
 """
 
 import shutil
@@ -23,8 +23,6 @@ def run(order: Order, report: Report) -> Result:
     checkpoint_folder = Path(order["checkpoint_folder"])
     training = checkpoints.identity(order["recipe"], order["template"], Path(order["dataset_folder"]))
     checkpoint = checkpoints.last_whole(checkpoint_folder, training)
-    if checkpoint and _cannot_resume(order):
-        checkpoint = checkpoints.last_whole(checkpoint_folder, training="")
     if checkpoint:
         report.line(f"Goes on from the checkpoint of step {checkpoint.step}.")
     for key in training_arguments.left_out(order):
@@ -44,10 +42,6 @@ def run(order: Order, report: Report) -> Result:
     run_exp(training_arguments.arguments(order, checkpoint), callbacks=[live])
     _leave(order, live)
     return _result(live, resumed_from_step=checkpoint.step if checkpoint else None)
-
-
-def _cannot_resume(order: Order) -> bool:
-    return order["recipe"].get("stage") == "rm" and order["recipe"].get("finetuning_type", "lora") == "full"
 
 
 def _leave(order: Order, live: "LiveProgress") -> None:

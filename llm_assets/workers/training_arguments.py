@@ -98,6 +98,6 @@ def _owned(order: Mapping[str, Any], held_out: bool, checkpoint: Checkpoint | No
         owned["eval_strategy"] = "no"
     if order["device"] == "cpu":
         owned |= {"use_cpu": True, "dataloader_pin_memory": False}
-    if checkpoint and order["recipe"].get("stage") == "rm":
-        owned["adapter_name_or_path"] = str(checkpoint.folder)  # else the value head starts anew
+    if order["recipe"].get("stage") == "rm":
+        owned["save_strategy"] = "no"  # transformers cannot load a reward model's checkpoint
     return owned

@@ -158,11 +158,11 @@ def test_a_refused_argument_is_a_cause_of_death() -> None:
 
 
 def test_a_setting_that_does_not_fit_comes_with_the_setting_to_change() -> None:
-    cache = "(EngineCore pid=7) ERROR 11-21 19:03:02 [core.py:1] ValueError: No available memory for the cache blocks."
+    cache = "(EngineCore pid=7) ERROR 11-21 19:03:02 [core.py:1] ValueError: No memory for the cache blocks."
     assert cause_of_death(cache).endswith("cache blocks. Raise serving.kv_cache_mib of the model.")
     length = (
         "(APIServer pid=7) pydantic_core._pydantic_core.ValidationError: 1 validation error for ModelConfig\n"
-        "(APIServer pid=7)   Value error, max_model_len (9000) is greater than the derived max_model_len (8192)\n"
+        "  Value error, max_model_len (9000) is greater than the derived max_model_len (8192)\n"
     )
     assert "(9000) is greater than the derived max_model_len (8192) Lower serving." in cause_of_death(length)
 

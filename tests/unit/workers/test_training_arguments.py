@@ -58,12 +58,15 @@ def test_a_recipes_own_saving_is_not_touched(order: dict[str, Any]) -> None:
     assert "save_steps" not in training_arguments.arguments(order, None)
 
 
-def test_a_reward_model_takes_its_value_head_from_the_checkpoint(order: dict[str, Any]) -> None:
+def test_a_resumed_training_is_told_its_checkpoint(order: dict[str, Any]) -> None:
     checkpoint = Checkpoint(folder=Path("/work/checkpoints/checkpoint-7"), step=7, train_seconds=1.0)
-    assert "adapter_name_or_path" not in training_arguments.arguments(order, checkpoint)
-    order["recipe"]["stage"] = "rm"
     arguments = training_arguments.arguments(order, checkpoint)
-    assert arguments["adapter_name_or_path"] == arguments["resume_from_checkpoint"] == str(checkpoint.folder)
+    assert arguments["resume_from_checkpoint"] == str(checkpoint.folder)
+
+
+def test_a_reward_model_saves_no_checkpoints_that_could_not_be_loaded(order: dict[str, Any]) -> None:
+    order["recipe"] |= {"stage": "rm", "save_strategy": "epoch"}
+    assert training_arguments.arguments(order, None)["save_strategy"] == "no"
 
 
 def test_ppo_is_refused_with_the_stages_that_are_valid(order: dict[str, Any]) -> None:
