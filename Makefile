@@ -11,6 +11,7 @@ help: ## List these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1\t\2/' | expand -t 20
 
 setup: ## Make .venv from the lock (under a second when nothing changed)
+	@test -n "$(PYTHON)" || { echo "error: no Python found. Install Python 3.11, or: make PYTHON=/path/to/python3.11 …" >&2; exit 1; }
 	@"$(PYTHON)" images/platform/bootstrap.py
 
 engines: setup ## Install LLaMA-Factory and vLLM, each in an environment of its own

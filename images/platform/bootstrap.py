@@ -7,6 +7,8 @@ pip fetches a pinned uv (hashes checked), uv installs the lock (hashes checked) 
 A stamp is written last: with it and unchanged locks there is nothing to do, without it all is made again.
 """
 
+from __future__ import annotations  # so that an older Python gets as far as being told that it is one
+
 import argparse
 import fcntl
 import hashlib
