@@ -19,7 +19,7 @@ from llm_assets.cli.options import AsJson
 from llm_assets.embedded import embedded_stack
 from llm_assets.settings import Settings, find_settings
 from resources.engine_locks import ENGINES
-from resources.engines import engine_status
+from resources.engines import EngineStatus, engine_status
 
 GIB = 2**30
 NEEDED_DISK_GIB = 8
@@ -68,12 +68,18 @@ def examine(settings: Settings) -> Iterator[Finding]:
         status = engine_status(settings.engines, engine)
         yield Finding(
             what=f"engine {engine}",
-            well=status.installed,
-            found=f"installed for {status.device}" if status.installed else "not installed",
+            well=status.current,
+            found=_standing(status),
             remedy=status.remedy or "",
         )
     yield from _ports(settings)
     yield _catalog(settings)
+
+
+def _standing(status: EngineStatus) -> str:
+    if not status.installed:
+        return "not installed"
+    return f"installed for {status.device}" + ("" if status.current else ", from an older lock")
 
 
 def _disk(settings: Settings) -> Finding:

@@ -4,17 +4,16 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
+import yaml
+
 from llm_assets.model_cards.evidence import Evidence
 
 
 @cache
 def ai_act() -> dict[str, Any]:
     """The content of `ai_act.yaml`."""
-    from ruamel.yaml import YAML
-
-    return YAML(typ="safe", pure=True).load(
-        (files("llm_assets.model_cards") / "ai_act.yaml").read_text("utf-8")
-    )
+    text = (files("llm_assets.model_cards") / "ai_act.yaml").read_text("utf-8")
+    return dict(yaml.safe_load(text))
 
 
 def written(evidence: Evidence) -> list[dict[str, str]]:

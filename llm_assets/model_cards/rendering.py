@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+import yaml
+
 from llm_assets.model_cards.contents import card_json
 from llm_assets.model_cards.evidence import Evidence
 from llm_assets.model_cards.header import header
@@ -180,14 +182,7 @@ def _compute(card: Mapping[str, Any]) -> str:
 
 
 def _yaml(recipe: Mapping[str, Any]) -> str:
-    from io import StringIO
-
-    from ruamel.yaml import YAML
-
-    writer, text = YAML(typ="safe", pure=True), StringIO()
-    writer.default_flow_style = False
-    writer.dump(dict(recipe), text)
-    return text.getvalue()
+    return str(yaml.safe_dump(dict(recipe), sort_keys=False))
 
 
 def _lineage(card: Mapping[str, Any]) -> str:
