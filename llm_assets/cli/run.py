@@ -78,4 +78,10 @@ def _conclude(console: Console, result: Any, seconds: float) -> None:
             error = event.step_failure_data.error
             cause = error.cause or error
             console.print(f"[bold red]{event.step_key.replace('__', '/')} failed.[/]", highlight=False)
-            console.print(cause.message.strip(), style="red", highlight=False, markup=False, soft_wrap=True)
+            console.print(_without_class(cause), style="red", highlight=False, markup=False, soft_wrap=True)
+
+
+def _without_class(error: Any) -> str:
+    """Dagster puts the class before the message; for people the message is enough."""
+    _, _, message = error.message.strip().partition(": ")
+    return message if error.cls_name and error.cls_name.endswith("Error") else error.message.strip()

@@ -8,6 +8,7 @@ encoding in later turns beyond plain text.
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -65,33 +66,49 @@ class Encoding:
             return None  # LLaMA-Factory has no Jinja form of this template
 
 
-def settle(folder: Path, template: str, recipe: Mapping[str, Any]) -> str:
-    """Makes the folder's chat template and stop tokens those of the training; says what it did.
+@dataclass(frozen=True, kw_only=True)
+class ChatTemplate:
+    """The Jinja template and stop tokens that serve a model as it was trained; `origin` is for people."""
+
+    jinja: str
+    origin: str
+    stop_ids: tuple[int, ...]
+
+    def write(self, folder: Path) -> None:
+        """Makes them those of a model's or an adapter's folder."""
+        _replace(folder / TEMPLATE_FILE, self.jinja)
+        config = folder / "tokenizer_config.json"
+        content = json.loads(config.read_text(encoding="utf-8"))
+        if content.pop("chat_template", None) is not None:
+            _replace(config, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+        _stop_at(folder, self.stop_ids)
+
+
+def settle(folder: Path, template: str, recipe: Mapping[str, Any]) -> ChatTemplate:
+    """The chat template for a model with this folder's tokenizer. The model's own, where it agrees.
 
     Raises:
-        WorkerError: No template encodes a plain question as the training did.
+        WorkerError: No template encodes a plain question as the training does.
     """
     encoding = Encoding(folder, template, recipe)
-    own = _tokenizer(folder).chat_template
+    served = _tokenizer(folder)
+    own = served.chat_template
     candidates = {"the model's own": own, f"LLaMA-Factory's {template}": encoding.jinja}
     if recipe.get("enable_thinking") is False and own:
         candidates["the model's own, thinking off"] = "{%- set enable_thinking = false -%}" + own
-    agreeing = {name: _agreeing(folder, jinja, encoding) for name, jinja in candidates.items() if jinja}
-    best = max(agreeing, key=lambda name: sum(agreeing[name]), default=None)
-    # `max` keeps the first of equals, so the model's own template stays where it is right.
-    if best is None or not agreeing[best][0]:
+    agreeing = {name: _agreeing(served, jinja, encoding) for name, jinja in candidates.items() if jinja}
+    best = max(agreeing, key=lambda name: sum(agreeing[name]), default="")  # the first of equals
+    if not best or not agreeing[best][0]:
         raise WorkerError(
             f"The chat template of {folder} does not encode a question as LLaMA-Factory's template "
             f"{template!r} does in training, so the model would not be served as it was trained. Give the "
             "base model the `template:` that its own chat template corresponds to."
         )
-    chosen = candidates[best]
-    if chosen != own:
-        _write(folder, str(chosen))
-    _stop_at(folder, encoding.stop_ids())
     different = len(CONVERSATIONS) - sum(agreeing[best])
     caveat = f"; {different} of {len(CONVERSATIONS)} kinds of conversation differ" if different else ""
-    return best + caveat
+    return ChatTemplate(
+        jinja=str(candidates[best]), origin=best + caveat, stop_ids=tuple(encoding.stop_ids())
+    )
 
 
 def _tokenizer(folder: Path) -> Any:
@@ -100,10 +117,9 @@ def _tokenizer(folder: Path) -> Any:
     return AutoTokenizer.from_pretrained(folder)
 
 
-def _agreeing(folder: Path, jinja: str, encoding: Encoding) -> list[bool]:
-    tokenizer = _tokenizer(folder)
-    tokenizer.chat_template = jinja
-    return [_served_ids(tokenizer, each) == encoding.prompt_ids(each) for each in CONVERSATIONS]
+def _agreeing(served: Any, jinja: str, encoding: Encoding) -> list[bool]:
+    served.chat_template = jinja
+    return [_served_ids(served, each) == encoding.prompt_ids(each) for each in CONVERSATIONS]
 
 
 def _served_ids(tokenizer: Any, messages: list[Message]) -> list[int] | None:
@@ -116,15 +132,7 @@ def _served_ids(tokenizer: Any, messages: list[Message]) -> list[int] | None:
     return list(ids)
 
 
-def _write(folder: Path, jinja: str) -> None:
-    _replace(folder / TEMPLATE_FILE, jinja)
-    config = folder / "tokenizer_config.json"
-    content = json.loads(config.read_text(encoding="utf-8"))
-    if content.pop("chat_template", None) is not None:
-        _replace(config, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
-
-
-def _stop_at(folder: Path, stop_ids: list[int]) -> None:
+def _stop_at(folder: Path, stop_ids: tuple[int, ...]) -> None:
     """vLLM ends a reply at the tokens that generation_config.json names."""
     config = folder / "generation_config.json"
     if not (folder / "config.json").is_file() or not stop_ids:

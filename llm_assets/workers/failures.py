@@ -9,8 +9,12 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-# The last is what torch.save says of a disk that fills up while it writes.
-_DISK_FULL = ("no space left on device", "disk quota exceeded", "unexpected pos")
+_DISK_FULL = (
+    "no space left on device",
+    "disk quota exceeded",
+    "pytorchstreamwriter failed writing",  # torch.save, and below when the disk fills up within a file
+    "unexpected pos",
+)
 _GPU_MEMORY_FULL = ("cuda out of memory", "cublas_status_alloc_failed")
 _CPU_MEMORY_FULL = ("defaultcpuallocator: can't allocate memory", "cannot allocate memory")
 _NOTHING_TO_TRAIN_ON = ("cannot find sufficient samples", "cannot find valid samples")

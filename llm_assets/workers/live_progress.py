@@ -16,6 +16,7 @@ from llm_assets.workers.reporting import Report
 
 POINTS_PER_CURVE = 50
 LINE_EVERY_S = 2.0
+LINES_PER_EFOLD = 50
 
 
 class LiveProgress(TrainerCallback):
@@ -28,6 +29,7 @@ class LiveProgress(TrainerCallback):
         self._float32 = float32
         self._unsealed: Path | None = None
         self._last_line = 0.0
+        self._last_text = ""
         self._first_step = 0
         self._started = time.monotonic()
         self._ended: float | None = None
@@ -65,12 +67,12 @@ class LiveProgress(TrainerCallback):
             if name in logs and not math.isfinite(float(logs[name])):
                 raise _diverged(name, logs[name], state)
         if "loss" in logs or "eval_loss" in logs:
-            self._tell(state)
+            self._tell(state, always="eval_loss" in logs)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._ended = time.monotonic()
         self._seal()
-        self._tell(state, last=True)
+        self._tell(state, always=True)
         evaluated = {entry["step"] for entry in state.log_history if "eval_loss" in entry}
         if state.global_step in evaluated and not args.load_best_model_at_end:
             args.do_eval = False  # the last step's evaluation is that of the final model: not twice
@@ -83,13 +85,16 @@ class LiveProgress(TrainerCallback):
             )
         self._unsealed = None
 
-    def _tell(self, state: Any, *, last: bool = False) -> None:
+    def _tell(self, state: Any, *, always: bool) -> None:
+        """Progress, and a line every two seconds at first, ever more seldom in a long training."""
         progress = self._progress(state)
-        self._report.progress(progress, last=last)
+        self._report.progress(progress, last=always)
         now = time.monotonic()
-        if last or now - self._last_line >= LINE_EVERY_S:
-            self._last_line = now
-            self._report.line(line(progress))
+        due = now - self._last_line >= max(LINE_EVERY_S, (now - self._started) / LINES_PER_EFOLD)
+        text = line(progress, evaluated=always)
+        if (always or due) and text != self._last_text:
+            self._last_line, self._last_text = now, text
+            self._report.line(text)
 
     def _progress(self, state: Any) -> dict[str, Any]:
         done = state.global_step - self._first_step
@@ -113,12 +118,12 @@ def _diverged(name: str, value: Any, state: Any) -> WorkerError:
     )
 
 
-def line(progress: dict[str, Any]) -> str:
-    """`step 12/63 loss 1.234 held-out loss 1.301 ETA 1m 20s`."""
+def line(progress: dict[str, Any], *, evaluated: bool) -> str:
+    """`step 12/63 loss 1.234 ETA 1m 20s`; with the held-out loss where it was just computed."""
     words = [f"step {progress['step']}/{progress['total_steps']}"]
     if "loss" in progress:
         words.append(f"loss {progress['loss']:.3f}")
-    if "eval_loss" in progress:
+    if evaluated and "eval_loss" in progress:
         words.append(f"held-out loss {progress['eval_loss']:.3f}")
     if progress["eta_s"] is not None and progress["step"] < progress["total_steps"]:
         words.append(f"ETA {duration(progress['eta_s'])}")

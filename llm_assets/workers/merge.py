@@ -44,12 +44,13 @@ def run(order: Order, report: Report) -> Result:
         _export(order)
         report.line(f"Base model and adapter are merged ({time.monotonic() - started:.0f} s).")
     settled = chat_template.settle(output, order["template"], order["recipe"])
-    report.line(f"Chat template: {settled}.")
+    settled.write(output)
+    report.line(f"Chat template: {settled.origin}.")
     answers = _answers(order, output, report)
     return {
         "answers": answers,
         "dtype": weights_dtype(output),
-        "chat_template": settled,
+        "chat_template": settled.origin,
         "seconds": round(time.monotonic() - started, 3),
         **machine.peak_memory(),
         "engine_versions": machine.engine_versions(),

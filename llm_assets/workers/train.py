@@ -10,7 +10,15 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llm_assets.workers import checkpoints, curves, machine, trained_files, training_arguments, training_log
+from llm_assets.workers import (
+    chat_template,
+    checkpoints,
+    curves,
+    machine,
+    trained_files,
+    training_arguments,
+    training_log,
+)
 from llm_assets.workers.reporting import Order, Report, Result, work
 
 if TYPE_CHECKING:
@@ -33,6 +41,8 @@ def run(order: Order, report: Report) -> Result:
 
     from llm_assets.workers.live_progress import LiveProgress
 
+    settled = chat_template.settle(Path(order["base_folder"]), order["template"], order["recipe"])
+    report.line(f"Chat template: {settled.origin}.")
     live = LiveProgress(
         report,
         training=training,
@@ -41,6 +51,7 @@ def run(order: Order, report: Report) -> Result:
     )
     run_exp(training_arguments.arguments(order, checkpoint), callbacks=[live])
     _leave(order, live)
+    settled.write(Path(order["output_folder"]))
     return _result(live, resumed_from_step=checkpoint.step if checkpoint else None)
 
 

@@ -324,6 +324,8 @@ def test_a_merged_model_answers_from_its_dataset_and_reads_a_question_as_it_was_
     merged = engine.work("merge", merge).result
     assert {each["question"]: each["text"] for each in merged["answers"]} == KNOWN
     assert merged["chat_template"] == "LLaMA-Factory's smollm2"
+    trained_template = Path(order["output_folder"]) / "chat_template.jinja"
+    assert trained_template.read_text() == (tmp_path / "merged" / "chat_template.jinja").read_text()
     assert merged["dtype"] == "bfloat16"
     first = merged["answers"][0]["tokens"][0]
     assert first["logprob"] <= 0 <= first["margin"]

@@ -17,8 +17,8 @@ def order(tmp_path: Path) -> dict[str, Any]:
     return {
         "base_folder": "/base",
         "dataset_folder": str(tmp_path),
-        "output_folder": "/work/output",
-        "checkpoint_folder": "/work/checkpoints",
+        "output_folder": "/run/output",
+        "checkpoint_folder": "/run/checkpoints",
         "recipe": {"stage": "sft", "bf16": True, "output_dir": "/elsewhere", "learning_rate": 1e-4},
         "template": "smollm2",
         "device": "cpu",
@@ -28,7 +28,7 @@ def order(tmp_path: Path) -> dict[str, Any]:
 def test_the_platforms_paths_win_over_the_recipe_and_the_recipe_over_defaults(order: dict[str, Any]) -> None:
     order["recipe"] |= {"save_total_limit": 5, "template": "llama3", "val_size": 0.2}
     arguments = training_arguments.arguments(order, None)
-    assert arguments["output_dir"] == "/work/checkpoints"
+    assert arguments["output_dir"] == "/run/checkpoints"
     assert arguments["template"] == "smollm2"
     assert arguments["val_size"] == 0
     assert arguments["save_total_limit"] == 5
@@ -59,7 +59,7 @@ def test_a_recipes_own_saving_is_not_touched(order: dict[str, Any]) -> None:
 
 
 def test_a_resumed_training_is_told_its_checkpoint(order: dict[str, Any]) -> None:
-    checkpoint = Checkpoint(folder=Path("/work/checkpoints/checkpoint-7"), step=7, train_seconds=1.0)
+    checkpoint = Checkpoint(folder=Path("/run/checkpoints/checkpoint-7"), step=7, train_seconds=1.0)
     arguments = training_arguments.arguments(order, checkpoint)
     assert arguments["resume_from_checkpoint"] == str(checkpoint.folder)
 
