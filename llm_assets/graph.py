@@ -23,10 +23,12 @@ def build_definitions(settings: Settings, catalog: Catalog) -> dg.Definitions:
     assets: list[dg.AssetsDefinition] = [base_model(entry) for entry in catalog.base_models.values()]
     checks: list[dg.AssetChecksDefinition] = []
     for model in catalog.models.values():
-        assets += [dataset(catalog, model), lora_adapter(catalog, model), merged_model(model)]
-        assets += [model_card(catalog, model)]
-        checks += [*dataset_checks(model), *adapter_checks(model), *merged_model_checks(model)]
-        checks += model_card_checks(model)
+        assets += [dataset(catalog, model), lora_adapter(catalog, model)]
+        checks += [*dataset_checks(model), *adapter_checks(model)]
+        if model.is_reward_model:
+            continue  # it scores answers and gives none: there is nothing to merge, ask or serve
+        assets += [merged_model(model), model_card(catalog, model)]
+        checks += [*merged_model_checks(model), *model_card_checks(model)]
         if model.serving.mode != "none":
             assets += [vllm_deployment(catalog, model)]
             checks += deployment_checks(model)

@@ -57,6 +57,7 @@ class Training:
                 "dataset_folder": str(self.dataset.folder),
                 "output_folder": str(folder / "output"),
                 "checkpoint_folder": str(folder / "checkpoints"),
+                "base_model": self.base.line.name,
                 "recipe": self.recipe.arguments,
                 "template": self.template,
                 "device": self.engine.device,

@@ -26,8 +26,10 @@ PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "USER", "LD_LIBRARY_PATH")
 PASSED_ON_PREFIXES = ("CUDA_", "NVIDIA_", "NCCL_", "OMP_", "GLOO_")
 LOG_TAIL_LINES = 15
 
-# Dagster warns its users of a preview that only Dagster itself calls.
-warnings.filterwarnings("ignore", message="Function `PipesMessageReader.expected_writer_count`")
+# Dagster warns its users of what only its own Pipes call.
+OF_DAGSTERS_OWN = ("Function `PipesMessageReader.expected_writer_count`", "AssetExecutionContext.run_id")
+for _message in OF_DAGSTERS_OWN:
+    warnings.filterwarnings("ignore", message=_message)
 
 
 class WorkOrderError(Exception):

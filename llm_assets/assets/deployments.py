@@ -119,7 +119,7 @@ def _weights(
         "mode": "adapter",
         "model_folder": artifact_store.verify(base).folder,
         "adapter_folder": artifact_store.verify(adapter).folder,
-        "chat_template": merged.folder / "chat_template.jinja",
+        "chat_template": adapter.folder / "chat_template.jinja",
         "lora_rank": int(adapter.attributes["recipe"].get("lora_rank", 8)),
     }
 

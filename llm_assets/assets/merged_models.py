@@ -49,6 +49,7 @@ def merged_model(model: ModelEntry) -> dg.AssetsDefinition:
             adapter=adapter.digest,
             base=base.digest,
             questions=model.known_questions,
+            dtype=model.serving.dtype,
             engine=compute.engine("train").lock_digest,
         )
         with line_lock(settings.locks, tenant, model.name, MERGED_MODEL, log=context.log.info):
@@ -79,6 +80,7 @@ def _order(model: ModelEntry, base: Artifact, adapter: Artifact, settings: Setti
         "recipe": adapter.attributes["recipe"],
         "questions": list(model.known_questions),
         "max_new_tokens": ANSWER_TOKENS,
+        "dtype": model.serving.dtype,
     }
     return WorkOrder(engine="train", worker="merge", order=order, folder=folder)
 

@@ -71,7 +71,7 @@ def model_card(catalog: Catalog, model: ModelEntry) -> dg.AssetsDefinition:
             )
             version = registry.register(
                 registry_entry(
-                    evidence, lineage, card, training_run_id=training_run, dagster_run=context.run_id
+                    evidence, lineage, card, training_run_id=training_run, dagster_run=context.run.run_id
                 )
             )
         facts: dict[str, dg.MetadataValue] = {

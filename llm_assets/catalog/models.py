@@ -114,6 +114,11 @@ class ModelEntry(Entry):
     )
     card: Card = Field(default=Card(), description="fields of the model card that only people can fill in")
 
+    @property
+    def is_reward_model(self) -> bool:
+        """Its recipe has stage rm: the chain ends with the adapter."""
+        return self.recipe.get("stage") == "rm"
+
 
 def contradictions(model: ModelEntry) -> Iterator[Problem]:
     """What is wrong with a model although each of its fields is well formed."""

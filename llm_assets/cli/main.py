@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from llm_assets.cli import ask, catalog, demo, deployments, doctor, engines, run, stack
+from llm_assets.cli.options import FAILED, INTERRUPTED, MISUSED
 
 app = typer.Typer(
     name="llm-assets",
@@ -30,8 +31,6 @@ app.command("card")(deployments.card)
 app.command("check")(catalog.check)
 app.command("doctor")(doctor.doctor)
 app.add_typer(engines.app, name="engines")
-
-FAILED, MISUSED, INTERRUPTED = 1, 2, 130
 
 
 def main() -> None:

@@ -6,6 +6,8 @@ import typer
 
 from llm_assets.settings import SettingsError, find_settings
 
+FAILED, MISUSED, INTERRUPTED = 1, 2, 130  # exit codes
+
 
 class UsageError(Exception):
     """The command names something that the catalog does not have."""

@@ -7,7 +7,7 @@ import typer
 from rich.console import Console
 
 from llm_assets.cli.installation import Installation, installation
-from llm_assets.cli.options import Model, Tenant
+from llm_assets.cli.options import INTERRUPTED, Model, Tenant
 from llm_assets.embedded import embedded_stack
 from llm_assets.keys import DATASET, LORA_ADAPTER
 from resources.mlflow_client import warm
@@ -76,6 +76,9 @@ def _conclude(console: Console, result: Any, seconds: float) -> None:
     for event in result.all_events:
         if event.is_step_failure and event.step_failure_data.error:
             error = event.step_failure_data.error
+            if error.cls_name == "DagsterExecutionInterruptedError":
+                console.print("Interrupted. The same command goes on where it stopped.", style="yellow")
+                raise typer.Exit(INTERRUPTED)
             cause = error.cause or error
             console.print(f"[bold red]{event.step_key.replace('__', '/')} failed.[/]", highlight=False)
             console.print(_without_class(cause), style="red", highlight=False, markup=False, soft_wrap=True)

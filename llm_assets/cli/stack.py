@@ -18,6 +18,7 @@ from llm_assets.stack import Stack, StackError
 from resources.serving import DeploymentState
 
 WATCH_S = 1.0
+FILE_WIDTH = 160  # of a table that goes to a file or a pipe
 STYLES = {"live": "green", "starting": "yellow", "dead": "bold red", "stopped": "dim", "absent": "dim"}
 
 Sensors = Annotated[
@@ -91,7 +92,7 @@ def status(as_json: AsJson = False) -> None:
             "Nothing was deployed yet. `llm-assets run MODEL --tenant TENANT` does it.", highlight=False
         )
     else:
-        _print_states(Console(), states)
+        _print_states(Console() if Console().is_terminal else Console(width=FILE_WIDTH), states)
     if any(state.status == "dead" for state in states):
         raise typer.Exit(1)
 
