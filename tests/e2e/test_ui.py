@@ -10,13 +10,15 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
+from dagster import DagsterRunStatus
+from dagster_graphql import DagsterGraphQLClient
 from selenium.webdriver import Chrome, ChromeOptions, ChromeService
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
 from resources.waiting import wait_until
 from tests.conftest import MakeProject, Project
-from tests.e2e.test_chain import RUN, family
+from tests.e2e.test_chain import RUN, engines_at_work, family
 
 pytestmark = [pytest.mark.engine, pytest.mark.browser]
 
@@ -73,6 +75,7 @@ def running(make_project: MakeProject) -> Iterator[tuple[Project, subprocess.Pop
         stack.wait()
 
 
+@pytest.mark.filterwarnings("ignore:Using variable_values and operation_name")  # Dagster's own client
 def test_the_ui_shows_the_lineage_and_the_partition_and_one_ctrl_c_ends_it_all(
     running: tuple[Project, subprocess.Popen[bytes]], browser: Chrome
 ) -> None:
@@ -105,9 +108,26 @@ def test_the_ui_shows_the_lineage_and_the_partition_and_one_ctrl_c_ends_it_all(
     )
     assert "support_bot" in allowed.text
 
+    cancel_a_training(project, ui)
+
     stack.send_signal(signal.SIGINT)
     assert stack.wait(timeout=90) == 130
     assert family(project) == []
+
+
+def cancel_a_training(project: Project, ui: str) -> None:
+    """Starts team-b's chain in the UI's way, with a long recipe, and terminates it while it trains."""
+    model = project.settings.catalog / "models" / "support_bot.yaml"
+    model.write_text(model.read_text().replace("num_train_epochs: 3.0", "num_train_epochs: 500.0"))
+    host, _, port = ui.removeprefix("http://").partition(":")
+    client = DagsterGraphQLClient(host, port_number=int(port))
+    run_id = client.submit_job_execution("support_bot_chain", tags={"dagster/partition": "team-b"})
+    wait_until(lambda: engines_at_work(project), what="the training of team-b", timeout_s=120)
+    client.terminate_run(run_id)
+    wait_until(lambda: not engines_at_work(project), what="the end of the training", timeout_s=60)
+    wait_until(
+        lambda: client.get_run_status(run_id) == DagsterRunStatus.CANCELED, what=f"run {run_id}", timeout_s=60
+    )
 
 
 def test_a_server_that_died_is_named(make_project: MakeProject) -> None:
