@@ -12,7 +12,8 @@ import tracemalloc
 from pathlib import Path
 
 from benchmarks.measuring import conclude
-from llm_assets.sensors.watching import Watched, files_of_dataset, look, signatures
+from llm_assets.folder_signatures import files_of_dataset
+from llm_assets.sensors.watching import Watched, look, signatures
 
 DATASETS = (1_000, 10_000)
 ROUNDS = 5

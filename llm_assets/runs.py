@@ -1,6 +1,7 @@
 """Runs started from the command line: in this process, recorded like any other run."""
 
 import os
+import re
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,6 +18,8 @@ from llm_assets.settings import Settings
 
 PROCESS_TAG = "llm_assets/process"  # `<pid>@<creation time>` of the process that executes the run
 UNFINISHED = (DagsterRunStatus.STARTED, DagsterRunStatus.STARTING, DagsterRunStatus.CANCELING)
+WORKER_STARTED = re.compile(r"^Started process for run \(pid: (\d+)\)")
+CLOCK_SLACK_S = 1.0
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
@@ -93,7 +96,7 @@ def end_abandoned_runs(instance: dg.DagsterInstance) -> list[str]:
     """Marks runs whose process was killed as failed and frees their place at the accelerator."""
     ended = []
     for run in instance.get_runs(filters=dg.RunsFilter(statuses=list(UNFINISHED))):
-        process = run.tags.get(PROCESS_TAG)
+        process = run.tags.get(PROCESS_TAG) or _worker(instance, run)
         if process is not None and not _alive(process):
             instance.report_run_failed(run, f"The process {process} that executed this run is gone.")
             instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
@@ -101,13 +104,23 @@ def end_abandoned_runs(instance: dg.DagsterInstance) -> list[str]:
     return ended
 
 
+def _worker(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str | None:
+    """The process of a run that Dagster launched: its own events name the pid and when it was started."""
+    events = instance.get_records_for_run(run.run_id, of_type=dg.DagsterEventType.ENGINE_EVENT).records
+    for record in reversed(events):
+        if found := WORKER_STARTED.search(record.event_log_entry.user_message):
+            return f"{found[1]}@{record.event_log_entry.timestamp:.2f}"
+    return None
+
+
 def _this_process() -> str:
     return f"{os.getpid()}@{psutil.Process().create_time():.2f}"
 
 
 def _alive(process: str) -> bool:
-    pid, _, created = process.partition("@")
+    """A process made later than the one that is meant has only its number."""
+    pid, _, started = process.partition("@")
     try:
-        return f"{psutil.Process(int(pid)).create_time():.2f}" == created
+        return psutil.Process(int(pid)).create_time() <= float(started) + CLOCK_SLACK_S
     except psutil.NoSuchProcess:
         return False

@@ -8,13 +8,12 @@ from llm_assets.assets.checks import Verdict, artifact_check
 from llm_assets.assets.experiments import ExperimentConfig
 from llm_assets.catalog.loading import Catalog
 from llm_assets.catalog.models import ModelEntry
+from llm_assets.folder_signatures import EXPERIMENT_SIGNATURE, files_of_experiments, signature_of
 from llm_assets.keys import DATASET, LORA_ADAPTER, base_model_key, model_key
 from llm_assets.line_lock import line_lock
 from llm_assets.lineage import materialized
 from llm_assets.partitions import tenants_of
 from llm_assets.presentation import artifact_metadata, as_json, picture
-from llm_assets.sensors.changes import EXPERIMENT_SIGNATURE
-from llm_assets.sensors.watching import files_of_experiments, signature_of
 from llm_assets.settings import Settings
 from llm_assets.training import Training
 from resources.artifact_store import ArtifactStore

@@ -14,13 +14,12 @@ from llm_assets.catalog.recipes import Recipe
 from llm_assets.datasets.landing_zone import fingerprint as fingerprint_of_landing_zone
 from llm_assets.datasets.mistakes import mistake
 from llm_assets.datasets.preparation import prepare
+from llm_assets.folder_signatures import DATASET_SIGNATURE, files_of_dataset, signature_of
 from llm_assets.keys import DATASET, base_model_key, model_key
 from llm_assets.line_lock import line_lock
 from llm_assets.lineage import materialized
 from llm_assets.partitions import tenants_of
 from llm_assets.presentation import artifact_metadata, table
-from llm_assets.sensors.changes import DATASET_SIGNATURE
-from llm_assets.sensors.watching import files_of_dataset, signature_of
 from llm_assets.settings import Settings
 from resources.artifact_store import ArtifactStore
 from resources.artifacts import Artifact, Line, fingerprint_of

@@ -10,15 +10,19 @@ import dagster as dg
 
 from llm_assets.catalog.tenants import TenantEntry
 from llm_assets.chains import Chains, run_request
+from llm_assets.folder_signatures import (
+    DATASET_SIGNATURE,
+    EXPERIMENT_SIGNATURE,
+    files_of_dataset,
+    files_of_experiments,
+)
 from llm_assets.keys import DATASET, LORA_ADAPTER, model_key
 from llm_assets.sensors.current_catalog import current_tenants
-from llm_assets.sensors.watching import Watched, files_of_dataset, files_of_experiments, look, signatures
+from llm_assets.sensors.watching import Watched, look, signatures
 from llm_assets.settings import Settings
 
 INTERVAL_S = 30
 RUNS_PER_TICK = 100
-DATASET_SIGNATURE = "llm/landing_zone_signature"
-EXPERIMENT_SIGNATURE = "llm/experiments_signature"
 
 
 def landing_zones(settings: Settings, chains: Chains, status: dg.DefaultSensorStatus) -> dg.SensorDefinition:

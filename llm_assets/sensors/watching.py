@@ -5,18 +5,13 @@ A new signature has to be seen at two ticks in a row before it counts: a file th
 written keeps changing and is left for a later tick.
 """
 
-import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from llm_assets.datasets.landing_zone import source_files
-
-SIGNATURE_LENGTH = 12
-
-Files = Sequence[tuple[str, int, int]]  # path, size in bytes, time of modification in nanoseconds
+from llm_assets.folder_signatures import Files, signature_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,20 +52,6 @@ def signatures(root: Path, look_into: Callable[[Path], Files]) -> dict[str, str]
             if signature := signature_of(look_into(Path(model.path))):
                 found[f"{tenant.name}/{model.name}"] = signature
     return found
-
-
-def signature_of(files: Files) -> str | None:
-    """None where there is no file."""
-    return hashlib.sha256(repr(sorted(files)).encode()).hexdigest()[:SIGNATURE_LENGTH] if files else None
-
-
-def files_of_dataset(landing_zone: Path) -> Files:
-    return [(str(file.path), file.size_bytes, file.modified_ns) for file in source_files(landing_zone)]
-
-
-def files_of_experiments(folder: Path) -> Files:
-    files = [file for file in folder.glob("*.yaml") if not file.name.startswith(".")]
-    return [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
 
 
 def _folders(root: Path) -> list["os.DirEntry[str]"]:

@@ -42,6 +42,17 @@ def test_a_run_whose_process_was_killed_is_marked_failed(instance: dg.DagsterIns
     assert run.status == dg.DagsterRunStatus.FAILURE
 
 
+def test_a_run_that_dagster_launched_is_marked_failed_when_its_worker_is_gone(
+    instance: dg.DagsterInstance,
+) -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as worker:
+        run = instance.create_run_for_job(nothing, status=dg.DagsterRunStatus.STARTED)
+        instance.report_engine_event(f"Started process for run (pid: {worker.pid}).", run)
+        assert end_abandoned_runs(instance) == []
+        worker.kill()
+    assert end_abandoned_runs(instance) == [run.run_id]
+
+
 def test_a_run_of_this_process_goes_on(instance: dg.DagsterInstance) -> None:
     started_run(instance, psutil.Process())
     assert end_abandoned_runs(instance) == []

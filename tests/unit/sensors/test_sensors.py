@@ -9,10 +9,9 @@ import pytest
 
 from llm_assets.catalog.loading import load_catalog
 from llm_assets.embedded import embedded_serving
+from llm_assets.folder_signatures import DATASET_SIGNATURE, files_of_dataset, signature_of
 from llm_assets.graph import build_definitions
 from llm_assets.keys import DATASET, model_key
-from llm_assets.sensors.changes import DATASET_SIGNATURE
-from llm_assets.sensors.watching import files_of_dataset, signature_of
 from llm_assets.settings import Settings
 
 PROJECT = Path(__file__).parents[2] / "e2e" / "project"

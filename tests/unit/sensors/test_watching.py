@@ -3,7 +3,8 @@
 import os
 from pathlib import Path
 
-from llm_assets.sensors.watching import Watched, files_of_dataset, look, signature_of
+from llm_assets.folder_signatures import files_of_dataset, signature_of
+from llm_assets.sensors.watching import Watched, look
 
 
 def test_a_new_folder_counts_when_it_looks_the_same_twice() -> None:

@@ -1,0 +1,32 @@
+"""A folder's signature: has anything in it changed since? A hash of names, sizes and times; nothing is read.
+
+An asset records the signature of what it took in, and a sensor compares it with the folder as it is.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from llm_assets.datasets.landing_zone import source_files
+
+SIGNATURE_LENGTH = 12
+
+# Metadata keys, on the newest materialization of a dataset and of an adapter.
+DATASET_SIGNATURE = "llm/landing_zone_signature"
+EXPERIMENT_SIGNATURE = "llm/experiments_signature"
+
+Files = Sequence[tuple[str, int, int]]  # path, size in bytes, time of modification in nanoseconds
+
+
+def signature_of(files: Files) -> str | None:
+    """None where there is no file."""
+    return hashlib.sha256(repr(sorted(files)).encode()).hexdigest()[:SIGNATURE_LENGTH] if files else None
+
+
+def files_of_dataset(landing_zone: Path) -> Files:
+    return [(str(file.path), file.size_bytes, file.modified_ns) for file in source_files(landing_zone)]
+
+
+def files_of_experiments(folder: Path) -> Files:
+    files = [file for file in folder.glob("*.yaml") if not file.name.startswith(".")]
+    return [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
