@@ -108,7 +108,7 @@ def _worker(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str | None:
     """The process of a run that Dagster launched: its own events name the pid and when it was started."""
     events = instance.get_records_for_run(run.run_id, of_type=dg.DagsterEventType.ENGINE_EVENT).records
     for record in reversed(events):
-        if found := WORKER_STARTED.search(record.event_log_entry.user_message):
+        if found := WORKER_STARTED.search(record.event_log_entry.message):
             return f"{found[1]}@{record.event_log_entry.timestamp:.2f}"
     return None
 
