@@ -44,7 +44,8 @@ class MlflowRegistry(dg.ConfigurableResource):
         warm()
 
     def register(self, entry: RegistryEntry) -> RegisteredVersion:
-        """Registers an artifact as a version and makes it the candidate. Registered before: the same version.
+        """Registers an artifact as a version and makes it the candidate. Registered before: the same version,
+        with the description and card digest of this entry.
 
         Raises:
             RegistryError: The label is registered with another digest, or MLflow fails.
@@ -57,6 +58,8 @@ class MlflowRegistry(dg.ConfigurableResource):
                     f"{entry.source} is registered with the digest {version.digest}, not {entry.digest}. "
                     "A version never changes: publish the new files under a new label."
                 )
+            if entry.card_digest and version.tags.get("card_digest") != entry.card_digest:
+                _document(client, version, entry)
             if CANDIDATE not in version.aliases:
                 _make_candidate(client, version)
             return get_version(client, entry.tenant, entry.model, version.number)
@@ -198,6 +201,13 @@ def _create_version(client: "MlflowClient", entry: RegistryEntry) -> RegisteredV
         await_creation_for=0,
     )
     return get_version(client, entry.tenant, entry.model, int(created.version))
+
+
+def _document(client: "MlflowClient", version: RegisteredVersion, entry: RegistryEntry) -> None:
+    """A version's files never change; what people wrote about it may, and the entry follows the newest card."""
+    name, number = registered_name(version.tenant, version.model), str(version.number)
+    client.update_model_version(name, number, entry.description[:DESCRIPTION_CHARACTERS])
+    client.set_model_version_tag(name, number, "card_digest", entry.card_digest)
 
 
 def _make_candidate(client: "MlflowClient", version: RegisteredVersion) -> None:

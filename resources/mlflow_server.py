@@ -66,6 +66,11 @@ class MlflowServer:
                 return started_meanwhile
             raise RegistryError(str(error)) from error
 
+    def ensure_ready(self) -> str:
+        """Starts the server unless it runs, waits until it answers, and gives back its address."""
+        self.start()
+        return self.wait_ready()
+
     def wait_ready(self, timeout_s: float = 120) -> str:
         """Waits until the server answers and gives back its address.
 

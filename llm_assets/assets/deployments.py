@@ -53,7 +53,7 @@ def vllm_deployment(catalog: Catalog, model: ModelEntry) -> dg.AssetsDefinition:
         settings: dg.ResourceParam[Settings],
     ) -> dg.MaterializeResult[None]:
         tenant = context.partition_key
-        mlflow_server.wait_ready()
+        mlflow_server.ensure_ready()
         with line_lock(settings.locks, tenant, model.name, VLLM_DEPLOYMENT, log=context.log.info):
             if model.promotion == "automatic" and config.promote_candidate:
                 registry.promote_candidate(tenant, model.name, who=AUTOMATIC_WHO, why=AUTOMATIC_WHY)

@@ -60,7 +60,7 @@ def model_card(catalog: Catalog, model: ModelEntry) -> dg.AssetsDefinition:
                 evidence,
                 Line(collection="cards", tenant=tenant, name=model.name),
             )
-            mlflow_server.wait_ready()
+            mlflow_server.ensure_ready()
             training_run = registry.log_training(
                 tenant,
                 model.name,

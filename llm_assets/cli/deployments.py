@@ -73,8 +73,7 @@ def _with_registry(model: str, tenant: str) -> tuple[Installation, MlflowRegistr
     here = installation()
     here.check_names(model, tenant)
     server = embedded_stack(here.settings).mlflow
-    server.start()
-    server.wait_ready()
+    server.ensure_ready()
     registry: MlflowRegistry = embedded_resources(here.settings)["registry"]
     return here, registry
 

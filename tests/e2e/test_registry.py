@@ -425,3 +425,9 @@ def test_no_address_is_kept_for_the_whole_process(registry: MlflowRegistry) -> N
     import mlflow
 
     assert registry.tracking_uri not in (mlflow.get_tracking_uri(), mlflow.get_registry_uri())
+
+
+def test_a_new_card_of_a_registered_version_is_followed(registry: MlflowRegistry, model: str) -> None:
+    first = registry.register(entry(model, card_digest="sha256:card-1"))
+    again = registry.register(entry(model, card_digest="sha256:card-2"))
+    assert (again.number, again.tags["card_digest"]) == (first.number, "sha256:card-2")
