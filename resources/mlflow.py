@@ -204,7 +204,7 @@ def _create_version(client: "MlflowClient", entry: RegistryEntry) -> RegisteredV
 
 
 def _document(client: "MlflowClient", version: RegisteredVersion, entry: RegistryEntry) -> None:
-    """A version's files never change; what people wrote about it may, and the entry follows the newest card."""
+    """A version's files never change; what people wrote about it may: the entry follows the newest card."""
     name, number = registered_name(version.tenant, version.model), str(version.number)
     client.update_model_version(name, number, entry.description[:DESCRIPTION_CHARACTERS])
     client.set_model_version_tag(name, number, "card_digest", entry.card_digest)

@@ -40,7 +40,9 @@ class LocalServing(dg.ConfigurableResource[Any]):
 
     @property
     def servers(self) -> VllmServers:
-        return VllmServers(home=Path(self.home), executable=Path(self.engines) / "serve" / "bin" / "vllm")
+        # The environment's own folder, not the link to it: an upgrade must not mix two under one server.
+        environment = (Path(self.engines) / "serve").resolve()
+        return VllmServers(home=Path(self.home), executable=environment / "bin" / "vllm")
 
     def deploy(self, serving: Serving, log: Log) -> Endpoint:
         """Makes a serving live, or finds that it is. Two deploys of one tenant and model take turns.

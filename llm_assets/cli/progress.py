@@ -41,6 +41,7 @@ class Progress:
         self._instance, self._run_id = instance, run_id
         self._cursor: str | None = None
         self.steps: dict[str, Step] = {}
+        self.unread: list[str] = []
 
     def catch_up(self) -> None:
         while True:
@@ -55,7 +56,9 @@ class Progress:
         event = entry.dagster_event
         if event is None:
             if entry.step_key in self.steps and not NOISE.search(entry.user_message):
-                self.steps[entry.step_key].said = entry.user_message.splitlines()[0]
+                step = self.steps[entry.step_key]
+                step.said = entry.user_message.splitlines()[0]
+                self.unread.append(f"    {step.name}: {step.said}")
             return
         if event.step_key is None:
             return
@@ -118,19 +121,19 @@ def shown(instance: dg.DagsterInstance, run_id: str, console: Console) -> Iterat
 
 def _watch(progress: Progress, console: Console, over: threading.Event) -> None:
     printed = 0
-    last_said = ""
     with Live(console=console, transient=True, refresh_per_second=6) as live:
         while True:
             last = over.wait(POLL_S)
             progress.catch_up()
+            if not console.is_terminal:  # no live line there: every message is a line of its own
+                for message in progress.unread:
+                    console.print(message, highlight=False, markup=False, soft_wrap=True)
+            progress.unread.clear()
             lines = list(progress.finished())
             for line in lines[printed:]:
                 _print(live.console, line)
             printed = len(lines)
-            working = progress.working()
-            if not console.is_terminal:
-                last_said = _say_plainly(console, working, last_said)
-            live.update(Group(*(_spinner(step) for step in working)))
+            live.update(Group(*(_spinner(step) for step in progress.working())))
             if last:
                 return
 
@@ -149,12 +152,3 @@ def _spinner(step: Step) -> Spinner:
         (f"{step.name:<34}", "bold"), (f"{seconds:>7.0f} s", "cyan"), (f"   {step.said}", "")
     )
     return Spinner("dots", text=text)
-
-
-def _say_plainly(console: Console, working: list[Step], last_said: str) -> str:
-    """Without a terminal there is no live line: every new message is a line of its own."""
-    for step in working:
-        if step.said and step.said != last_said:
-            console.print(f"    {step.name}: {step.said}", highlight=False, soft_wrap=True)
-            last_said = step.said
-    return last_said
