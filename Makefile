@@ -21,7 +21,7 @@ demo: setup ## From a dataset to a live model that answers (TENANT=team-a)
 	@$(BIN)/llm-assets demo --tenant $(TENANT)
 
 test: setup engines ## All tests that this machine can run, real engines included
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 check: setup ## Format, lint, types, import contracts
 	@$(BIN)/ruff format --check .
