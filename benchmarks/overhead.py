@@ -4,7 +4,9 @@
 
 `ratio_to_script`: `llm-assets run` (validation, lineage, registry, card, verified deployment) over a
 script that trains, exports, serves and asks. Both start with the engines installed, the base model
-at hand, and no server running; the rounds alternate, and medians are compared.
+at hand, and no server running; the rounds alternate, and medians are compared. The script is given
+what the platform finds out by itself (weights in float32 and threads that do not spin, on a CPU),
+so that what is compared is orchestration.
 `rerun_ratio`: the same command with nothing changed, over its first run.
 `load_5000_tenants_s`: a fresh process that loads the code location of 100 models and 5,000 tenants.
 """
@@ -30,6 +32,12 @@ from resources.engines import engine_python
 ROOT = Path(__file__).parent.parent
 MODEL, TENANT = "support_bot", "team-a"
 MODELS, TENANTS = 100, 5_000
+IN_FLOAT32 = """
+import sys
+from transformers import AutoModelForCausalLM, AutoTokenizer
+AutoModelForCausalLM.from_pretrained(sys.argv[1], dtype="float32").save_pretrained(sys.argv[2])
+AutoTokenizer.from_pretrained(sys.argv[1]).save_pretrained(sys.argv[2])
+"""
 
 
 def main() -> None:
@@ -95,6 +103,13 @@ class Overhead:
             shutil.copytree(self.cache, self.home / "cache")
         self._llm_assets()
         self.down()
+        base = _only(
+            self.home / "store" / "base_models" / load_catalog(self.catalog).models[MODEL].base_model
+        )
+        train = engine_python(self.engines, "train")
+        subprocess.run(
+            [train, "-c", IN_FLOAT32, base, self.folder / "float32"], check=True, capture_output=True
+        )
 
     def llm_assets(self, *, fresh: bool) -> Measured:
         """`fresh`: everything but the base model has to be made."""
@@ -132,8 +147,15 @@ class Overhead:
         template = catalog.base_models[catalog.models[MODEL].base_model].template
         recipe = catalog.recipe_for(TENANT, MODEL).arguments
         common = {"model_name_or_path": str(base), "template": template}
+        float32 = {"model_name_or_path": str(self.folder / "float32")}
         data = {"dataset_dir": str(dataset), "dataset": "train", "eval_dataset": "held_out"}
-        train = recipe | common | data | {"do_train": True, "output_dir": "adapter", "report_to": "none"}
+        train = (
+            recipe
+            | common
+            | float32
+            | data
+            | {"do_train": True, "output_dir": "adapter", "report_to": "none"}
+        )
         export = common | {
             "adapter_name_or_path": "adapter",
             "export_dir": "merged",
@@ -154,7 +176,7 @@ class Overhead:
             }
         )
         return f"""set -euo pipefail
-export PATH={train}:$PATH HF_HUB_OFFLINE=1 DISABLE_VERSION_CHECK=1
+export PATH={train}:$PATH HF_HUB_OFFLINE=1 DISABLE_VERSION_CHECK=1 OMP_WAIT_POLICY=PASSIVE
 llamafactory-cli train train.json
 llamafactory-cli export export.json
 export OMP_NUM_THREADS=1 VLLM_CPU_OMP_THREADS_BIND=nobind TORCH_COMPILE_DISABLE=1 TMPDIR=$PWD

@@ -159,11 +159,11 @@ def started_up_to(project: Project, moment: str) -> subprocess.Popen[bytes]:
     before = log.stat().st_size if log.exists() else 0
     process = project.start(*RUN)
     wait_until(
-        lambda: moment in log.read_text()[before:],
+        lambda: moment in log.read_bytes()[before:].decode(errors="replace"),
         what=f"{moment!r} in {log}",
         timeout_s=180,
         every_s=0.05,
-        failed=lambda: None if process.poll() is None else f"the run ended: {log.read_text()[before:]}",
+        failed=lambda: None if process.poll() is None else f"the run ended: {log.read_text()[-2000:]}",
     )
     if not moment:
         time.sleep(1)  # somewhere in the imports
