@@ -5,8 +5,8 @@
 `ratio_to_script`: `llm-assets run` (validation, lineage, registry, card, verified deployment) over a
 script that trains, exports, serves and asks. Both start with the engines installed, the base model
 at hand, and no server running; the rounds alternate, and medians are compared. The script is given
-what the platform finds out by itself (weights in float32 and threads that do not spin, on a CPU),
-so that what is compared is orchestration.
+what the platform finds out by itself (weights in float32, threads that do not spin, vLLM's worker in
+the engine's process), so that what is compared is orchestration.
 `rerun_ratio`: the same command with nothing changed, over its first run.
 `load_5000_tenants_s`: a fresh process that loads the code location of 100 models and 5,000 tenants.
 """
@@ -46,14 +46,17 @@ def main() -> None:
     rounds = options.parse_args().rounds
     with tempfile.TemporaryDirectory(prefix="overhead-") as folder:
         bench = Overhead(Path(folder))
-        bench.prepare()
         first, again, script = [], [], []
-        for number in range(rounds):
-            Console().print(f"round {number + 1} of {rounds}: llm-assets run, again, script …")
-            first.append(bench.llm_assets(fresh=True))
-            again.append(bench.llm_assets(fresh=False))
+        try:
+            bench.prepare()
+            for number in range(rounds):
+                Console().print(f"round {number + 1} of {rounds}: llm-assets run, again, script …")
+                first.append(bench.llm_assets(fresh=True))
+                again.append(bench.llm_assets(fresh=False))
+                bench.down()
+                script.append(bench.script(number))
+        finally:
             bench.down()
-            script.append(bench.script(number))
         load = [bench.load() for _ in range(max(rounds, 3))]
     rows = [
         _row("shell script: train, export, serve, ask", script),
@@ -161,8 +164,8 @@ class Overhead:
             "export_dir": "merged",
             "finetuning_type": "lora",
         }
-        (folder / "train.json").write_text(json.dumps(train))
-        (folder / "export.json").write_text(json.dumps(export))
+        (folder / "train.yaml").write_text(json.dumps(train))
+        (folder / "export.yaml").write_text(json.dumps(export))
         (folder / "script.sh").write_text(self._script(catalog.models[MODEL]))
 
     def _script(self, model: Any) -> str:
@@ -177,9 +180,10 @@ class Overhead:
         )
         return f"""set -euo pipefail
 export PATH={train}:$PATH HF_HUB_OFFLINE=1 DISABLE_VERSION_CHECK=1 OMP_WAIT_POLICY=PASSIVE
-llamafactory-cli train train.json
-llamafactory-cli export export.json
-export OMP_NUM_THREADS=1 VLLM_CPU_OMP_THREADS_BIND=nobind TORCH_COMPILE_DISABLE=1 TMPDIR=$PWD
+llamafactory-cli train train.yaml
+llamafactory-cli export export.yaml
+export OMP_NUM_THREADS=1 VLLM_CPU_OMP_THREADS_BIND=nobind TORCH_COMPILE_DISABLE=1 TMPDIR=$PWD \\
+  VLLM_ENABLE_V1_MULTIPROCESSING=0
 {serve}/vllm serve merged --served-model-name m --host 127.0.0.1 --port 8917 --dtype bfloat16 \\
   --max-model-len {model.serving.max_model_len} --enforce-eager \\
   --kv-cache-memory-bytes {model.serving.kv_cache_mib}M --max-num-seqs {model.serving.max_num_seqs} &
