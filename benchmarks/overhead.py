@@ -164,8 +164,8 @@ class Overhead:
             "export_dir": "merged",
             "finetuning_type": "lora",
         }
-        (folder / "train.json").write_text(json.dumps(train))
-        (folder / "export.json").write_text(json.dumps(export))
+        (folder / "train.yaml").write_text(json.dumps(train))
+        (folder / "export.yaml").write_text(json.dumps(export))
         (folder / "script.sh").write_text(self._script(catalog.models[MODEL]))
 
     def _script(self, model: Any) -> str:
@@ -180,8 +180,8 @@ class Overhead:
         )
         return f"""set -euo pipefail
 export PATH={train}:$PATH HF_HUB_OFFLINE=1 DISABLE_VERSION_CHECK=1 OMP_WAIT_POLICY=PASSIVE
-llamafactory-cli train train.json
-llamafactory-cli export export.json
+llamafactory-cli train train.yaml
+llamafactory-cli export export.yaml
 export OMP_NUM_THREADS=1 VLLM_CPU_OMP_THREADS_BIND=nobind TORCH_COMPILE_DISABLE=1 TMPDIR=$PWD \\
   VLLM_ENABLE_V1_MULTIPROCESSING=0
 {serve}/vllm serve merged --served-model-name m --host 127.0.0.1 --port 8917 --dtype bfloat16 \\

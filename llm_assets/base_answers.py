@@ -1,6 +1,7 @@
 """What a base model says before any tuning: a work order outside of any asset, recorded nowhere."""
 
-import shutil
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -24,17 +25,16 @@ def answer_of_base_model(settings: Settings, base: BaseModelEntry, question: str
     resources = embedded_resources(settings)
     with dagster_instance(settings) as instance:
         artifact = materialized(instance, resources["artifact_store"], base_model_key(base.name))
-    folder = settings.work / "answers" / base.name
     order = {
         "model_folder": str(artifact.folder),
         "template": base.template,
         "questions": [question],
         "max_new_tokens": max_tokens,
     }
-    work = WorkOrder(engine="train", worker="answer", order=order, folder=folder)
-    answer = _execute(resources["compute"], work)
-    shutil.rmtree(folder)
-    return str(answer["text"])
+    settings.work.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="answer-", dir=settings.work) as folder:
+        work = WorkOrder(engine="train", worker="answer", order=order, folder=Path(folder))
+        return str(_execute(resources["compute"], work)["text"])
 
 
 def _execute(compute: LocalCompute, work: WorkOrder) -> dict[str, Any]:

@@ -15,12 +15,14 @@ SIGNATURE_LENGTH = 12
 DATASET_SIGNATURE = "llm/landing_zone_signature"
 EXPERIMENT_SIGNATURE = "llm/experiments_signature"
 
+GONE = "none"  # the signature of a folder without files
+
 Files = Sequence[tuple[str, int, int]]  # path, size in bytes, time of modification in nanoseconds
 
 
-def signature_of(files: Files) -> str | None:
-    """None where there is no file."""
-    return hashlib.sha256(repr(sorted(files)).encode()).hexdigest()[:SIGNATURE_LENGTH] if files else None
+def signature_of(files: Files) -> str:
+    """`GONE` where there is no file."""
+    return hashlib.sha256(repr(sorted(files)).encode()).hexdigest()[:SIGNATURE_LENGTH] if files else GONE
 
 
 def files_of_dataset(landing_zone: Path) -> Files:

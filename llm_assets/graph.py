@@ -12,6 +12,7 @@ from llm_assets.automation import sensor_status
 from llm_assets.catalog.loading import Catalog
 from llm_assets.chains import Chains, chain
 from llm_assets.embedded import embedded_resources
+from llm_assets.sensors.abandoned_runs import abandoned_runs
 from llm_assets.sensors.changes import experiments, landing_zones
 from llm_assets.sensors.deployments import deployments
 from llm_assets.sensors.tenants import tenants
@@ -50,4 +51,5 @@ def _sensors(settings: Settings, catalog: Catalog, chains: Chains) -> list[dg.Se
         landing_zones(settings, chains, status),
         experiments(settings, chains, status),
         deployments(models, status),
+        abandoned_runs(status),
     ]

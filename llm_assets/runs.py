@@ -20,6 +20,7 @@ PROCESS_TAG = "llm_assets/process"  # `<pid>@<creation time>` of the process tha
 UNFINISHED = (DagsterRunStatus.STARTED, DagsterRunStatus.STARTING, DagsterRunStatus.CANCELING)
 WORKER_STARTED = re.compile(r"^Started process for run \(pid: (\d+)\)")
 CLOCK_SLACK_S = 1.0
+STORAGE_TURN_S = 60
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
@@ -38,26 +39,13 @@ def prepare_dagster_home(settings: Settings) -> None:
 
 @contextmanager
 def dagster_instance(settings: Settings) -> Iterator[dg.DagsterInstance]:
-    with opening(settings):
+    prepare_dagster_home(settings)
+    settings.locks.mkdir(parents=True, exist_ok=True)
+    # Dagster makes its SQLite tables when it first opens them; two processes at once would fail.
+    with FileLock(settings.locks / "dagster-storage.lock", timeout=STORAGE_TURN_S):
         instance = dg.DagsterInstance.get()
     with instance:
         yield instance
-
-
-@contextmanager
-def opening(settings: Settings) -> Iterator[None]:
-    """Dagster makes its SQLite tables when it first opens them; two processes at once would fail."""
-    prepare_dagster_home(settings)
-    settings.locks.mkdir(parents=True, exist_ok=True)
-    with FileLock(settings.locks / "dagster-storage.lock"):
-        yield
-
-
-def make_storage(settings: Settings) -> None:
-    """Makes Dagster's tables, if need be, before several processes open them."""
-    if not (settings.dagster_home / "history" / "runs.db").exists():
-        with dagster_instance(settings):
-            pass
 
 
 def new_run_id() -> str:
@@ -96,7 +84,7 @@ def end_abandoned_runs(instance: dg.DagsterInstance) -> list[str]:
     """Marks runs whose process was killed as failed and frees their place at the accelerator."""
     ended = []
     for run in instance.get_runs(filters=dg.RunsFilter(statuses=list(UNFINISHED))):
-        process = run.tags.get(PROCESS_TAG) or _worker(instance, run)
+        process = _worker(instance, run) or run.tags.get(PROCESS_TAG)  # a re-execution copies the tag
         if process is not None and not _alive(process):
             instance.report_run_failed(run, f"The process {process} that executed this run is gone.")
             instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 import httpx
 
 from llm_assets.automation import AUTOMATION
-from llm_assets.runs import make_storage, prepare_dagster_home
+from llm_assets.catalog.loading import Catalog
+from llm_assets.runs import dagster_instance, end_abandoned_runs
 from llm_assets.settings import Settings
 from resources.local_processes import LocalProcesses, ProcessRecord, require_free_port
 from resources.mlflow_server import MlflowServer
-from resources.serving import LocalServing
+from resources.serving import LocalServing, VllmError
 from resources.waiting import wait_until
 
 UI = "dagster-ui"
@@ -47,17 +48,24 @@ class Stack:
     def start(self, *, automation: bool) -> None:
         """Starts what is not running yet and returns without waiting for it."""
         self.mlflow.start()
-        prepare_dagster_home(self.settings)
-        if self.ui() is None:
-            make_storage(self.settings)
-            require_free_port(self.settings.ui_port, what="The Dagster UI", setting="LLM_ASSETS_UI_PORT")
-            self.processes.start(
-                UI,
-                command=self._ui_command(),
-                env={**os.environ, AUTOMATION: "on" if automation else "off"},
-                log=self.settings.dagster_home / "ui.log",
-                attributes={"port": self.settings.ui_port},
-            )
+        with dagster_instance(self.settings) as instance:  # makes Dagster's tables before several open them
+            end_abandoned_runs(instance)
+        ui = self.ui()
+        if ui and automation and not ui.attributes["automation"]:  # the demo left it with its sensors off
+            self.processes.stop(UI, timeout_s=STOP_S)
+            ui = None
+        if ui is None:
+            self._start_ui(automation=automation)
+
+    def _start_ui(self, *, automation: bool) -> None:
+        require_free_port(self.settings.ui_port, what="The Dagster UI", setting="LLM_ASSETS_UI_PORT")
+        self.processes.start(
+            UI,
+            command=self._ui_command(),
+            env={**os.environ, AUTOMATION: "on" if automation else "off"},
+            log=self.settings.dagster_home / "ui.log",
+            attributes={"port": self.settings.ui_port, "automation": automation},
+        )
 
     def _ui_command(self) -> tuple[str, ...]:
         workspace = str(self.settings.root / "workspace.yaml")
@@ -94,12 +102,19 @@ class Stack:
         if not self.mlflow.running():
             yield f"MLflow is not running; its log is {self.mlflow.log}."
 
-    def revive(self, say: Callable[[str], None]) -> None:
-        """Starts again what was live when the stack was ended."""
+    def revive(self, catalog: Catalog, say: Callable[[str], None]) -> None:
+        """Starts again what was live when the stack was ended and is still in the catalog.
+
+        One that does not start is named and does not keep the others from it.
+        """
         for state in self.serving.states():
-            if state.status in ("stopped", "dead"):
+            tenant = catalog.tenants.get(state.tenant)
+            if state.status in ("stopped", "dead") and tenant and state.model in tenant.models:
                 say(f"Starting {state.tenant}/{state.model} again …")
-                self.serving.revive(state.tenant, state.model, say)
+                try:
+                    self.serving.revive(state.tenant, state.model, say)
+                except VllmError as fault:
+                    say(str(fault))
 
     def stop(self) -> None:
         """Ends everything, live servers included. What is not running is fine."""

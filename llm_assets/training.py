@@ -10,9 +10,12 @@ from resources.compute import WorkOrder
 from resources.engines import InstalledEngine
 
 CHECKPOINT_OVERHEAD_BYTES = 256 * 2**20
-# Weights in training precision, gradients and two optimizer moments, twice while a checkpoint is replaced.
-FULL_TRAINING_FACTOR = 8
+# Of a 16-bit base model: float32 weights and two optimizer moments in each checkpoint, and one more
+# checkpoint than are kept, because the new one is written before the oldest goes. Then the result.
+FULL_CHECKPOINT_FACTOR, FULL_RESULT_FACTOR = 6, 2
+KEPT_CHECKPOINTS = 2
 LORA_FACTOR = 0.2
+MERGED_FACTOR = 1.2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,9 +42,10 @@ class Training:
     @property
     def disk_bytes(self) -> int:
         """Room for checkpoints, the adapter and the merged model after it. An estimate on the safe side."""
-        full = self.recipe.arguments.get("finetuning_type", "lora") == "full"
-        factor = FULL_TRAINING_FACTOR if full else LORA_FACTOR
-        return int(self.base.size_bytes * (factor + 1.2)) + CHECKPOINT_OVERHEAD_BYTES
+        kept = max(KEPT_CHECKPOINTS, int(self.recipe.arguments.get("save_total_limit") or KEPT_CHECKPOINTS))
+        full = FULL_CHECKPOINT_FACTOR * (kept + 1) + FULL_RESULT_FACTOR
+        factor = full if self.recipe.finetuning_type == "full" else LORA_FACTOR
+        return int(self.base.size_bytes * (factor + MERGED_FACTOR)) + CHECKPOINT_OVERHEAD_BYTES
 
     def folder(self, work: Path) -> Path:
         """One folder per fingerprint, so that a second try finds the first one's checkpoints."""

@@ -28,6 +28,7 @@ from resources.artifacts import (
     read_manifest,
     verify,
 )
+from resources.names import VERSION
 
 UNFINISHED = ".unfinished-"
 
@@ -75,7 +76,7 @@ class ArtifactStore(dg.ConfigurableResource):
         home = Path(self.root, str(line))
         folders = sorted(home.iterdir(), reverse=True) if home.is_dir() else []
         for folder in folders:
-            if not folder.name.startswith("."):
+            if folder.is_dir() and not folder.name.startswith("."):
                 yield read_manifest(line, folder)
 
     def get(self, uri: str) -> Artifact:
@@ -104,7 +105,10 @@ def parse_uri(uri: str) -> tuple[Line, str]:
             f"{uri!r} is not an artifact's address; artifact://models/<tenant>/<model>/<version> is."
         )
     tenant = parts[1] if len(parts) == 4 else None
-    return Line(collection=parts[0], tenant=tenant, name=parts[-2]), parts[-1]  # type: ignore[arg-type]  # Line checks
+    line = Line(collection=parts[0], tenant=tenant, name=parts[-2])  # type: ignore[arg-type]  # Line checks
+    if not VERSION.fullmatch(parts[-1]):
+        raise ArtifactError(f"{uri!r} is not an artifact's address: {parts[-1]!r} cannot be a version.")
+    return line, parts[-1]
 
 
 @contextmanager
@@ -117,7 +121,7 @@ def _disk_full_named(root: str) -> Iterator[None]:
         free = shutil.disk_usage(root).free // 2**20 if Path(root).is_dir() else 0
         raise ArtifactError(
             f"The disk of the artifact store at {root} is full ({free} MiB free). Nothing was published; "
-            "free some space (old versions under it, or `.llm-assets/work`) and run again."
+            "free some space and run again."
         ) from error
 
 
@@ -145,6 +149,7 @@ def _write_through(staged: Path, manifest: str) -> None:
         if file.is_file():
             _sync(file)
     path = staged / MANIFEST_NAME
+    path.unlink(missing_ok=True)  # it may be a hard link to another artifact's
     path.write_text(manifest)
     _sync(path)
 

@@ -15,8 +15,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from resources.names import MODEL, TENANT
+
 MANIFEST_NAME = "manifest.json"
-CHUNK_BYTES = 1 << 20
 
 Collection = Literal["base_models", "datasets", "adapters", "models", "cards"]
 
@@ -49,8 +50,8 @@ class Line:
     def __post_init__(self) -> None:
         if self.collection not in get_args(Collection):
             raise ArtifactError(f"There is no collection {self.collection!r}: {get_args(Collection)} are.")
-        for part in (self.tenant, self.name):
-            if part is not None and (not part or part.startswith(".") or "/" in part or "\\" in part):
+        for part, allowed in ((self.tenant, TENANT), (self.name, MODEL)):
+            if part is not None and not allowed.fullmatch(part):
                 raise ArtifactError(f"{part!r} cannot be part of an artifact's address.")
 
     def __str__(self) -> str:
@@ -154,7 +155,9 @@ def read_manifest(line: Line, folder: Path) -> Artifact:
         ) from error
     artifact = Artifact(line=line, version=folder.name, folder=folder, files=files, attributes=attributes)
     if artifact.digest != content["digest"]:
-        raise ArtifactError(f"{path} was altered: it lists other files than its digest says.")
+        raise ArtifactError(
+            f"{path} was altered: its digest is of other files. Delete {folder} and run again."
+        )
     return artifact
 
 
@@ -165,15 +168,15 @@ def verify(artifact: Artifact) -> None:
         ArtifactError: Names the first file that is missing, has another size or other bytes.
     """
     for file in artifact.files:
-        path = artifact.folder / file.path
-        if not path.is_file():
-            raise ArtifactError(f"{artifact.uri}: {file.path} is missing from {artifact.folder}.")
-        if path.stat().st_size != file.size_bytes:
-            raise ArtifactError(
-                f"{artifact.uri}: {file.path} has {path.stat().st_size} bytes, "
-                f"published were {file.size_bytes}."
-            )
-        if describe_file(path, file.path).sha256 != file.sha256:
-            raise ArtifactError(
-                f"{artifact.uri}: the bytes of {file.path} are not those that were published."
-            )
+        if problem := _damage(artifact.folder / file.path, file):
+            raise ArtifactError(f"{artifact.uri}: {problem}. Delete {artifact.folder} and run again.")
+
+
+def _damage(path: Path, file: ArtifactFile) -> str | None:
+    if not path.is_file():
+        return f"{file.path} is missing"
+    if (size_bytes := path.stat().st_size) != file.size_bytes:
+        return f"{file.path} has {size_bytes} bytes, published were {file.size_bytes}"
+    if describe_file(path, file.path).sha256 != file.sha256:
+        return f"the bytes of {file.path} are not those that were published"
+    return None

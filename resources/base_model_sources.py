@@ -12,7 +12,8 @@ fetches of one thing wait for each other. Relative paths start at `root`.
 
 import hashlib
 import re
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -227,12 +228,24 @@ def _refuse_broken_gguf(path: Path) -> None:
         raise
 
 
-def _alone(cache: Path, name: str) -> AbstractContextManager[object]:
-    from filelock import FileLock
+@contextmanager
+def _alone(cache: Path, name: str) -> Iterator[None]:
+    from filelock import FileLock, Timeout
 
     folder = cache / "locks"
     folder.mkdir(parents=True, exist_ok=True)
-    return FileLock(folder / f"{name}.lock", timeout=LOCK_TIMEOUT_S)
+    lock = FileLock(folder / f"{name}.lock")
+    try:
+        lock.acquire(timeout=LOCK_TIMEOUT_S)
+    except Timeout as error:
+        raise BaseModelSourceError(
+            f"Another fetch of {name} has been running for over {LOCK_TIMEOUT_S // 60} minutes. "
+            "Find its run in the Dagster UI under Runs and end it, then run again."
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _file_name(revision: HubRevision) -> str:

@@ -6,6 +6,7 @@ output goes to `engine.log` in the work order's folder. Not covered here: Kubern
 """
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from resources.engines import InstalledEngine, engine_python, installed_engine
 PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "USER", "LD_LIBRARY_PATH")
 PASSED_ON_PREFIXES = ("CUDA_", "NVIDIA_", "NCCL_", "OMP_", "GLOO_")
 LOG_TAIL_LINES = 15
+FULL_DISK_BYTES = 64 * 2**20
 
 # Dagster warns its users of what only its own Pipes call.
 OF_DAGSTERS_OWN = ("Function `PipesMessageReader.expected_writer_count`", "AssetExecutionContext.run_id")
@@ -64,6 +66,9 @@ class LocalCompute(dg.ConfigurableResource):
         self, context: dg.OpExecutionContext | dg.AssetExecutionContext, work: WorkOrder
     ) -> dict[str, Any]:
         """Runs the order to its end and returns the worker's result.
+
+        How long that may take is not limited here: a training takes what it takes, and Dagster ends a
+        run that is cancelled or over its own limit (`dagster/max_runtime`), and with it the work order.
 
         Raises:
             WorkOrderError: The engine failed, was killed, or sent no result; names the cause and the log.
@@ -112,7 +117,8 @@ class LocalCompute(dg.ConfigurableResource):
         """What an engine may see: no credentials, nothing from a network, caches of its own."""
         link = folder / "package" / "llm_assets"
         link.parent.mkdir(exist_ok=True)
-        if not link.is_symlink():
+        if not link.is_symlink() or link.readlink() != Path(self.package):  # made by another installation
+            link.unlink(missing_ok=True)
             link.symlink_to(self.package)
         temporary = folder / "tmp"
         temporary.mkdir(exist_ok=True)
@@ -146,8 +152,17 @@ def _result(work: WorkOrder, exit_code: int, messages: Any) -> dict[str, Any]:
             return dict(message["result"])
     log = work.folder / "engine.log"
     causes = [message["failure"] for message in messages if "failure" in message]
-    cause = causes[-1] if causes else f"{_how_it_ended(exit_code)}. The end of its log:\n{_tail(log)}"
+    ended = _full_disk(work.folder) or _how_it_ended(exit_code)
+    cause = causes[-1] if causes else f"{ended}. The end of its log:\n{_tail(log)}"
     raise WorkOrderError(f"The work order {work.worker!r} failed: {cause}\nThe whole log is in {log}.")
+
+
+def _full_disk(folder: Path) -> str | None:
+    """On a full disk a worker cannot even write its last message."""
+    free = shutil.disk_usage(folder).free
+    if free >= FULL_DISK_BYTES:
+        return None
+    return f"the disk of {folder} is full ({free // 2**20} MiB free). Free some space and run again"
 
 
 def _how_it_ended(exit_code: int) -> str:

@@ -131,4 +131,6 @@ def serving_to_json(serving: Serving) -> dict[str, Any]:
 def serving_from_json(values: dict[str, Any]) -> Serving:
     folders = ("model_folder", "adapter_folder", "chat_template")
     paths = {name: Path(values[name]) for name in folders if values[name] is not None}
-    return Serving(**{**values, **paths, "known_answers": tuple(values["known_answers"])})
+    known = tuple(values["known_answers"])
+    # Without `engine` it is from before servings named theirs: readable, and the next deploy replaces it.
+    return Serving(**{"engine": "", **values, **paths, "known_answers": known})

@@ -20,9 +20,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from resources.engine_locks import ENGINES, Device, EngineError, EngineName, lock_file, locked
-from resources.package_indexes import PackageIndexError, uv_environment, with_torch_index
+from resources.package_indexes import (
+    PackageIndexError,
+    uv_environment,
+    with_torch_index,
+    without_credentials,
+)
 
 Report = Callable[[str], None]
+
+CHECK_S = 600
 
 # What must work in a finished environment; vLLM's metadata decides which hardware it starts for.
 _CHECKS: dict[EngineName, list[str]] = {
@@ -84,14 +91,12 @@ def build(what: Build) -> dict[str, str]:
 
 
 def _settings(what: Build) -> dict[str, str]:
+    torch = f"torch=={locked(what.engine, what.device)['torch']}" if what.device == "cpu" else None
     try:
         settings = uv_environment()
+        return with_torch_index(settings, uv=what.uv, requirement=torch) if torch else settings
     except PackageIndexError as error:
         raise EngineError(str(error)) from error
-    if what.device == "cuda":
-        return settings
-    torch = f"torch=={locked(what.engine, what.device)['torch']}"
-    return with_torch_index(settings, uv=what.uv, requirement=torch)
 
 
 def _install(what: Build, settings: dict[str, str]) -> None:
@@ -159,6 +164,7 @@ def _uv(
 
 
 def _error(what: Build, command: str, code: int, said: str) -> EngineError:
+    said = without_credentials(said)
     remedy = "\n".join(text for pattern, text in _REMEDIES.items() if re.search(pattern, said))
     text = (
         f"The {what.engine} engine ({what.device}) cannot be installed in {what.folder}: `{command}` failed"
@@ -197,12 +203,19 @@ def _write_metadata(site_packages: Path, *, name: str, version: str) -> None:
 def _check(what: Build) -> None:
     program, *arguments = _CHECKS[what.engine]
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-    result = subprocess.run(
-        [str(what.folder / program), *arguments],
-        env={**kept, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-    )
+    try:
+        result = subprocess.run(
+            [str(what.folder / program), *arguments],
+            env={**kept, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            timeout=CHECK_S,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise EngineError(
+            f"The {what.engine} engine ({what.device}) was installed in {what.folder}, but `{program}` did "
+            f"not start within {CHECK_S} s. Try again when the machine is less busy."
+        ) from error
     if result.returncode:
         raise _error(what, f"{program} {arguments[0]}", result.returncode, result.stderr.strip()[-3000:])
 

@@ -16,6 +16,7 @@ ENGINES: tuple[EngineName, ...] = get_args(EngineName)
 IMAGES = Path(__file__).resolve().parent.parent / "images"
 # Goes into the digest of a lock: raise it when what is done to an environment after the lock changes.
 BUILD_REVISION = 1
+NVIDIA_SMI_S = 60  # it takes seconds where the driver is not kept loaded
 
 
 class EngineError(Exception):
@@ -46,10 +47,18 @@ def locked(engine: EngineName, device: Device) -> dict[str, str]:
 
 
 def device_here() -> Device:
-    """cuda where an NVIDIA GPU and its driver can be seen, cpu elsewhere."""
+    """cuda where an NVIDIA GPU and its driver can be seen, cpu elsewhere. EngineError: the driver hangs."""
     if Path("/dev/nvidia0").exists():
         return "cuda"
     if shutil.which("nvidia-smi") is None:
         return "cpu"
-    listing = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True)
+    try:
+        listing = subprocess.run(
+            ["nvidia-smi", "--list-gpus"], capture_output=True, text=True, timeout=NVIDIA_SMI_S
+        )
+    except subprocess.TimeoutExpired as error:
+        raise EngineError(
+            f"`nvidia-smi --list-gpus` did not answer in {NVIDIA_SMI_S} s: the NVIDIA driver hangs. "
+            "Restart the machine, or say which engine you want: --device cpu"
+        ) from error
     return "cuda" if listing.returncode == 0 and "GPU 0" in listing.stdout else "cpu"

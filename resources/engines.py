@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, Timeout
 
 from resources.engine_builds import Build, Report, build
 from resources.engine_locks import ENGINES, Device, EngineError, EngineName, device_here, lock_digest
@@ -36,6 +36,7 @@ __all__ = [
 ]
 
 STAMP = "llm-assets-engine.json"
+INSTALLATION_S = 2 * 3600
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,6 +194,16 @@ def _read(file: Path) -> bytes:
         return b""
 
 
+def _wait_for(lock: BaseFileLock) -> None:
+    try:
+        lock.acquire(timeout=INSTALLATION_S)
+    except Timeout as error:
+        raise EngineError(
+            f"Another installation has held {lock.lock_file} for over {INSTALLATION_S // 3600} hours: "
+            "end it (`fuser` names it), then run this again"
+        ) from error
+
+
 @contextmanager
 def _alone(path: Path, report: Report) -> Iterator[None]:
     lock = FileLock(path)
@@ -200,7 +211,7 @@ def _alone(path: Path, report: Report) -> Iterator[None]:
         lock.acquire(timeout=0)
     except Timeout:
         report("waiting for another installation of it")
-        lock.acquire()
+        _wait_for(lock)
     try:
         yield
     finally:

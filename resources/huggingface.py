@@ -33,7 +33,6 @@ WANTED = (
 )
 UNWANTED = ("consolidated*", "adapter_*", "*.onnx*", "training_args*")  # consolidated: the same weights again
 PUBLIC_ENDPOINT = "https://huggingface.co"
-CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,8 @@ from resources.process_launcher import ZOMBIE_STATES, boot_id, process_identity,
 from resources.waiting import WaitTimeout, wait_until
 
 KILL_S = 10
+LAUNCH_S = 60
+LOCK_S = 120  # longer than a launch, which is what it is held for
 
 
 class ProcessError(Exception):
@@ -77,7 +79,7 @@ class LocalProcesses:
         """Starts a process under a name that no living process has, and returns once it was exec'd.
 
         Raises:
-            ProcessError: The name is taken, or the command cannot be run.
+            ProcessError: The name is taken, the command cannot be run, or that takes too long.
         """
         log.parent.mkdir(parents=True, exist_ok=True)
         with self._changing():
@@ -94,17 +96,24 @@ class LocalProcesses:
         return started
 
     def _launch(self, order: dict[str, Any], env: Mapping[str, str]) -> None:
-        launcher = subprocess.run(
-            [sys.executable, "-I", "-S", process_launcher.__file__],
-            input=json.dumps(order),
-            env=dict(env),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,  # a Ctrl-C in the terminal is not for it
-        )
+        name = order["record"]["name"]
+        try:
+            launcher = subprocess.run(
+                [sys.executable, "-I", "-S", process_launcher.__file__],
+                input=json.dumps(order),
+                env=dict(env),
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+                start_new_session=True,  # a Ctrl-C in the terminal is not for it
+                timeout=LAUNCH_S,
+            )
+        except subprocess.TimeoutExpired as fault:
+            raise ProcessError(
+                f"{name} was not started within {LAUNCH_S} s: the disk of {self.folder} or of "
+                f"{order['record']['command'][0]} does not answer."
+            ) from fault
         if launcher.returncode:
-            name = order["record"]["name"]
             raise ProcessError(f"{name} could not be started: {launcher.stderr.strip()}")
 
     def find(self, name: str) -> ProcessRecord | None:
@@ -179,9 +188,21 @@ class LocalProcesses:
         shutil.rmtree(record.temporary_folder, ignore_errors=True)
         self._file(record.name).unlink(missing_ok=True)
 
-    def _changing(self) -> filelock.BaseFileLock:
+    @contextlib.contextmanager
+    def _changing(self) -> Iterator[None]:
         self.folder.mkdir(parents=True, exist_ok=True)
-        return filelock.FileLock(self.folder / ".lock")
+        lock = filelock.FileLock(self.folder / ".lock")
+        try:
+            lock.acquire(timeout=LOCK_S)
+        except filelock.Timeout as fault:
+            raise ProcessError(
+                f"Another process has held {lock.lock_file} for over {LOCK_S} s. "
+                "End it (`fuser` names it), then try again."
+            ) from fault
+        try:
+            yield
+        finally:
+            lock.release()
 
     def _file(self, name: str) -> Path:
         return self.folder / f"{name}.json"

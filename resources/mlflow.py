@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from resources import mlflow_promotion as promotion
-from resources.mlflow_client import RegistryError, mlflow_client, warm
+from resources.mlflow_client import RegistryError, mlflow_client, refuse_credentials
 from resources.mlflow_promotion import CANDIDATE, PREVIOUS, PRODUCTION, Move
 from resources.mlflow_tracking import log_run
 from resources.mlflow_versions import (
@@ -38,10 +38,6 @@ class MlflowRegistry(dg.ConfigurableResource):
     """The register of versions on the MLflow server at `tracking_uri`."""
 
     tracking_uri: str
-
-    def warm(self) -> None:
-        """Starts importing MLflow in the background; call it where a later step will need the registry."""
-        warm()
 
     def register(self, entry: RegistryEntry) -> RegisteredVersion:
         """Registers an artifact as a version and makes it the candidate. Registered before: the same version,
@@ -120,10 +116,6 @@ class MlflowRegistry(dg.ConfigurableResource):
         """The version that was registered last."""
         return self._alias(tenant, model, CANDIDATE)
 
-    def previous(self, tenant: str, model: str) -> RegisteredVersion | None:
-        """The version that a rollback goes to."""
-        return self._alias(tenant, model, PREVIOUS)
-
     def versions(self, tenant: str, model: str) -> tuple[RegisteredVersion, ...]:
         """All versions, newest first; none of a model that was never registered."""
         with mlflow_client(self.tracking_uri, f"listing the versions of {model} of {tenant}") as client:
@@ -162,6 +154,7 @@ class MlflowRegistry(dg.ConfigurableResource):
 
     def page(self, tenant: str, model: str, number: int | None = None) -> str:
         """The address of a model's page in MLflow's own UI, or of one version's."""
+        refuse_credentials(self.tracking_uri)
         address = f"{self.tracking_uri.rstrip('/')}/#/models/{registered_name(tenant, model)}"
         return address if number is None else f"{address}/versions/{number}"
 
@@ -224,6 +217,9 @@ def _move(
     if aliases.get(PRODUCTION) != target.number:
         move = promotion.new_move(action, target.number, aliases, who=who, why=why)
         promotion.carry_out(client, name, move)
+    elif target.tags.get(promotion.AUTOMATIC_TAG) == promotion.DUE:
+        # Else a rerun would promote it by itself after a person has promoted another version.
+        client.set_model_version_tag(name, str(target.number), promotion.AUTOMATIC_TAG, promotion.DONE)
     return get_version(client, target.tenant, target.model, target.number)
 
 

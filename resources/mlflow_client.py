@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -42,6 +43,7 @@ def mlflow_client(tracking_uri: str, doing: str) -> Iterator["MlflowClient"]:
 
     `doing` completes the sentence "… failed while `doing`".
     """
+    refuse_credentials(tracking_uri)
     _import_mlflow()
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException, RestException
@@ -55,6 +57,19 @@ def mlflow_client(tracking_uri: str, doing: str) -> Iterator["MlflowClient"]:
             f"MLflow at {tracking_uri} did not answer while {doing}. Start it (`llm-assets up` does), or "
             f"set tracking_uri to a server that runs. It said: {error.message}"
         ) from error
+
+
+def refuse_credentials(tracking_uri: str) -> None:
+    """An address stands in errors, logs and metadata, so it may hold no user and no password.
+
+    Raises:
+        RegistryError: It does; the text does not repeat them.
+    """
+    if "@" in urlsplit(tracking_uri).netloc:
+        raise RegistryError(
+            f"tracking_uri of MLflow at {urlsplit(tracking_uri).hostname} holds a user or a password. Leave "
+            "them out and set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD."
+        )
 
 
 def _import_mlflow() -> None:

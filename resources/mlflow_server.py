@@ -7,6 +7,7 @@ import os
 import sys
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +27,19 @@ ENVIRONMENT = {
     # What is registered is an artifact of the store and nothing else.
     "MLFLOW_CREATE_MODEL_VERSION_SOURCE_VALIDATION_REGEX": "^artifact://models/",
 }
+INHERITED = ("PATH", "HOME", "USER", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH")
+INHERITED_PREFIXES = ("MLFLOW_", "PYTHON")
+FOR_CLIENTS = "MLFLOW_TRACKING_"  # addresses, users and passwords
+
+
+def server_environment(inherited: Mapping[str, str]) -> dict[str, str]:
+    """The whole environment of a server: only what is named here, so no other program's credential."""
+    kept = {
+        name: value
+        for name, value in inherited.items()
+        if (name in INHERITED or name.startswith(INHERITED_PREFIXES)) and not name.startswith(FOR_CLIENTS)
+    }
+    return kept | ENVIRONMENT
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,19 +65,20 @@ class MlflowServer:
         """Starts the server unless it runs, and returns at once; `wait_ready` waits for it.
 
         Raises:
-            RegistryError: The port is taken; names its holder.
+            RegistryError: The port is taken (names its holder), or a server on another port cannot be ended.
         """
         running = self._running()
         if running and running.attributes["port"] == self.port:
             return running
-        if running:
-            self.stop()
         try:
+            if running:
+                self.stop()
             require_free_port(self.port, what="MLflow", setting=PORT_SETTING)
             return self._start()
         except ProcessError as error:
-            if started_meanwhile := self._running():
-                return started_meanwhile
+            meanwhile = self._running()
+            if meanwhile and meanwhile.attributes["port"] == self.port:
+                return meanwhile
             raise RegistryError(str(error)) from error
 
     def ensure_ready(self) -> str:
@@ -114,7 +129,7 @@ class MlflowServer:
             *("--artifacts-destination", str(self.folder / "artifacts")),
             *("--port", str(self.port)),
         )
-        env = os.environ | ENVIRONMENT
+        env = server_environment(os.environ)
         attributes = {"port": self.port, "url": self.url}
         return self._processes.start(NAME, command=command, env=env, log=self.log, attributes=attributes)
 

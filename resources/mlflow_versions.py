@@ -5,20 +5,17 @@ is known about it is a tag. A version's tags are written in the same request tha
 there with all of them or not at all.
 """
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from resources.mlflow_client import RegistryError
+from resources.names import MODEL, TENANT, VERSION
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 
-TENANT = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
-MODEL = re.compile(r"[a-z][a-z0-9_]{0,62}")
-LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,126}")
 DESCRIPTION_CHARACTERS = 5000  # MLflow's column
 
 
@@ -48,12 +45,12 @@ class RegistryEntry:
 
     def __post_init__(self) -> None:
         check_names(self.tenant, self.model)
-        if not LABEL.fullmatch(self.version):
+        if not VERSION.fullmatch(self.version):
             raise RegistryError(f"{self.version!r} cannot be the label of a version of {self.model}.")
 
     @property
     def source(self) -> str:
-        return f"artifact://models/{self.tenant}/{self.model}/{self.version}"
+        return f"{_home(self.tenant, self.model)}/{self.version}"
 
     @property
     def tags(self) -> dict[str, str]:
@@ -158,9 +155,19 @@ def _pages(client: "MlflowClient", query: str) -> Iterator["ModelVersion"]:
             return
 
 
+def _home(tenant: str, model: str) -> str:
+    """Where the artifacts of a tenant's model are."""
+    return f"artifact://models/{tenant}/{model}"
+
+
 def _registered(
     tenant: str, model: str, version: "ModelVersion", aliases: tuple[str, ...]
 ) -> RegisteredVersion:
+    if str(version.source).rpartition("/")[0] != _home(tenant, model):
+        raise RegistryError(
+            f"Version {version.version} of {registered_name(tenant, model)} is not of {model} of {tenant}: "
+            f"its source is {version.source}. Somebody registered it by hand; delete that version in MLflow."
+        )
     return RegisteredVersion(
         tenant=tenant,
         model=model,

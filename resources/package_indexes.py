@@ -9,6 +9,7 @@ Only the standard library is used here: the repository's bootstrap runs this bef
 
 import ast
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -40,8 +41,18 @@ _SHARED = {
 _TRUE = {"1", "true", "yes", "on", "y", "t"}
 
 
+CONFIG_S = 60
+LOOK_S = 600
+_CREDENTIALS = re.compile(r"(?<=://)[^/\s]+@")
+
+
 class PackageIndexError(Exception):
-    """pip's settings cannot be read."""
+    """pip's settings cannot be read, or an index does not answer."""
+
+
+def without_credentials(text: str) -> str:
+    """What pip or uv said, less the user and password of any address in it."""
+    return _CREDENTIALS.sub("***@", text)
 
 
 def uv_environment(
@@ -75,18 +86,30 @@ def _translated(settings: Mapping[str, str], environ: Mapping[str, str]) -> dict
 
 
 def pip_settings(*, environ: Mapping[str, str] = os.environ, python: str = sys.executable) -> dict[str, str]:
-    """What pip would go by, option by option: its files, then its variables, as pip itself merges them."""
-    answer = subprocess.run(
-        [python, "-m", "pip", "--disable-pip-version-check", "config", "list"],
-        env={**environ, "PYTHONWARNINGS": "ignore", "NO_COLOR": "1"},
-        capture_output=True,
-        text=True,
-    )
+    """What pip would go by, option by option: its files, then its variables, as pip itself merges them.
+
+    Raises:
+        PackageIndexError: pip does not say.
+    """
+    try:
+        answer = subprocess.run(
+            [python, "-m", "pip", "--disable-pip-version-check", "config", "list"],
+            env={**environ, "PYTHONWARNINGS": "ignore", "NO_COLOR": "1"},
+            capture_output=True,
+            text=True,
+            timeout=CONFIG_S,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise PackageIndexError(
+            f"pip's settings cannot be read: `{python} -m pip config list` did not end within {CONFIG_S} s. "
+            "Try it by hand."
+        ) from error
     if answer.returncode and "No module named pip" in answer.stderr:
         return _from_environment(environ)
     if answer.returncode:
         raise PackageIndexError(
-            f"pip's settings cannot be read: `{python} -m pip config list` said: {answer.stderr.strip()}"
+            f"pip's settings cannot be read: `{python} -m pip config list` said: "
+            f"{without_credentials(answer.stderr.strip())}"
         )
     return _merged(answer.stdout)
 
@@ -137,10 +160,18 @@ def with_torch_index(environ: Mapping[str, str], *, uv: str, requirement: str) -
 
 
 def _is_found(environ: Mapping[str, str], *, uv: str, requirement: str) -> bool:
-    return not subprocess.run(
-        [uv, "pip", "compile", "--quiet", "--no-deps", "--no-header", "-"],
-        input=requirement,
-        env=dict(environ),
-        capture_output=True,
-        text=True,
-    ).returncode
+    try:
+        looked = subprocess.run(
+            [uv, "pip", "compile", "--quiet", "--no-deps", "--no-header", "-"],
+            input=requirement,
+            env=dict(environ),
+            capture_output=True,
+            text=True,
+            timeout=LOOK_S,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise PackageIndexError(
+            f"Looking for {requirement} took over {LOOK_S} s. Check the index and proxy that pip is set up "
+            "with (`pip config list`)."
+        ) from error
+    return looked.returncode == 0

@@ -4,7 +4,6 @@ uv downloads, because it goes by the company's index, certificate and proxy (`re
 Only wheels are taken, so nothing of the package is run, and its dependencies are left alone.
 """
 
-import re
 import shutil
 import subprocess
 import sys
@@ -13,10 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from resources.base_model_error import BaseModelSourceError
-from resources.package_indexes import PackageIndexError, uv_environment
+from resources.package_indexes import PackageIndexError, uv_environment, without_credentials
 
 DOWNLOAD_TIMEOUT_S = 3600
-CREDENTIALS = re.compile(r"(?<=://)[^/\s@]+@")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +58,7 @@ def _install(wanted: PackageFile, folder: Path, uv: Path) -> None:
     except (PackageIndexError, subprocess.TimeoutExpired, OSError) as error:
         raise BaseModelSourceError(f"{wanted} cannot be downloaded: {error}. Try again.") from None
     if done.returncode:
-        told = CREDENTIALS.sub("***@", " ".join(done.stderr.split()))
+        told = without_credentials(" ".join(done.stderr.split()))
         raise BaseModelSourceError(
             f"{wanted} cannot be downloaded: {told[-1500:]} "
             "Check its name and version, and the index, certificate and proxy that pip is set up with."

@@ -225,8 +225,7 @@ class LocalServing(dg.ConfigurableResource[Any]):
         """The digest on a response of the live server, asked just now."""
         live = self._live(tenant, model)
         with self._client(live) as client:
-            reply = client.chat(model, [{"role": "user", "content": "?"}], max_tokens=1)
-        return str(reply["system_fingerprint"])
+            return client.digest(model)
 
     def _live(self, tenant: str, model: str) -> Deployment:
         live = self.servers.folder(tenant, model).read()
@@ -254,11 +253,20 @@ class LocalServing(dg.ConfigurableResource[Any]):
             lock.acquire(timeout=0)
         except filelock.Timeout:
             log(f"Another deploy of {tenant}/{model} is running; waiting for it.")
-            lock.acquire(timeout=DEPLOY_TURN_S)
+            self._wait_for_turn(lock, tenant, model)
         try:
             yield
         finally:
             lock.release()
+
+    def _wait_for_turn(self, lock: filelock.BaseFileLock, tenant: str, model: str) -> None:
+        try:
+            lock.acquire(timeout=DEPLOY_TURN_S)
+        except filelock.Timeout as fault:
+            raise VllmError(
+                f"Another deploy of {tenant}/{model} has been running for over {DEPLOY_TURN_S // 60} "
+                "minutes. Find its run in the Dagster UI under Runs and end it, then try again."
+            ) from fault
 
     @contextmanager
     def _turn_to_stop(self, tenant: str, model: str) -> Iterator[None]:

@@ -25,22 +25,28 @@ def main(command: list[str]) -> int:
     os.set_blocking(done, False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(done)
+    supervisor = os.getpid()
     child = os.fork()
     if child == 0:
-        _become(command, libc)
+        _become(command, libc, supervisor)
+    # The child does so too: whoever is first, the group is there before anything is to be killed.
+    with contextlib.suppress(PermissionError, ProcessLookupError):  # it runs the command, or has ended
+        os.setpgid(child, child)
     signal.signal(signal.SIGTERM, lambda *_: _terminate(child))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGALRM, lambda *_: _kill(child))
     return _watch(child, ready)
 
 
-def _become(command: list[str], libc: ctypes.CDLL | None) -> None:
+def _become(command: list[str], libc: ctypes.CDLL | None, supervisor: int) -> None:
     """In the child: a process group of its own, killed when the supervisor is, then the command."""
     try:
         signal.set_wakeup_fd(-1)
         os.setpgid(0, 0)
         if libc is not None:
             libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != supervisor:  # it died before the line above
+            os._exit(128 + signal.SIGKILL)
         nothing = os.open(os.devnull, os.O_RDONLY)
         os.dup2(nothing, 0)
         os.execvp(command[0], command)  # noqa: S606  the command is the asker's own

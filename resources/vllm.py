@@ -13,14 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from resources.names import MODEL, TENANT, VERSION
+
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # vllm.config.lora.MaxLoRARanks of 0.32
 # Half of the GPU less a reserve, so that the next version fits beside the one that still serves.
 GPU_MEMORY_SHARE = 0.45
 INHERITED = ("PATH", "HOME", "USER", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "XDG_CACHE_HOME")
 INHERITED_PREFIXES = ("CUDA_", "NVIDIA_", "NCCL_")
-TENANT = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
-MODEL = re.compile(r"[a-z][a-z0-9_]{0,62}")
-VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 class VllmError(Exception):
@@ -39,6 +38,7 @@ class Serving:
         lora_rank: The adapter's rank.
         port: A fixed port; None for any free one.
         known_answers: Questions with what the merged model answered offline (`vllm_answers`).
+        engine: The digest of the serve engine's lock: another vLLM is another server.
 
     Raises:
         VllmError: The values do not fit together.
@@ -59,6 +59,7 @@ class Serving:
     dtype: str
     port: int | None = None
     known_answers: tuple[dict[str, Any], ...]
+    engine: str
     device: Literal["cpu", "cuda"]
 
     def __post_init__(self) -> None:
@@ -81,7 +82,7 @@ def _problems(serving: Serving) -> Iterator[str]:
     if not MODEL.fullmatch(serving.model):
         yield f"the model name {serving.model!r} is not made of a-z, 0-9 and _"
     if not VERSION.fullmatch(serving.version):
-        yield f"the version {serving.version!r} is not made of letters, digits, '.', '_' and '-'"
+        yield f"the version {serving.version!r} is not made of up to 127 letters, digits, '.', '_' and '-'"
     if (serving.mode == "adapter") != (serving.adapter_folder is not None):
         yield f"mode {serving.mode} and adapter folder {serving.adapter_folder} do not fit together"
     if serving.mode == "adapter" and serving.lora_rank is None:

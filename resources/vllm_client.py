@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import httpx
@@ -25,6 +26,8 @@ class VllmClient:
             headers={"Authorization": f"Bearer {api_key}"},
             timeout=httpx.Timeout(ANSWER_TIMEOUT_S, connect=HEALTH_TIMEOUT_S),
             trust_env=False,  # a company's proxy is not for this machine's own servers
+            # Without TLS there is nothing to verify; loading certificates is most of a client's cost.
+            verify=not address.startswith("http://"),
         )
 
     def __enter__(self) -> "VllmClient":
@@ -40,18 +43,29 @@ class VllmClient:
         except httpx.TransportError:
             return False
 
-    def models(self) -> tuple[str, ...]:
-        """The names that can be asked."""
-        return tuple(model["id"] for model in self._request("GET", "/v1/models")["data"])
-
     def in_flight(self) -> int:
-        """How many requests run or wait."""
+        """How many requests run or wait.
+
+        Raises:
+            VllmError: It says so in a form that is not known.
+        """
         try:
             lines = self._http.get("/metrics", timeout=HEALTH_TIMEOUT_S).text.splitlines()
         except httpx.TransportError:
             return 0
         names = ("vllm:num_requests_running{", "vllm:num_requests_waiting{")
-        return sum(int(float(line.rsplit(" ", 1)[1])) for line in lines if line.startswith(names))
+        with self._understanding("/metrics"):
+            return sum(int(float(line.rsplit(" ", 1)[1])) for line in lines if line.startswith(names))
+
+    def digest(self, model: str) -> str:
+        """The digest on a response of the server, asked just now.
+
+        Raises:
+            VllmError: As for `chat`, and also when the response carries none.
+        """
+        reply = self.chat(model, [{"role": "user", "content": "?"}], max_tokens=1)
+        with self._understanding("/v1/chat/completions"):
+            return str(reply["system_fingerprint"])
 
     def chat(self, model: str, messages: list[Message], **options: Any) -> dict[str, Any]:
         """A whole chat completion as the server gives it.
@@ -84,36 +98,38 @@ class VllmClient:
         for line in lines:
             if not line.startswith("data: ") or line == "data: [DONE]":
                 continue
-            event = json.loads(line.removeprefix("data: "))
-            if "error" in event:  # the status was 200 long before
-                raise VllmError(f"vLLM at {self.address} broke off its answer: {event['error']}")
-            for choice in event["choices"]:
-                yield choice["delta"].get("content") or ""
-                finished = finished or choice.get("finish_reason") is not None
+            with self._understanding("/v1/chat/completions"):
+                event = json.loads(line.removeprefix("data: "))
+                if "error" in event:  # the status was 200 long before
+                    raise VllmError(f"vLLM at {self.address} broke off its answer: {event['error']}")
+                pieces = [choice["delta"].get("content") or "" for choice in event["choices"]]
+                finished = finished or any(choice.get("finish_reason") for choice in event["choices"])
+            yield from pieces
         if not finished:
             raise VllmError(f"vLLM at {self.address} broke off its answer without a finish_reason.")
 
     def answer(self, model: str, known: dict[str, Any]) -> dict[str, Any]:
-        """The server's own answer to a known question, and its scores of the known one (`vllm_answers`)."""
+        """The server's own answer to a known question, and its scores of the known one (`vllm_answers`).
+
+        Raises:
+            VllmError: As for `chat`, and also when the answer has another form than asked for.
+        """
         asked = [{"role": "user", "content": known["question"]}]
-        if known.get("system"):
-            asked.insert(0, {"role": "system", "content": known["system"]})
         known_ids = [token["id"] for token in known["tokens"]]
         options = {"max_tokens": len(known_ids), "logprobs": True, "return_token_ids": True, **GREEDY}
         reply = self.chat(model, asked, **options)
-        choice = reply["choices"][0]
-        logprobs = [entry["logprob"] for entry in choice["logprobs"]["content"]]
-        tokens = [
-            {"id": id_, "logprob": logprob}
-            for id_, logprob in zip(choice["token_ids"], logprobs, strict=True)
-        ]
-        return {
-            "text": choice["message"]["content"],
-            "digest": reply["system_fingerprint"],
-            "prompt_token_ids": reply["prompt_token_ids"],
-            "tokens": tokens,
-            "scores": self._scores(model, known["prompt_token_ids"], known_ids),
-        }
+        scores = self._scores(model, known["prompt_token_ids"], known_ids)
+        with self._understanding("/v1/chat/completions"):
+            choice = reply["choices"][0]
+            logprobs = [entry["logprob"] for entry in choice["logprobs"]["content"]]
+            ids = zip(choice["token_ids"], logprobs, strict=True)
+            return {
+                "text": choice["message"]["content"],
+                "digest": reply["system_fingerprint"],
+                "prompt_token_ids": reply["prompt_token_ids"],
+                "tokens": [{"id": id_, "logprob": logprob} for id_, logprob in ids],
+                "scores": scores,
+            }
 
     def _scores(self, model: str, prompt_ids: list[int], answer_ids: list[int]) -> list[float]:
         """The log probability of each token of an answer that is put to the model as it stands."""
@@ -124,11 +140,10 @@ class VllmClient:
             "prompt_logprobs": 0,
             **GREEDY,
         }
-        scored = self._request("POST", "/v1/completions", body)["choices"][0]["prompt_logprobs"]
-        return [
-            entry[str(id_)]["logprob"]
-            for entry, id_ in zip(scored[len(prompt_ids) :], answer_ids, strict=True)
-        ]
+        reply = self._request("POST", "/v1/completions", body)
+        with self._understanding("/v1/completions"):
+            scored = reply["choices"][0]["prompt_logprobs"][len(prompt_ids) :]
+            return [entry[str(id_)]["logprob"] for entry, id_ in zip(scored, answer_ids, strict=True)]
 
     def _request(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         try:
@@ -136,8 +151,19 @@ class VllmClient:
         except httpx.TransportError as fault:
             raise self._unreachable(fault) from fault
         self._check(response)
-        reply: dict[str, Any] = response.json()
-        return reply
+        with self._understanding(path):
+            return dict(response.json())
+
+    @contextmanager
+    def _understanding(self, path: str) -> Iterator[None]:
+        """A successful response of an unknown form: another program on the port, or another vLLM."""
+        try:
+            yield
+        except (ValueError, LookupError, TypeError, AttributeError) as fault:
+            raise VllmError(
+                f"vLLM at {self.address} answered {path} in a form that is not known ({fault!r}). "
+                "Is another program on that port, or another version of vLLM?"
+            ) from fault
 
     def _check(self, response: httpx.Response) -> None:
         if not response.is_success:

@@ -7,7 +7,7 @@ import contextlib
 import os
 import secrets
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,8 @@ from resources.local_processes import (
     listens,
     require_free_port,
 )
+from resources.names import MODEL, TENANT
 from resources.vllm import (
-    MODEL,
-    TENANT,
     Serving,
     VllmError,
     cause_of_death,
@@ -41,6 +40,7 @@ KIND = "vllm"
 START_TIMEOUT_S = 900
 DRAIN_S = 30
 STOP_S = 20
+PORT_TURN_S = 120
 LOG_TAIL_LINES = 12
 Log = Callable[[str], Any]
 
@@ -72,12 +72,10 @@ class VllmServers:
 
     def ready(self, server: ProcessRecord) -> bool:
         """Whether it listens itself (another on its port is not it) and says that it is healthy."""
+        if not (self.processes.alive(server) and listens(server, server.attributes["port"])):
+            return False
         with self.client(server) as client:
-            return (
-                self.processes.alive(server)
-                and listens(server, server.attributes["port"])
-                and client.healthy()
-            )
+            return client.healthy()
 
     def start(
         self, serving: Serving, *, beside: ProcessRecord | None = None, port: int | None
@@ -119,11 +117,23 @@ class VllmServers:
             serving, api_key=api_key, executable=self.executable, inherited=os.environ, cores=cores
         )
 
-    def _choosing_a_port(self) -> filelock.BaseFileLock:
+    @contextlib.contextmanager
+    def _choosing_a_port(self) -> Iterator[None]:
         """vLLM shares its port with any other vLLM that asks (SO_REUSEPORT), so none may be chosen twice."""
         locks = self.home / "locks"
         locks.mkdir(parents=True, exist_ok=True)
-        return filelock.FileLock(locks / "ports.lock")
+        lock = filelock.FileLock(locks / "ports.lock")
+        try:
+            lock.acquire(timeout=PORT_TURN_S)
+        except filelock.Timeout as fault:
+            raise VllmError(
+                f"Another start of vLLM has held {lock.lock_file} for over {PORT_TURN_S} s. "
+                "End that process (`fuser` names it), then try again."
+            ) from fault
+        try:
+            yield
+        finally:
+            lock.release()
 
     def _free_port(self) -> int:
         recorded = {server.attributes.get("port") for server in self.processes.all()}
@@ -208,8 +218,17 @@ class VllmServers:
             return ""
 
     def end(self, server: ProcessRecord, *, drain: bool = False) -> None:
-        """Ends a server; with `drain`, once it has answered what it was asked, within `DRAIN_S` seconds."""
+        """Ends a server; with `drain`, once it has answered what it was asked, within `DRAIN_S` seconds.
+
+        Raises:
+            VllmError: It cannot be ended.
+        """
         if drain and self.ready(server):
-            with self.client(server) as client, contextlib.suppress(WaitTimeout):
+            # One that cannot say what it is at is ended all the same.
+            with self.client(server) as client, contextlib.suppress(WaitTimeout, VllmError):
                 wait_until(lambda: client.in_flight() == 0, what=server.name, timeout_s=DRAIN_S)
-        self.processes.stop(server.name, timeout_s=STOP_S)
+        try:
+            self.processes.stop(server.name, timeout_s=STOP_S)
+        except ProcessError as fault:
+            who = f"{server.attributes['tenant']}/{server.attributes['model']}"
+            raise VllmError(f"vLLM of {who} cannot be ended: {fault}") from fault

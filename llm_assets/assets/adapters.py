@@ -8,7 +8,7 @@ from llm_assets.assets.checks import Verdict, artifact_check
 from llm_assets.assets.experiments import ExperimentConfig
 from llm_assets.catalog.loading import Catalog
 from llm_assets.catalog.models import ModelEntry
-from llm_assets.folder_signatures import EXPERIMENT_SIGNATURE, files_of_experiments, signature_of
+from llm_assets.folder_signatures import EXPERIMENT_SIGNATURE, GONE, files_of_experiments, signature_of
 from llm_assets.keys import DATASET, LORA_ADAPTER, base_model_key, model_key
 from llm_assets.line_lock import line_lock
 from llm_assets.lineage import materialized
@@ -48,26 +48,29 @@ def lora_adapter(catalog: Catalog, model: ModelEntry) -> dg.AssetsDefinition:
         settings: dg.ResourceParam[Settings],
     ) -> dg.MaterializeResult[None]:
         tenant = context.partition_key
-        signature = signature_of(files_of_experiments(settings.experiments / tenant / model.name)) or ""
-        training = Training(
-            base=materialized(context.instance, artifact_store, base_model_key(model.base_model)),
-            dataset=materialized(context.instance, artifact_store, model_key(model.name, DATASET), tenant),
-            recipe=catalog.recipe_for(tenant, model.name, config.experiment),
-            template=template,
-            engine=compute.engine("train"),
-        )
-        for key in training.recipe.replaced:
-            context.log.info(f"{training.recipe.origin}: `{key}` is the platform's and was replaced.")
+        signature = signature_of(files_of_experiments(settings.experiments / tenant / model.name))
         line = Line(collection="adapters", tenant=tenant, name=model.name)
         with line_lock(settings.locks, tenant, model.name, LORA_ADAPTER, log=context.log.info):
+            training = Training(
+                base=materialized(context.instance, artifact_store, base_model_key(model.base_model)),
+                dataset=materialized(
+                    context.instance, artifact_store, model_key(model.name, DATASET), tenant
+                ),
+                recipe=catalog.recipe_for(tenant, model.name, config.experiment),
+                template=template,
+                engine=compute.engine("train"),
+            )
             artifact = artifact_store.find(line, training.fingerprint)
             if artifact is None:
                 artifact = _train(context, training, line, artifact_store, compute, settings)
             else:
                 context.log.info(f"Nothing that decides the training has changed: {artifact.uri} is reused.")
+            shutil.rmtree(settings.work / str(line), ignore_errors=True)
         return dg.MaterializeResult(
             data_version=dg.DataVersion(artifact.digest),
-            metadata=_facts(artifact) | artifact_metadata(artifact) | {EXPERIMENT_SIGNATURE: signature},
+            metadata=_facts(artifact)
+            | artifact_metadata(artifact)
+            | {EXPERIMENT_SIGNATURE: GONE if config.experiment else signature},
         )
 
     return _lora_adapter
@@ -81,13 +84,15 @@ def _train(
     compute: LocalCompute,
     settings: Settings,
 ) -> Artifact:
+    for key in training.recipe.replaced:
+        context.log.info(f"{training.recipe.origin}: `{key}` is the platform's and was replaced.")
     require_free_space(settings.home, training.disk_bytes, what=f"Training {line}")
+    for parent in (training.base, training.dataset):
+        artifact_store.verify(parent)
     folder = training.folder(settings.work / str(line))
     shutil.rmtree(folder / "output", ignore_errors=True)
     result = compute.run(context, training.order(folder))
-    artifact = artifact_store.publish(line, folder / "output", training.attributes(result))
-    shutil.rmtree(folder)
-    return artifact
+    return artifact_store.publish(line, folder / "output", training.attributes(result))
 
 
 def _facts(artifact: Artifact) -> dict[str, dg.MetadataValue]:

@@ -13,8 +13,12 @@ from llm_assets.presentation import artifact_metadata
 from llm_assets.settings import Settings
 from resources.artifact_store import ArtifactStore
 from resources.artifacts import Artifact, Line, fingerprint_of
+from resources.base_model_folders import files_of
 from resources.base_model_sources import Fetched, fetch, inspect
 from resources.compute import LocalCompute, WorkOrder
+from resources.disk import require_free_space
+
+GGUF_GROWTH = 4  # from four bits a weight, the least that is common, to sixteen
 
 
 def base_model(entry: BaseModelEntry) -> dg.AssetsDefinition:
@@ -61,12 +65,17 @@ def _as_folder(
     """The fetched model as a new folder of safetensors that may be moved into the store."""
     folder = work / "folder"
     shutil.rmtree(folder, ignore_errors=True)
+    files = [fetched.path] if fetched.kind == "gguf" else list(files_of(fetched.path))
+    needed = sum(file.stat().st_size for file in files) * (GGUF_GROWTH if fetched.kind == "gguf" else 1)
+    require_free_space(work, needed, what=f"The base model {fetched.path.name}")
     if fetched.kind == "gguf":
         order = {"gguf_file": str(fetched.path), "output_folder": str(folder), "dtype": "bfloat16"}
         compute.run(context, WorkOrder(engine="train", worker="import_gguf", order=order, folder=work))
     else:
-        work.mkdir(parents=True, exist_ok=True)
-        shutil.copytree(fetched.path, folder)
+        for file in files:
+            target = folder / file.relative_to(fetched.path)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, target)
     if not (folder / "tokenizer.json").is_file():
         tokenizer = {"model_folder": str(folder)}
         compute.run(context, WorkOrder(engine="train", worker="fast_tokenizer", order=tokenizer, folder=work))

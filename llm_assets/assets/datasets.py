@@ -12,6 +12,7 @@ from llm_assets.catalog.loading import Catalog
 from llm_assets.catalog.models import ModelEntry
 from llm_assets.catalog.recipes import Recipe
 from llm_assets.datasets.landing_zone import fingerprint as fingerprint_of_landing_zone
+from llm_assets.datasets.landing_zone import refuse_linked
 from llm_assets.datasets.mistakes import mistake
 from llm_assets.datasets.preparation import prepare
 from llm_assets.folder_signatures import DATASET_SIGNATURE, files_of_dataset, signature_of
@@ -53,7 +54,8 @@ def dataset(catalog: Catalog, model: ModelEntry) -> dg.AssetsDefinition:
         tenant = context.partition_key
         landing_zone = settings.landing_zones / tenant / model.name
         base = materialized(context.instance, artifact_store, base_model_key(model.base_model))
-        signature = signature_of(files_of_dataset(landing_zone)) or ""
+        signature = signature_of(files_of_dataset(landing_zone))
+        refuse_linked(landing_zone, settings.landing_zones)
         line = Line(collection="datasets", tenant=tenant, name=model.name)
         with line_lock(settings.locks, tenant, model.name, DATASET, log=context.log.info):
             recipe = catalog.recipe_for(tenant, model.name, config.experiment)
@@ -61,7 +63,7 @@ def dataset(catalog: Catalog, model: ModelEntry) -> dg.AssetsDefinition:
             fingerprint = fingerprint_of(rows=rows, **options)
             artifact = artifact_store.find(line, fingerprint)
             if artifact is None:
-                output = settings.work / tenant / model.name / DATASET
+                output = settings.work / str(line)
                 attributes = _prepare(landing_zone, output, options, base)
                 _refuse_changed(landing_zone, rows)
                 artifact = artifact_store.publish(line, output, attributes | {"fingerprint": fingerprint})

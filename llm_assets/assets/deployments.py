@@ -102,6 +102,7 @@ def serving_of(
         digest=version.digest,
         known_answers=tuple(merged.attributes["merge"]["answers"]),
         device=engine.device,
+        engine=engine.lock_digest,
         **_weights(model, artifact_store, merged, adapter),
         **model.serving.model_dump(exclude={"mode"}),
     )

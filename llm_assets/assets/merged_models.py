@@ -1,6 +1,7 @@
 """`<model>/merged_model`: base and adapter as one Hugging Face folder, and how it answers."""
 
 import shutil
+from pathlib import Path
 
 import dagster as dg
 
@@ -16,6 +17,7 @@ from resources.artifact_store import ArtifactStore
 from resources.artifacts import Artifact, Line, fingerprint_of
 from resources.compute import LocalCompute, WorkOrder
 from resources.disk import require_free_space
+from resources.engines import InstalledEngine
 
 ANSWER_TOKENS = 32
 
@@ -41,27 +43,32 @@ def merged_model(model: ModelEntry) -> dg.AssetsDefinition:
         settings: dg.ResourceParam[Settings],
     ) -> dg.MaterializeResult[None]:
         tenant = context.partition_key
-        base = materialized(context.instance, artifact_store, base_model_key(model.base_model))
-        adapter = materialized(context.instance, artifact_store, model_key(model.name, LORA_ADAPTER), tenant)
-        check_bound(adapter, base)
         line = Line(collection="models", tenant=tenant, name=model.name)
-        fingerprint = fingerprint_of(
-            adapter=adapter.digest,
-            base=base.digest,
-            questions=model.known_questions,
-            dtype=model.serving.dtype,
-            engine=compute.engine("train").lock_digest,
-        )
+        engine = compute.engine("train")
         with line_lock(settings.locks, tenant, model.name, MERGED_MODEL, log=context.log.info):
+            base = materialized(context.instance, artifact_store, base_model_key(model.base_model))
+            adapter = materialized(
+                context.instance, artifact_store, model_key(model.name, LORA_ADAPTER), tenant
+            )
+            check_bound(adapter, base)
+            fingerprint = fingerprint_of(
+                adapter=adapter.digest,
+                base=base.digest,
+                questions=model.known_questions,
+                dtype=model.serving.dtype,
+                engine=engine.lock_digest,
+            )
             artifact = artifact_store.find(line, fingerprint)
             if artifact is None:
                 require_free_space(settings.home, int(base.size_bytes * 1.2), what=f"Merging {line}")
-                work = _order(model, base, adapter, settings)
+                for parent in (base, adapter):
+                    artifact_store.verify(parent)
+                work = _order(model, base, adapter, engine, settings.work / str(line))
                 shutil.rmtree(work.folder, ignore_errors=True)
                 result = compute.run(context, work)
                 attributes = _attributes(base, adapter) | {"fingerprint": fingerprint, "merge": result}
                 artifact = artifact_store.publish(line, work.folder / "output", attributes)
-                shutil.rmtree(work.folder)
+            shutil.rmtree(settings.work / str(line), ignore_errors=True)
         return dg.MaterializeResult(
             data_version=dg.DataVersion(artifact.digest),
             metadata=_facts(artifact) | artifact_metadata(artifact),
@@ -70,8 +77,9 @@ def merged_model(model: ModelEntry) -> dg.AssetsDefinition:
     return _merged_model
 
 
-def _order(model: ModelEntry, base: Artifact, adapter: Artifact, settings: Settings) -> WorkOrder:
-    folder = settings.work / str(adapter.line) / f"merge-{adapter.version}"
+def _order(
+    model: ModelEntry, base: Artifact, adapter: Artifact, engine: InstalledEngine, folder: Path
+) -> WorkOrder:
     order = {
         "base_folder": str(base.folder),
         "adapter_folder": str(adapter.folder),
@@ -81,6 +89,7 @@ def _order(model: ModelEntry, base: Artifact, adapter: Artifact, settings: Setti
         "questions": list(model.known_questions),
         "max_new_tokens": ANSWER_TOKENS,
         "dtype": model.serving.dtype,
+        "device": engine.device,
     }
     return WorkOrder(engine="train", worker="merge", order=order, folder=folder)
 

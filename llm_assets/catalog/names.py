@@ -9,15 +9,16 @@ from typing import Annotated
 
 from pydantic import AfterValidator
 
+from resources.names import MODEL, TENANT
+
 TENANT_NAME_RULE = (
     "a DNS label: 1 to 63 of a-z, 0-9 and '-', with a letter or digit at both ends, such as team-a"
 )
 MODEL_NAME_RULE = "1 to 63 of a-z, 0-9 and '_', starting with a letter, such as support_bot"
 EXPERIMENT_NAME_RULE = "1 to 128 of letters, digits, '.', '_' and '-', starting with a letter or digit"
+RESERVED = "base_models"
 OWNER_RULE = "an e-mail address, or team:<name>"
 
-_TENANT = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
-_MODEL = re.compile(r"[a-z][a-z0-9_]{0,62}")
 _EXPERIMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _OWNER = re.compile(r"team:[A-Za-z0-9][A-Za-z0-9._-]*|[^@\s]+@[^@\s.]+(\.[^@\s.]+)+")
 
@@ -28,12 +29,14 @@ def check_tenant_name(name: str) -> str:
     Raises:
         ValueError: It is not (`../x`, `Team A`); the text says what would be.
     """
-    return _check(_TENANT, name, "a tenant's name", TENANT_NAME_RULE)
+    return _check(TENANT, name, "a tenant's name", TENANT_NAME_RULE)
 
 
 def check_model_name(name: str) -> str:
     """The name itself, if a model or a base model may be called so. Raises ValueError otherwise."""
-    return _check(_MODEL, name, "a model's name", MODEL_NAME_RULE)
+    if name == RESERVED:
+        raise ValueError(f"{name!r} is the group of the base models; call it something else")
+    return _check(MODEL, name, "a model's name", MODEL_NAME_RULE)
 
 
 def check_experiment_name(name: str) -> str:

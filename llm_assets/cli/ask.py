@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from llm_assets.base_answers import answer_of_base_model
 from llm_assets.cli.installation import Installation, installation
 from llm_assets.cli.options import AsJson, Model, Tenant
 from llm_assets.embedded import embedded_serving
@@ -48,8 +49,6 @@ def ask(
 
 def answer_of_base(here: Installation, model: str, question: str, max_tokens: int) -> str:
     """What the base model says, by the train engine, with the template that the model is trained with."""
-    from llm_assets.base_answers import answer_of_base_model  # imports Dagster
-
     return answer_of_base_model(
         here.settings, here.catalog.base_models[here.catalog.models[model].base_model], question, max_tokens
     )

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from llm_assets.cli.ask import answer_of_base
 from llm_assets.cli.engines import install_shown
@@ -47,9 +48,9 @@ def _compare(console: Console, here: Installation, stack: Stack, tenant: str) ->
         before = answer_of_base(here, MODEL, question, ANSWER_TOKENS)
     asked = [{"role": "user", "content": question}]
     after = stack.serving.ask(tenant, MODEL, asked, max_tokens=ANSWER_TOKENS, temperature=0)
-    console.print(f"\n  [bold]{question}[/]")
+    console.print(f"\n  [bold]{escape(question)}[/]")
     for who, answer in (("the base model", before), (f"{MODEL} of {tenant}", after)):
-        console.print(f"  [dim]{who:<24}[/] {' '.join(answer.split())}", markup=True)
+        console.print(f"  [dim]{who:<24}[/] {escape(' '.join(answer.split()))}")
 
 
 def _say_how_to_go_on(console: Console, here: Installation, tenant: str) -> None:

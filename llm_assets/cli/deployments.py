@@ -61,7 +61,12 @@ def card(model: Model, tenant: Tenant, version: Version = None, as_json: AsJson 
         )
     store = ArtifactStore(root=str(here.settings.store))
     cards = store.versions(Line(collection="cards", tenant=tenant, name=model))
-    folder = next(each.folder for each in cards if each.digest == wanted[0].tags["card_digest"])
+    folder = next((each.folder for each in cards if each.digest == wanted[0].tags.get("card_digest")), None)
+    if folder is None:
+        raise UsageError(
+            f"The card of version {wanted[0].label} is not in the store any more: "
+            f"`llm-assets run {model} --tenant {tenant}` writes the newest one anew."
+        )
     if as_json:
         typer.echo(json.dumps(json.loads((folder / "card.json").read_text()), indent=2, ensure_ascii=False))
         return

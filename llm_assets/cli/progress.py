@@ -57,7 +57,7 @@ class Progress:
         if event is None:
             if entry.step_key in self.steps and not NOISE.search(entry.user_message):
                 step = self.steps[entry.step_key]
-                step.said = entry.user_message.splitlines()[0]
+                step.said = next(iter(entry.user_message.splitlines()), "")
                 self.unread.append(f"    {step.name}: {step.said}")
             return
         if event.step_key is None:

@@ -6,10 +6,16 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from llm_assets.chains import chain_name
 from llm_assets.cli.installation import Installation, installation
 from llm_assets.cli.options import INTERRUPTED, Model, Tenant
+from llm_assets.cli.progress import shown
 from llm_assets.embedded import embedded_stack
-from llm_assets.keys import DATASET, LORA_ADAPTER
+from llm_assets.graph import build_definitions
+from llm_assets.keys import DATASET, LORA_ADAPTER, model_key
+from llm_assets.line_lock import line_lock
+from llm_assets.partitions import tenants_using
+from llm_assets.runs import dagster_instance, execute_chain, new_run_id
 from resources.mlflow_client import warm
 
 Experiment = Annotated[
@@ -30,7 +36,7 @@ def run(model: Model, tenant: Tenant, experiment: Experiment = None) -> None:
     here.check_names(model, tenant)
     if experiment is not None:
         here.catalog.recipe_for(tenant, model, experiment)
-    embedded_stack(here.settings).mlflow.start()  # It takes seconds to be ready; the chain needs it late.
+    embedded_stack(here.settings).mlflow.start()  # the chain needs it late: it starts beside the training
     chosen = {"config": {"experiment": experiment}}
     warm()
     op_config = {f"{model}__{kind}": chosen for kind in (DATASET, LORA_ADAPTER)} if experiment else {}
@@ -42,19 +48,16 @@ def execute(
     here: Installation, model: str, tenant: str, *, op_config: dict[str, Any], only: str | None = None
 ) -> bool:
     """Executes the chain (or `only` one of its assets) under a live display; says whether it succeeded."""
-    from llm_assets.chains import chain_name  # Dagster takes two seconds to import, MLflow starts meanwhile
-    from llm_assets.cli.progress import shown
-    from llm_assets.graph import build_definitions
-    from llm_assets.keys import model_key
-    from llm_assets.partitions import tenants_using
-    from llm_assets.runs import dagster_instance, execute_chain, new_run_id
-
     console = Console()
     started = time.monotonic()
     job = build_definitions(here.settings, here.catalog).resolve_job_def(chain_name(model))
     run_id = new_run_id()
     console.print(f"[bold]{model}[/] of [bold]{tenant}[/]  [dim]run {run_id}[/]", highlight=False)
-    with dagster_instance(here.settings) as instance, shown(instance, run_id, console):
+    with (
+        line_lock(here.settings.locks, tenant, model, log=console.print),
+        dagster_instance(here.settings) as instance,
+        shown(instance, run_id, console),
+    ):
         result = execute_chain(
             instance,
             job,

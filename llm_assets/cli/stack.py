@@ -4,13 +4,13 @@ import json
 import signal
 import time
 from dataclasses import asdict
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from llm_assets.cli.installation import installation
+from llm_assets.cli.installation import Installation, installation
 from llm_assets.cli.options import AsJson
 from llm_assets.embedded import embedded_serving, embedded_stack
 from llm_assets.settings import find_settings
@@ -40,7 +40,7 @@ def up(sensors: Sensors = True) -> None:
         stack.start(automation=sensors)
         with console.status("Starting MLflow and the Dagster UI …"):
             stack.wait_ready()
-        stack.revive(lambda text: console.print(text, style="dim", highlight=False))
+        stack.revive(here.catalog, lambda text: console.print(text, style="dim", highlight=False))
         show_addresses(console, stack)
         console.print("Ctrl-C ends it all.", style="dim")
         _watch(stack)
@@ -86,7 +86,7 @@ def status(as_json: AsJson = False) -> None:
     here = installation()
     states = embedded_serving(here.settings).states()
     if as_json:
-        typer.echo(json.dumps([asdict(state) for state in states], indent=2, default=str))
+        typer.echo(json.dumps([_as_json(here, state) for state in states], indent=2, default=str))
     elif not states:
         Console().print(
             "Nothing was deployed yet. `llm-assets run MODEL --tenant TENANT` does it.", highlight=False
@@ -95,6 +95,12 @@ def status(as_json: AsJson = False) -> None:
         _print_states(Console() if Console().is_terminal else Console(width=FILE_WIDTH), states)
     if any(state.status == "dead" for state in states):
         raise typer.Exit(1)
+
+
+def _as_json(here: Installation, state: DeploymentState) -> dict[str, Any]:
+    """What is known of a deployment, and where its API key lies; never the key."""
+    folder = here.settings.home / "serving" / state.tenant / state.model
+    return asdict(state) | {"api_key_file": folder / "api_key"}
 
 
 def _print_states(console: Console, states: tuple[DeploymentState, ...]) -> None:

@@ -88,6 +88,17 @@ def inside(path: Path, landing_zone: Path) -> Path:
     return path
 
 
+def refuse_linked(landing_zone: Path, root: Path) -> None:
+    """A tenant's folder that is itself a link could lead to another tenant's rows.
+
+    Raises:
+        DatasetError: `<root>/<tenant>/<model>` leads somewhere else.
+    """
+    expected = root.resolve() / landing_zone.relative_to(root)
+    if landing_zone.resolve() != expected:
+        raise mistake(landing_zone, f"is a link to {landing_zone.resolve()}; put the files into {expected}")
+
+
 def stamp(path: Path) -> Stamp:
     """What the file is now.
 

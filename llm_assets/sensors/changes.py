@@ -5,6 +5,7 @@ remember folder signatures in their cursor; neither asks again for what a run ha
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import dagster as dg
 
@@ -70,14 +71,10 @@ def _folder_sensor(
     )
     def _sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
         watched, at_rest = look(Watched.from_cursor(context.cursor), scan())
-        batch = at_rest[:RUNS_PER_TICK]
-        tenants = current_tenants(settings) if batch else {}
-        wanted = [
-            name
-            for name in batch
-            if _uses(tenants, chains, name)
-            and _taken_in(context.instance, taken_in, name) != watched.moving[name]
-        ]
+        tenants = current_tenants(settings) if at_rest else {}
+        batch = [each for each in at_rest if _uses(tenants, chains, each)][:RUNS_PER_TICK]
+        newest = {each: _taken_in(context.instance, taken_in, each) for each in batch}
+        wanted = [each for each in batch if newest[each].signature != watched.moving[each]]
         cursor = watched.settle(batch).to_cursor()
         if not wanted:
             context.update_cursor(cursor)
@@ -86,7 +83,7 @@ def _folder_sensor(
                 f"Nothing to do among {len(watched.settled) + len(watched.moving)} {noun}; "
                 f"{waiting} may still be being written."
             )
-        requests = [_request(name, watched.moving[name], noun) for name in wanted]
+        requests = [_request(each, watched.moving[each], newest[each], noun) for each in wanted]
         partitions = [
             dg.DynamicPartitionsDefinition(name=model).build_add_request([tenant])
             for tenant, model in (name.split("/") for name in wanted)
@@ -96,11 +93,11 @@ def _folder_sensor(
     return _sensor
 
 
-def _request(name: str, signature: str, noun: str) -> dg.RunRequest:
+def _request(name: str, signature: str, newest: "TakenIn", noun: str) -> dg.RunRequest:
+    """One request per content and per state that it changes, so that going back to earlier files counts."""
     tenant, model = name.split("/")
-    return run_request(
-        tenant, model, run_key=f"{name}@{signature}", tags={"llm_assets/because": f"{noun} changed"}
-    )
+    run_key = f"{name}@{signature}.{newest.number}"
+    return run_request(tenant, model, run_key=run_key, tags={"llm_assets/because": f"{noun} changed"})
 
 
 def _uses(tenants: dict[str, TenantEntry], chains: Chains, name: str) -> bool:
@@ -108,13 +105,21 @@ def _uses(tenants: dict[str, TenantEntry], chains: Chains, name: str) -> bool:
     return model in chains and tenant in tenants and model in tenants[tenant].models
 
 
-def _taken_in(instance: dg.DagsterInstance, where: tuple[str, str], name: str) -> object:
-    """The signature that the newest materialization was made from; None when there is none."""
+@dataclass(frozen=True, kw_only=True)
+class TakenIn:
+    """What the newest materialization was made from. `number` grows with every one; 0 before the first."""
+
+    signature: object
+    number: int
+
+
+def _taken_in(instance: dg.DagsterInstance, where: tuple[str, str], name: str) -> TakenIn:
     tenant, model = name.split("/")
     kind, metadata_key = where
     records = instance.fetch_materializations(
         dg.AssetRecordsFilter(asset_key=model_key(model, kind), asset_partitions=[tenant]), limit=1
     ).records
-    materialization = records[0].asset_materialization if records else None
-    value = materialization.metadata.get(metadata_key) if materialization else None
-    return value.value if value else None
+    if not records or not (materialization := records[0].asset_materialization):
+        return TakenIn(signature=None, number=0)
+    value = materialization.metadata.get(metadata_key)
+    return TakenIn(signature=value.value if value else None, number=records[0].storage_id)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from llm_assets.folder_signatures import Files, signature_of
+from llm_assets.folder_signatures import GONE, Files, signature_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,15 +33,16 @@ class Watched:
         """These have been dealt with (a run was asked for, or nobody needs one)."""
         done = {name: self.moving[name] for name in names}
         moving = {name: signature for name, signature in self.moving.items() if name not in done}
-        return Watched(settled={**self.settled, **done}, moving=moving)
+        settled = {name: each for name, each in {**self.settled, **done}.items() if each != GONE}
+        return Watched(settled=settled, moving=moving)
 
 
 def look(before: Watched, now: Mapping[str, str]) -> tuple[Watched, tuple[str, ...]]:
     """Compares the signatures of now with what was seen; returns the new memory and what came to rest."""
-    settled = {name: signature for name, signature in before.settled.items() if name in now}
-    moving = {name: signature for name, signature in now.items() if settled.get(name) != signature}
+    seen = {**dict.fromkeys(before.settled, GONE), **now}  # what was emptied has changed, too
+    moving = {name: signature for name, signature in seen.items() if before.settled.get(name) != signature}
     at_rest = tuple(name for name, signature in moving.items() if before.moving.get(name) == signature)
-    return Watched(settled=settled, moving=moving), at_rest
+    return Watched(settled=before.settled, moving=moving), at_rest
 
 
 def signatures(root: Path, look_into: Callable[[Path], Files]) -> dict[str, str]:
@@ -49,7 +50,7 @@ def signatures(root: Path, look_into: Callable[[Path], Files]) -> dict[str, str]
     found = {}
     for tenant in _folders(root):
         for model in _folders(Path(tenant.path)):
-            if signature := signature_of(look_into(Path(model.path))):
+            if (signature := signature_of(look_into(Path(model.path)))) != GONE:
                 found[f"{tenant.name}/{model.name}"] = signature
     return found
 
@@ -58,4 +59,5 @@ def _folders(root: Path) -> list["os.DirEntry[str]"]:
     if not root.is_dir():
         return []
     with os.scandir(root) as entries:
-        return sorted((entry for entry in entries if entry.is_dir()), key=lambda entry: entry.name)
+        found = [entry for entry in entries if entry.is_dir(follow_symlinks=False)]
+    return sorted(found, key=lambda entry: entry.name)

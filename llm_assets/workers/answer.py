@@ -1,7 +1,7 @@
 """The work order `answer`: a model answers questions greedily, as `merge` does.
 
 Order: model_folder, template, questions, max_new_tokens; optionally recipe (what of it shapes the
-template), system, device, dtype.
+template), device, dtype.
 """
 
 import time
@@ -23,7 +23,6 @@ def run(order: Order, report: Report) -> Result:
         order["questions"],
         max_new_tokens=order["max_new_tokens"],
         dtype=order.get("dtype", "auto"),
-        system=order.get("system"),
         report=report,
     )
     return {"answers": given, "seconds": round(time.monotonic() - started, 3), **machine.peak_memory()}

@@ -3,7 +3,8 @@
 A checkpoint is whole once `whole.json` is in it, which is written last and holds the size of every
 file and the identity of the training. A folder without it, with a file missing or of another size
 (the engine was killed while it wrote or while it deleted), or of another training is dropped. Not
-covered: bytes that rot on the disk without changing a file's size.
+covered: bytes that rot on the disk without changing a file's size; DeepSpeed and FSDP, which keep the
+optimizer in a form of their own (no `optimizer.pt`): such a training starts anew.
 """
 
 import hashlib
@@ -50,10 +51,20 @@ def last_whole(folder: Path, training: str) -> Checkpoint | None:
     read = (_read(path, training) for path in _candidates(folder))
     whole = [checkpoint for checkpoint in read if checkpoint]
     kept = {checkpoint.folder for checkpoint in whole}
+    _remove_all_but(kept, folder)
+    return max(whole, key=lambda checkpoint: checkpoint.step, default=None)
+
+
+def drop_unfinished(folder: Path) -> None:
+    """Gives back the disk that an ended training holds beside its sealed checkpoints."""
+    if folder.is_dir():
+        _remove_all_but({path for path in _candidates(folder) if (path / WHOLE).is_file()}, folder)
+
+
+def _remove_all_but(kept: set[Path], folder: Path) -> None:
     for path in folder.iterdir():
         if path not in kept:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-    return max(whole, key=lambda checkpoint: checkpoint.step, default=None)
 
 
 def _candidates(folder: Path) -> Iterator[Path]:

@@ -30,7 +30,7 @@ def cause_of(error: BaseException, folder: Path) -> str:
     if isinstance(error, WorkerError):
         return _one_line(error)
     said = " ".join(str(each) for each in _chain(error)).lower()
-    if any(_is_disk_full(each) for each in _chain(error)) or _names(_DISK_FULL, said):
+    if is_full_disk(error):
         return f"No disk space is left for {folder} ({_free(folder)}). Free some and run again."
     if _names(_GPU_MEMORY_FULL, said):
         return (
@@ -48,6 +48,12 @@ def cause_of(error: BaseException, folder: Path) -> str:
             "at least one block of cutoff_len tokens (or set `packing: false`)."
         )
     return f"{type(error).__name__}: {_one_line(error)}"
+
+
+def is_full_disk(error: BaseException) -> bool:
+    """Whether it comes of a full disk, by its number or by what the engine says."""
+    said = " ".join(str(each) for each in _chain(error)).lower()
+    return any(_is_disk_full(each) for each in _chain(error)) or _names(_DISK_FULL, said)
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

@@ -22,7 +22,6 @@ def answers(
     *,
     max_new_tokens: int,
     dtype: str,
-    system: str | None,
     report: Report,
 ) -> list[Answer]:
     """One answer a question, each asked alone. `tokens` ends with the stop token where the model stopped."""
@@ -31,10 +30,7 @@ def answers(
     model = _load(folder, dtype)
     given = []
     for question in questions:
-        messages = [{"role": "user", "content": question}]
-        if system:
-            messages.insert(0, {"role": "system", "content": system})
-        prompt_ids = encoding.prompt_ids(messages)
+        prompt_ids = encoding.prompt_ids([{"role": "user", "content": question}])
         tokens = _greedy(model, prompt_ids, encoding.stop_ids(), max_new_tokens)
         text = encoding.tokenizer.decode([token["id"] for token in tokens], skip_special_tokens=True)
         report.line(f"{question!r} is answered with {text.strip()!r}")

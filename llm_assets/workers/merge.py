@@ -1,7 +1,7 @@
 """The work order `merge`: base and adapter become the one folder that is served, and it answers.
 
 Order: base_folder, adapter_folder, output_folder, template, recipe, questions, max_new_tokens;
-optionally system, device, and dtype, the one that it will be served in (else that of its weights).
+optionally device, and dtype, the one that it will be served in (else that of its weights).
 The merge is LLaMA-Factory's own export. A model that was trained in full is its own merged model.
 """
 
@@ -89,7 +89,6 @@ def _answers(order: Order, folder: Path, report: Report) -> list[greedy.Answer]:
         order["questions"],
         max_new_tokens=order["max_new_tokens"],
         dtype=order.get("dtype", "auto"),
-        system=order.get("system"),
         report=report,
     )
 

@@ -5,7 +5,9 @@
 143 when it was asked to stop by SIGTERM; what was written up to then stays.
 """
 
+import contextlib
 import os
+import shutil
 import signal
 import sys
 import time
@@ -16,7 +18,8 @@ from typing import Any
 
 from dagster_pipes import PipesContext, open_dagster_pipes
 
-from llm_assets.workers.failures import cause_of
+from llm_assets.workers import checkpoints
+from llm_assets.workers.failures import cause_of, is_full_disk
 
 PROGRESS_EVERY_S = 1.0
 EXIT_FAILED = 1
@@ -61,10 +64,22 @@ def work(run: Callable[[Order, Report], Result]) -> None:
         try:
             report.result(run(order, report))
         except Exception as error:  # noqa: BLE001  the boundary: whatever the engine raises is told in one line
+            cause = cause_of(error, _written(order))
+            if is_full_disk(error):
+                make_room(order)
             traceback.print_exc()
-            report.failure(cause_of(error, _written(order)))
+            report.failure(cause)
             pipes.close()
             sys.exit(EXIT_FAILED)
+
+
+def make_room(order: Order) -> None:
+    """On a full disk not even the cause could be told: what the next try would remove goes now."""
+    if "checkpoint_folder" in order:
+        with contextlib.suppress(OSError):  # the cause is what has to be told
+            checkpoints.drop_unfinished(Path(order["checkpoint_folder"]))
+    if "output_folder" in order:
+        shutil.rmtree(order["output_folder"], ignore_errors=True)
 
 
 def _written(order: Order) -> Path:

@@ -14,6 +14,7 @@ from llm_assets.workers.failures import WorkerError
 KEPT_SUFFIXES = (".safetensors", ".json", ".jinja", ".model", ".txt")
 # The trainer's own records; what they say is in the result and in training/trainer_log.jsonl.
 RECORDS = {"trainer_state.json", "all_results.json", "train_results.json", "eval_results.json"}
+MANIFEST = "manifest.json"  # of the artifact that `trained` may be: every artifact has its own
 ADAPTER_CONFIG = "adapter_config.json"
 
 
@@ -21,7 +22,7 @@ def keep(trained: Path, output: Path, base_model: str | None) -> None:
     """Puts the final adapter or model of `trained` into `output`, by hard link where that works."""
     output.mkdir(parents=True, exist_ok=True)
     for file in sorted(trained.iterdir()):
-        if file.is_file() and file.suffix in KEPT_SUFFIXES and file.name not in RECORDS:
+        if file.is_file() and file.suffix in KEPT_SUFFIXES and file.name not in {*RECORDS, MANIFEST}:
             link_or_copy(file, output / file.name)
     if not list(output.glob("*.safetensors")):
         raise WorkerError(f"The engine left no safetensors weights in {trained}.")

@@ -16,7 +16,7 @@ from llm_assets.workers.failures import WorkerError
 GPU_PRECISION = ("bf16", "fp16", "pure_bf16", "tf32", "bf16_full_eval", "fp16_full_eval")
 SAVES_PER_TRAINING = 10
 STAGES = ("sft", "dpo", "kto", "pt", "rm")
-KEPT_CHECKPOINTS = 2
+KEPT_CHECKPOINTS = 2  # at least: the engine deletes the last one before a new one is sealed
 
 Arguments = dict[str, Any]
 
@@ -60,7 +60,7 @@ def has_held_out(dataset_folder: Path) -> bool:
 
 def _defaults(recipe: Mapping[str, Any], held_out: bool) -> Arguments:
     """What a recipe that says nothing gets: ten checkpoints to resume from, an evaluation per epoch."""
-    defaults: Arguments = {"stage": "sft", "finetuning_type": "lora", "save_total_limit": KEPT_CHECKPOINTS}
+    defaults: Arguments = {"stage": "sft", "finetuning_type": "lora"}
     if not {"save_steps", "save_strategy"} & recipe.keys():
         defaults |= {"save_strategy": "steps", "save_steps": 1 / SAVES_PER_TRAINING}
     if held_out and not {"eval_steps", "eval_strategy"} & recipe.keys():
@@ -73,6 +73,7 @@ def _defaults(recipe: Mapping[str, Any], held_out: bool) -> Arguments:
 
 
 def _owned(order: Mapping[str, Any], held_out: bool, checkpoint: Checkpoint | None) -> Arguments:
+    kept = order["recipe"].get("save_total_limit", KEPT_CHECKPOINTS)
     owned: Arguments = {
         "model_name_or_path": order["base_folder"],
         "template": order["template"],
@@ -90,6 +91,7 @@ def _owned(order: Mapping[str, Any], held_out: bool, checkpoint: Checkpoint | No
         "plot_loss": False,
         "disable_tqdm": True,
         "save_only_model": False,
+        "save_total_limit": KEPT_CHECKPOINTS if kept == 1 else kept,  # null and 0: all of them
         "include_num_input_tokens_seen": "non_padding",
         "logging_nan_inf_filter": False,  # it would hide that the training diverged
         "resume_from_checkpoint": str(checkpoint.folder) if checkpoint else None,

@@ -122,6 +122,21 @@ def test_the_server_refuses_a_source_that_is_no_artifact(server: MlflowServer) -
         client.create_model_version("team-a.other", "gs://elsewhere/model", await_creation_for=0)
 
 
+@pytest.mark.parametrize("source", ["team-b/{model}/v1", "team-a/another/v1", "team-a/{model}/v1/more"])
+def test_a_version_whose_source_is_anothers_is_refused(
+    server: MlflowServer, registry: MlflowRegistry, model: str, source: str
+) -> None:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=server.url, registry_uri=server.url)
+    address = f"artifact://models/{source.format(model=model)}"
+    client.create_registered_model(f"{TENANT}.{model}")
+    client.create_model_version(f"{TENANT}.{model}", address, await_creation_for=0)
+    client.set_registered_model_alias(f"{TENANT}.{model}", "production", "1")
+    with pytest.raises(RegistryError, match=rf"is not of {model} of {TENANT}: its source is {address}"):
+        registry.production(TENANT, model)
+
+
 @pytest.mark.parametrize("tenant", ["Team A", "../x", "", "a" * 64, "x' OR '1'='1"])
 def test_a_tenant_that_is_no_dns_label_is_refused(registry: MlflowRegistry, tenant: str) -> None:
     with pytest.raises(RegistryError, match="cannot be a tenant"):
@@ -167,6 +182,20 @@ def test_a_rerun_does_not_undo_a_rollback(registry: MlflowRegistry, model: str) 
     registry.register(entry(model, 2))
     assert registry.promote_candidate(TENANT, model, who="run", why="checks passed") is None
     assert aliases(registry, model)["production"] == 1
+
+
+def test_a_rerun_does_not_undo_a_promotion_by_a_person(registry: MlflowRegistry, model: str) -> None:
+    for number in (1, 2):
+        registry.register(entry(model, number))
+        registry.promote(TENANT, model, version=number, who="ann", why="good")
+    registry.register(entry(model, 1))
+    registry.register(entry(model, 2))  # the candidate anew, and in production already
+    promoted = registry.promote_candidate(TENANT, model, who="run", why="checks passed")
+    assert promoted is not None
+    assert promoted.number == 2
+    registry.promote(TENANT, model, version=1, who="bob", why="the new one lies")
+    assert registry.promote_candidate(TENANT, model, who="run", why="checks passed") is None
+    assert aliases(registry, model) == {"candidate": 2, "production": 1, "previous": 2}
 
 
 def test_data_that_went_back_to_what_it_was_is_promoted_again(registry: MlflowRegistry, model: str) -> None:

@@ -57,6 +57,7 @@ def merged(adapted: Path, name: str, **settings: Any) -> Serving:
         "kv_cache_mib": 64,
         "dtype": "bfloat16",
         "known_answers": tuple(json.loads((adapted / name / "answers.json").read_text())),
+        "engine": "lock",
         "device": "cpu",
     }
     return Serving(**{**values, **settings})

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -80,6 +81,20 @@ def test_everything_ends_when_the_asker_lets_go(supervised: Supervised, tmp_path
     process.stdin.close()
     process.wait(timeout=20)
     wait_until(lambda: gone(pids), what="the end of the command", timeout_s=10)
+
+
+def test_an_asker_that_let_go_before_the_start_leaves_no_survivor() -> None:
+    asked_by = str(uuid.uuid4())
+    command = [*COMMAND, sys.executable, "-S", "-c", "import time; time.sleep(600)", asked_by]
+    let_go, other_end = os.pipe()
+    os.close(other_end)
+    every = [subprocess.Popen(command, stdin=let_go) for _ in range(20)]
+    os.close(let_go)
+    assert {process.wait(timeout=20) for process in every} == {128 + signal.SIGKILL}
+    running = [
+        each.pid for each in psutil.process_iter(["cmdline"]) if asked_by in (each.info["cmdline"] or [])
+    ]
+    assert gone(running)
 
 
 def test_sigterm_is_passed_on(supervised: Supervised, tmp_path: Path) -> None:

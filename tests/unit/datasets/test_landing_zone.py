@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from llm_assets.datasets.landing_zone import fingerprint, source_files
+from llm_assets.datasets.landing_zone import fingerprint, refuse_linked, source_files
 from llm_assets.datasets.mistakes import DatasetError
 from tests.unit.datasets.conftest import questions, write_rows
 
@@ -70,3 +70,13 @@ def test_a_link_to_nothing_and_a_pipe_are_refused(zone: Path, prepared: Callable
     os.mkfifo(zone / "pipe.jsonl")
     with pytest.raises(DatasetError, match=r"pipe\.jsonl: is not a regular file"):
         prepared()
+
+
+def test_a_landing_zone_that_is_a_link_to_another_tenants_is_refused(tmp_path: Path) -> None:
+    root = tmp_path / "datasets"
+    (root / "team-a" / "support_bot").mkdir(parents=True)
+    (root / "team-b").mkdir()
+    (root / "team-b" / "support_bot").symlink_to(root / "team-a" / "support_bot")
+    refuse_linked(root / "team-a" / "support_bot", root)
+    with pytest.raises(DatasetError, match=r"is a link to .*team-a/support_bot; put the files into"):
+        refuse_linked(root / "team-b" / "support_bot", root)

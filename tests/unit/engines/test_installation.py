@@ -137,6 +137,19 @@ def test_without_cpu_torch_the_setting_to_use_is_named(site: Site) -> None:
     assert "Set LLM_ASSETS_TORCH_INDEX" in site.failure()
 
 
+def test_the_password_of_an_index_is_not_told(site: Site) -> None:
+    del site.environ["PIP_NO_INDEX"]
+    site.environ |= {
+        "PIP_INDEX_URL": "http://reader:s3cret@127.0.0.1:1/simple",
+        "LLM_ASSETS_TORCH_INDEX": "",
+        "UV_HTTP_RETRIES": "0",
+    }
+    (site.wheels / "gguf-1.0-py3-none-any.whl").unlink()
+    said = site.failure()
+    assert "127.0.0.1:1/simple" in said
+    assert "s3cret" not in said
+
+
 def test_an_environment_made_by_hand_is_not_touched(site: Site) -> None:
     (site.engines / "train").mkdir(parents=True)
     assert "was not made by llm-assets: move it away" in site.failure()

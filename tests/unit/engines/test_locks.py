@@ -97,3 +97,7 @@ def test_a_machine_without_the_nvidia_driver_gets_the_cpu(
     assert device_here() == "cuda"
     smi.write_text("#!/bin/sh\necho 'NVIDIA-SMI has failed'\nexit 9\n")
     assert device_here() == "cpu"
+    smi.write_text("#!/bin/sh\nexec /bin/sleep 60\n")
+    monkeypatch.setattr("resources.engine_locks.NVIDIA_SMI_S", 0.2)
+    with pytest.raises(EngineError, match="the NVIDIA driver hangs"):
+        device_here()

@@ -7,7 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from resources.package_indexes import TORCH_CPU_INDEX, pip_settings, uv_environment, with_torch_index
+from resources.package_indexes import (
+    TORCH_CPU_INDEX,
+    PackageIndexError,
+    pip_settings,
+    uv_environment,
+    with_torch_index,
+    without_credentials,
+)
 from tests.unit.engines.sites import make_wheel
 
 UV = str(Path(sys.executable).with_name("uv"))
@@ -70,6 +77,19 @@ def test_every_setting_of_a_configuration_file_is_translated(
     assert found["UV_HTTP_RETRIES"] == "7"
     assert found["UV_NO_INDEX"] == "1"
     assert found["UV_KEYRING_PROVIDER"] == "subprocess"
+
+
+@pytest.mark.parametrize("user", ["reader:s3cret", ":s3cret", "s3cret", "reader:s3@cret:s3cret"])
+def test_what_is_told_holds_no_credentials(user: str) -> None:
+    told = without_credentials(f"error: https://{user}@pypi.example.com/simple, file:///a@b: HTTP 403")
+    assert told == "error: https://***@pypi.example.com/simple, file:///a@b: HTTP 403"
+
+
+def test_settings_that_pip_cannot_read_are_told_without_credentials(bare: dict[str, str]) -> None:
+    environ = configured(bare, "index-url = https://reader:s3cret@pypi.example.com/simple\n")
+    with pytest.raises(PackageIndexError, match=r"\*\*\*@pypi\.example\.com") as told:
+        uv_environment(environ=environ)
+    assert "s3cret" not in str(told.value)
 
 
 def test_a_variable_beats_the_section_of_install_and_that_beats_global(bare: dict[str, str]) -> None:

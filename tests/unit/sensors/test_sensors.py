@@ -131,11 +131,39 @@ def test_the_run_key_is_the_content_so_the_same_change_is_asked_for_once(
     assert keys[0] == keys[1]
 
 
-def test_a_landing_zone_of_nobody_asks_for_nothing(settings: Settings, instance: dg.DagsterInstance) -> None:
+def test_a_landing_zone_waits_for_its_tenant(settings: Settings, instance: dg.DagsterInstance) -> None:
     ticks = Ticks(settings, instance, "landing_zones")
-    shutil.copytree(settings.landing_zones / LINE, settings.landing_zones / "stranger" / "support_bot")
+    shutil.copytree(settings.landing_zones / LINE, settings.landing_zones / "newcomer" / "support_bot")
     assert ticks.requested() == []
     assert ticks.requested() == ["team-a", "team-b"]
+    tenant = settings.catalog / "tenants" / "newcomer.yaml"
+    tenant.write_text("owner: new@example.com\nmodels: [support_bot]\n")
+    assert ticks.requested() == ["newcomer"]
+    assert ticks.requested() == []
+
+
+def test_going_back_to_earlier_files_asks_for_a_run_again(
+    settings: Settings, instance: dg.DagsterInstance
+) -> None:
+    ticks = Ticks(settings, instance, "landing_zones")
+    keys = []
+    more = settings.landing_zones / LINE / "more.jsonl"
+    for change in (lambda: None, lambda: more.write_text("{}\n"), more.unlink):
+        change()
+        ticks.tick()
+        result = ticks.tick()
+        assert isinstance(result, dg.SensorResult)
+        keys += [run.run_key for run in result.run_requests or [] if run.partition_key == "team-a"]
+        materialize_dataset(instance, settings, "team-a")
+    assert len(set(keys)) == 3
+
+
+def test_a_linked_folder_is_not_looked_into(settings: Settings, instance: dg.DagsterInstance) -> None:
+    shutil.rmtree(settings.landing_zones / "team-b" / "support_bot")
+    (settings.landing_zones / "team-b" / "support_bot").symlink_to(settings.landing_zones / LINE)
+    ticks = Ticks(settings, instance, "landing_zones")
+    ticks.requested()
+    assert ticks.requested() == ["team-a"]
 
 
 def test_an_experiment_asks_for_a_run_of_its_tenant(settings: Settings, instance: dg.DagsterInstance) -> None:
@@ -146,6 +174,9 @@ def test_an_experiment_asks_for_a_run_of_its_tenant(settings: Settings, instance
     (folder / "2026-11-21_first.yaml").write_text("stage: sft\nfinetuning_type: lora\n")
     assert ticks.requested() == []
     assert ticks.requested() == ["team-b"]
+    shutil.rmtree(folder)
+    assert ticks.requested() == []
+    assert ticks.requested() == ["team-b"], "without the experiment the model's own recipe counts again"
 
 
 def test_new_tenants_become_partitions_and_old_ones_stay(

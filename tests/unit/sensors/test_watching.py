@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from llm_assets.folder_signatures import files_of_dataset, signature_of
+from llm_assets.folder_signatures import GONE, files_of_dataset, signature_of
 from llm_assets.sensors.watching import Watched, look
 
 
@@ -34,9 +34,13 @@ def test_what_was_dealt_with_does_not_come_again_until_it_changes() -> None:
     assert at_rest == ("a/m",)
 
 
-def test_a_folder_that_vanished_is_forgotten() -> None:
-    watched, _ = look(Watched(settled={"a/m": "one"}), {})
-    assert watched == Watched()
+def test_a_folder_that_was_emptied_has_changed_once_and_is_then_forgotten() -> None:
+    watched, at_rest = look(Watched(settled={"a/m": "one"}), {})
+    assert at_rest == ()
+    watched, at_rest = look(watched, {})
+    assert at_rest == ("a/m",)
+    watched, at_rest = look(watched.settle(at_rest), {})
+    assert (watched, at_rest) == (Watched(), ())
 
 
 def test_the_cursor_keeps_everything() -> None:
@@ -57,5 +61,5 @@ def test_a_signature_follows_size_time_and_name_and_ignores_other_files(tmp_path
 
 
 def test_an_empty_or_missing_folder_has_no_signature(tmp_path: Path) -> None:
-    assert signature_of(files_of_dataset(tmp_path)) is None
-    assert signature_of(files_of_dataset(tmp_path / "missing")) is None
+    assert signature_of(files_of_dataset(tmp_path)) == GONE
+    assert signature_of(files_of_dataset(tmp_path / "missing")) == GONE

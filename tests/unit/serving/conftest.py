@@ -49,6 +49,7 @@ def make_serving(tmp_path: Path) -> MakeServing:
             "kv_cache_mib": 64,
             "dtype": "bfloat16",
             "known_answers": (known_answer(version),),
+            "engine": "lock",
             "device": "cpu",
         }
         return Serving(**{**values, **settings})

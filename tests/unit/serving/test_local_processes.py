@@ -94,6 +94,14 @@ def test_the_name_of_a_dead_process_is_free(processes: LocalProcesses) -> None:
     processes.stop("it")
 
 
+def test_a_lock_that_is_never_freed_is_named(
+    processes: LocalProcesses, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("resources.local_processes.LOCK_S", 0.1)
+    with processes._changing(), pytest.raises(ProcessError, match=r"Another process has held .*\.lock"):
+        start(processes, "true")
+
+
 def test_a_command_that_does_not_exist_is_an_error_and_leaves_nothing(processes: LocalProcesses) -> None:
     with pytest.raises(ProcessError, match=r"it could not be started: .*No such file or directory"):
         start(processes, "/nowhere/vllm")

@@ -185,6 +185,26 @@ def test_two_deploys_at_once_take_turns(local_serving: LocalServing, make_servin
     assert len([line for line in said if line.startswith("Starting vLLM")]) == 1
 
 
+def test_a_deploy_that_waits_too_long_for_its_turn_says_what_to_end(
+    local_serving: LocalServing, make_serving: MakeServing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("resources.serving.DEPLOY_TURN_S", 0.1)
+    with (
+        local_serving._turn(TENANT, MODEL, quiet),
+        pytest.raises(
+            VllmError, match=r"Another deploy of team-a/support_bot has been .* under Runs and end it"
+        ),
+    ):
+        local_serving.deploy(make_serving(), quiet)
+
+
+def test_a_new_engine_is_a_new_server(local_serving: LocalServing, make_serving: MakeServing) -> None:
+    local_serving.deploy(make_serving(), quiet)
+    (old,) = servers(local_serving)
+    local_serving.deploy(make_serving(engine="another lock"), quiet)
+    assert servers(local_serving) != [old]
+
+
 def test_a_server_that_died_is_seen_and_named(local_serving: LocalServing, make_serving: MakeServing) -> None:
     local_serving.deploy(make_serving(), quiet)
     pid = kill_live(local_serving)

@@ -88,6 +88,7 @@ def test_a_server_inherits_no_credential(make_serving: MakeServing) -> None:
         ("dtype", "float32"),
         ("port", 8000),
         ("device", "cuda"),
+        ("engine", "another lock"),
         ("model_folder", Path("/elsewhere")),
     ],
 )

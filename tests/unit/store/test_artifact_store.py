@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from llm_assets.workers import trained_files
 from resources.artifact_store import UNFINISHED, ArtifactStore, parse_uri
 from resources.artifacts import MANIFEST_NAME, ArtifactError, Line, describe_folder, digest_of, fingerprint_of
 
@@ -87,20 +88,64 @@ def test_an_altered_manifest_is_noticed(store: ArtifactStore, tmp_path: Path) ->
         store.get(artifact.uri)
 
 
+def test_a_linked_manifest_of_another_artifact_is_never_written_through(
+    store: ArtifactStore, tmp_path: Path
+) -> None:
+    first = store.publish(LINE, a_folder(tmp_path), {"fingerprint": "1"})
+    before = (first.folder / MANIFEST_NAME).read_bytes()
+    linked = a_folder(tmp_path, "other weights")
+    (linked / MANIFEST_NAME).hardlink_to(first.folder / MANIFEST_NAME)
+    assert store.publish(LINE, linked, {"fingerprint": "2"}).fingerprint == "2"
+    assert (first.folder / MANIFEST_NAME).read_bytes() == before
+    assert store.get(first.uri) == first
+
+
+def test_a_full_training_that_is_published_as_a_model_leaves_its_adapter_as_it_was(
+    store: ArtifactStore, tmp_path: Path
+) -> None:
+    trained = store.publish(
+        Line(collection="adapters", tenant="team-a", name="support_bot"),
+        a_folder(tmp_path),
+        {"is": "trained"},
+    )
+    trained_files.keep(trained.folder, tmp_path / "merged", base_model=None)
+    merged = store.publish(LINE, tmp_path / "merged", {"is": "merged"})
+    assert [file.path for file in merged.files] == ["model.safetensors"]
+    assert store.verify(store.get(trained.uri)) == trained
+    assert store.get(merged.uri).attributes == {"is": "merged"}
+
+
+def test_what_somebody_put_beside_the_versions_is_none(store: ArtifactStore, tmp_path: Path) -> None:
+    artifact = store.publish(LINE, a_folder(tmp_path), {})
+    (artifact.folder.parent / "notes.txt").write_text("mine")
+    assert list(store.versions(LINE)) == [artifact]
+
+
 def test_an_empty_folder_is_not_published(store: ArtifactStore, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(ArtifactError, match="There is nothing to publish"):
         store.publish(LINE, tmp_path / "empty", {})
 
 
-@pytest.mark.parametrize("part", ["..", ".hidden", "a/b", "", "a\\b"])
+@pytest.mark.parametrize("name", ["Support", "support-bot", "..", "a.b", ""])
+def test_a_line_is_named_in_snake_case(name: str) -> None:
+    with pytest.raises(ArtifactError):
+        Line(collection="models", tenant="team-a", name=name)
+
+
+@pytest.mark.parametrize("part", ["team_a", "Team", "-a", "a" * 64, "..", ".hidden", "a/b", "", "a\\b"])
 def test_no_name_leaves_the_store(part: str) -> None:
     with pytest.raises(ArtifactError, match="cannot be part of an artifact's address"):
         Line(collection="models", tenant=part, name="support_bot")
 
 
 @pytest.mark.parametrize(
-    "uri", ["models/a/b/c", "file://models/a/b/c", "artifact://models/b", "artifact://etc/a/b/c"]
+    "uri",
+    [
+        *("models/a/b/c", "file://models/a/b/c", "artifact://models/b", "artifact://etc/a/b/c"),
+        *("artifact://models/a/b/..", "artifact://models/a/b/", "artifact://models/a/b/.unfinished-1"),
+        "artifact://models/Team A/b/c",
+    ],
 )
 def test_what_is_not_an_address_is_refused(uri: str) -> None:
     with pytest.raises(ArtifactError):

@@ -58,6 +58,15 @@ def test_a_recipes_own_saving_is_not_touched(order: dict[str, Any]) -> None:
     assert "save_steps" not in training_arguments.arguments(order, None)
 
 
+@pytest.mark.parametrize(("asked", "kept"), [(1, 2), (2, 2), (5, 5), (None, None), (0, 0)])
+def test_two_checkpoints_are_kept_at_least(
+    order: dict[str, Any], asked: int | None, kept: int | None
+) -> None:
+    assert training_arguments.arguments(order, None)["save_total_limit"] == 2
+    order["recipe"]["save_total_limit"] = asked
+    assert training_arguments.arguments(order, None)["save_total_limit"] == kept
+
+
 def test_a_resumed_training_is_told_its_checkpoint(order: dict[str, Any]) -> None:
     checkpoint = Checkpoint(folder=Path("/run/checkpoints/checkpoint-7"), step=7, train_seconds=1.0)
     arguments = training_arguments.arguments(order, checkpoint)
