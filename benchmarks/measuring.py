@@ -32,8 +32,8 @@ class Measured:
     peak_bytes: int
 
 
-def measure(command: Sequence[str], *, env: Mapping[str, str], cwd: Path, log: Path) -> Measured:
-    """Runs a command to its end. Processes that it leaves running count while it runs.
+def measure(command: Sequence[str], *, env: Mapping[str, str], cwd: Path, log: Path, mark: Path) -> Measured:
+    """Runs a command to its end. Servers that it leaves running, with files below `mark`, count while it runs.
 
     Raises:
         BenchmarkError: It failed; the end of its log is in the text.
@@ -42,7 +42,7 @@ def measure(command: Sequence[str], *, env: Mapping[str, str], cwd: Path, log: P
     with log.open("ab") as output:
         process = subprocess.Popen(command, env=dict(env), cwd=cwd, stdout=output, stderr=output)
         over, peak = threading.Event(), [0]
-        watcher = threading.Thread(target=_watch, args=(psutil.Process(process.pid), over, peak))
+        watcher = threading.Thread(target=_watch, args=(psutil.Process(process.pid), str(mark), over, peak))
         watcher.start()
         code = process.wait()
         seconds = time.monotonic() - started
@@ -53,11 +53,10 @@ def measure(command: Sequence[str], *, env: Mapping[str, str], cwd: Path, log: P
     return Measured(seconds=seconds, peak_bytes=peak[0])
 
 
-def _watch(root: psutil.Process, over: threading.Event, peak: list[int]) -> None:
-    """Follows the tree, and servers that left it, by the mark in their environment."""
+def _watch(root: psutil.Process, mark: str, over: threading.Event, peak: list[int]) -> None:
     while not over.wait(SAMPLE_S):
         total = 0
-        for process in _family(root):
+        for process in _family(root, mark):
             try:
                 total += process.memory_info().rss
             except psutil.NoSuchProcess:
@@ -65,18 +64,19 @@ def _watch(root: psutil.Process, over: threading.Event, peak: list[int]) -> None
         peak[0] = max(peak[0], total)
 
 
-def _family(root: psutil.Process) -> list[psutil.Process]:
+def _family(root: psutil.Process, mark: str) -> set[psutil.Process]:
+    """The command, what it started, and servers that left it: those have a path below `mark` in their command."""
     try:
-        mark = root.environ().get("BENCHMARK_MARK")
+        family = {root, *root.children(recursive=True)}
     except psutil.NoSuchProcess:
-        return []
-    family = []
+        family = set()
     for process in psutil.process_iter():
         try:
-            if process.environ().get("BENCHMARK_MARK") == mark:
-                family.append(process)
+            marked = any(mark in word for word in process.cmdline())
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             continue
+        if marked:
+            family |= {process, *process.children(recursive=True)}
     return family
 
 

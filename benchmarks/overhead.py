@@ -97,7 +97,6 @@ class Overhead:
             "LLM_ASSETS_ENGINES": str(self.engines),
             "LLM_ASSETS_UI_PORT": "3917",
             "LLM_ASSETS_MLFLOW_PORT": "5917",
-            "BENCHMARK_MARK": str(folder),
         }
 
     def prepare(self) -> None:
@@ -125,7 +124,7 @@ class Overhead:
 
     def _llm_assets(self) -> Measured:
         command = [sys.executable, "-m", "llm_assets.cli.main", "run", MODEL, "--tenant", TENANT]
-        return measure(command, env=self.env, cwd=ROOT, log=self.log)
+        return measure(command, env=self.env, cwd=ROOT, log=self.log, mark=self.folder)
 
     def down(self) -> None:
         subprocess.run(
@@ -140,7 +139,9 @@ class Overhead:
         folder = self.folder / f"script-{number}"
         folder.mkdir()
         self._write_script(folder)
-        return measure(["bash", str(folder / "script.sh")], env=self.env, cwd=folder, log=self.log)
+        return measure(
+            ["bash", str(folder / "script.sh")], env=self.env, cwd=folder, log=self.log, mark=self.folder
+        )
 
     def _write_script(self, folder: Path) -> None:
         store = self.home / "store"
@@ -198,7 +199,13 @@ curl -sf http://127.0.0.1:8917/v1/chat/completions -H 'Content-Type: application
         if not catalog.is_dir():
             self._write_large(catalog)
         command = [sys.executable, "-c", "import llm_assets.definitions"]
-        return measure(command, env=self.env | {"LLM_ASSETS_CATALOG": str(catalog)}, cwd=ROOT, log=self.log)
+        return measure(
+            command,
+            env=self.env | {"LLM_ASSETS_CATALOG": str(catalog)},
+            cwd=ROOT,
+            log=self.log,
+            mark=self.folder,
+        )
 
     def _write_large(self, catalog: Path) -> None:
         for folder in ("base_models", "models", "tenants"):
