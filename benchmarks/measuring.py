@@ -65,18 +65,17 @@ def _watch(root: psutil.Process, mark: str, over: threading.Event, peak: list[in
 
 
 def _family(root: psutil.Process, mark: str) -> set[psutil.Process]:
-    """The command, what it started, and servers that left it: those have a path below `mark` in their command."""
+    """The command, what it started, and servers that left it: they have a path below `mark` in theirs."""
     try:
         family = {root, *root.children(recursive=True)}
     except psutil.NoSuchProcess:
         family = set()
     for process in psutil.process_iter():
         try:
-            marked = any(mark in word for word in process.cmdline())
+            if any(mark in word for word in process.cmdline()):
+                family |= {process, *process.children(recursive=True)}
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             continue
-        if marked:
-            family |= {process, *process.children(recursive=True)}
     return family
 
 
