@@ -33,7 +33,7 @@ class Measured:
 
 
 def measure(command: Sequence[str], *, env: Mapping[str, str], cwd: Path, log: Path, mark: Path) -> Measured:
-    """Runs a command to its end. Servers that it leaves running, with files below `mark`, count while it runs.
+    """Runs a command to its end. Servers that it starts, with files below `mark`, count while it runs.
 
     Raises:
         BenchmarkError: It failed; the end of its log is in the text.
