@@ -3,7 +3,6 @@
 import base64
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import dagster as dg
 
@@ -19,13 +18,12 @@ def artifact_metadata(artifact: Artifact) -> dict[str, dg.MetadataValue]:
         "llm/digest": dg.MetadataValue.text(artifact.digest),
         "llm/version": dg.MetadataValue.text(artifact.version),
         "llm/size_bytes": dg.MetadataValue.int(artifact.size_bytes),
-        "llm/folder": dg.MetadataValue.path(str(artifact.folder)),
     }
 
 
-def picture(path: Path, alt: str) -> dg.MetadataValue:
+def picture(png: bytes, alt: str) -> dg.MetadataValue:
     """A PNG inside the page itself; Dagster has no picture type."""
-    data = base64.b64encode(path.read_bytes()).decode()
+    data = base64.b64encode(png).decode()
     return dg.MetadataValue.md(f"![{alt}](data:image/png;base64,{data})")
 
 

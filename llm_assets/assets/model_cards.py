@@ -66,7 +66,7 @@ def model_card(catalog: Catalog, model: ModelEntry) -> dg.AssetsDefinition:
                 model.name,
                 fingerprint=str(lineage.adapter.fingerprint),
                 params=lineage.adapter.attributes["recipe"],
-                history=_history(lineage.adapter),
+                history=_history(artifact_store, lineage.adapter),
                 tags={"adapter": lineage.adapter.uri, "dataset_digest": lineage.dataset.digest},
             )
             version = registry.register(
@@ -75,7 +75,7 @@ def model_card(catalog: Catalog, model: ModelEntry) -> dg.AssetsDefinition:
                 )
             )
         facts: dict[str, dg.MetadataValue] = {
-            "llm/card": dg.MetadataValue.md(_body(card)),
+            "llm/card": dg.MetadataValue.md(_body(artifact_store, card)),
             "llm/registry_version": dg.MetadataValue.int(version.number),
             "llm/registry_page": dg.MetadataValue.url(registry.page(tenant, model.name, version.number)),
             "llm/missing_fields": dg.MetadataValue.int(len(card.attributes["missing"])),
@@ -98,7 +98,8 @@ def _publish(
         return known
     folder = settings.work / str(line)
     shutil.rmtree(folder, ignore_errors=True)
-    _write_card(folder, content, evidence, lineage.adapter.folder / CURVES)
+    curves = store.read(lineage.adapter, CURVES) if lineage.adapter.has(CURVES) else None
+    _write_card(folder, content, evidence, curves)
     return store.publish(
         line,
         folder,
@@ -111,21 +112,21 @@ def _publish(
     )
 
 
-def _write_card(folder: Path, content: dict[str, object], evidence: Evidence, curves: Path) -> None:
+def _write_card(folder: Path, content: dict[str, object], evidence: Evidence, curves: bytes | None) -> None:
     folder.mkdir(parents=True)
     (folder / "README.md").write_text(card_markdown(evidence))
     (folder / "card.json").write_text(
         json.dumps(content, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
     )
-    if curves.is_file():
+    if curves is not None:
         (folder / CURVES).parent.mkdir()
-        shutil.copyfile(curves, folder / CURVES)
+        (folder / CURVES).write_bytes(curves)
 
 
-def _history(adapter: Artifact) -> list[dict[str, float]]:
+def _history(store: ArtifactStore, adapter: Artifact) -> list[dict[str, float]]:
     """LLaMA-Factory's log as rows by step; the last line of a log has no loss and is left out."""
-    log = adapter.folder / TRAINING_LOG
-    rows = [json.loads(line) for line in log.read_text().splitlines()] if log.is_file() else []
+    log = store.read(adapter, TRAINING_LOG).decode() if adapter.has(TRAINING_LOG) else ""
+    rows = [json.loads(line) for line in log.splitlines()]
     kept = ("loss", "eval_loss", "lr", "epoch")
     points = [
         {"step": row["current_steps"], **{name: row[name] for name in kept if row.get(name) is not None}}
@@ -134,9 +135,9 @@ def _history(adapter: Artifact) -> list[dict[str, float]]:
     return [point for point in points if "loss" in point or "eval_loss" in point]
 
 
-def _body(card: Artifact) -> str:
+def _body(store: ArtifactStore, card: Artifact) -> str:
     """The card without its YAML header and without the picture, which the adapter's page shows."""
-    text = (card.folder / "README.md").read_text().split("\n---\n", 1)[-1]
+    text = store.read(card, "README.md").decode().split("\n---\n", 1)[-1]
     return "\n".join(line for line in text.splitlines() if CURVES not in line)
 
 
