@@ -20,12 +20,22 @@ def embedded_resources(settings: Settings) -> dict[str, Any]:
     mlflow_server = embedded_mlflow(settings)
     return {
         "settings": settings,
-        "artifact_store": ArtifactStore(root=str(settings.store)),
+        "artifact_store": embedded_store(settings),
         "compute": LocalCompute(engines=str(settings.engines), package=PACKAGE),
         "mlflow_server": mlflow_server,
         "registry": MlflowRegistry(tracking_uri=mlflow_server.url),
         "serving": embedded_serving(settings),
     }
+
+
+def embedded_store(settings: Settings) -> ArtifactStore:
+    """A store on a disk is read in place, unless a cache is asked for; others need the node's cache."""
+    in_place = settings.store_url.startswith("file:") and not settings.cache_is_set
+    return ArtifactStore(
+        url=settings.store_url,
+        cache=None if in_place else str(settings.artifact_cache),
+        cache_limit_bytes=settings.artifact_cache_limit_bytes,
+    )
 
 
 def embedded_mlflow(settings: Settings) -> MlflowServer:

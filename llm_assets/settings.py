@@ -38,8 +38,9 @@ class Settings:
         return self.catalog / "experiments"
 
     @property
-    def store(self) -> Path:
-        return self.home / "store"
+    def store_url(self) -> str:
+        """Where artifacts are published: `file:/…`, `gs://…`, `s3://…` or `artifactory+https://…`."""
+        return os.environ.get("LLM_ASSETS_STORE", f"file:{self.home / 'store'}")
 
     @property
     def work(self) -> Path:

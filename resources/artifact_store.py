@@ -116,7 +116,7 @@ class ArtifactStore(dg.ConfigurableResource[Any]):
         draft = Artifact(line=line, version=new_version(fingerprint), files=())
         progress = TransferProgress(f"Publishing {line}", total_bytes, log)
         holdings = self._holdings(line, fingerprint, parents, unfinished)
-        publication = Publication(self.objects, draft, holdings, progress.moved)
+        publication = Publication(self.objects, draft, holdings, progress)
         try:
             yield publication
         finally:

@@ -24,7 +24,9 @@ from resources.artifacts import (
     manifest_text,
     sha256_of,
 )
-from resources.object_stores.objects import Moved, ObjectStore, StoredObject, Transferred
+from resources.object_stores.disk import DiskStore
+from resources.object_stores.objects import ObjectStore, StoredObject, Transferred
+from resources.transfer_progress import TransferProgress
 
 TRANSFERS = 8
 LEFT_ALONE = timedelta(hours=48)
@@ -79,8 +81,8 @@ def abandoned(folder: str) -> bool:
 class Publication:
     """One version that is being published. `add` files, then `finish`; or `abandon`."""
 
-    def __init__(self, objects: ObjectStore, draft: Artifact, holdings: Holdings, moved: Moved) -> None:
-        self._objects, self._draft, self._holdings, self._moved = objects, draft, holdings, moved
+    def __init__(self, objects: ObjectStore, draft: Artifact, holdings: Holdings, progress: TransferProgress) -> None:
+        self._objects, self._draft, self._holdings, self._progress = objects, draft, holdings, progress
         self._threads = ThreadPoolExecutor(TRANSFERS, thread_name_prefix="publish")
         self._files: dict[str, Future[ArtifactFile]] = {}
 
@@ -98,7 +100,7 @@ class Publication:
         """Waits for every file that was added. Raises what the first one failed with."""
         return tuple(sorted((each.result() for each in self._files.values()), key=lambda file: file.path))
 
-    def finish(self, attributes: Mapping[str, Any], sign: Sign | None) -> Artifact:
+    def finish(self, attributes: Mapping[str, Any], sign: Sign | None = None) -> Artifact:
         """Makes the version visible; or withdraws it for the one that is there with the same bytes.
 
         Raises:
@@ -119,6 +121,11 @@ class Publication:
         self._threads.shutdown()
         return artifact
 
+    @property
+    def sent_bytes(self) -> int:
+        """How much was read and sent so far; what the store held already is not in it."""
+        return self._progress.done_bytes
+
     def abandon(self) -> None:
         """Begins nothing more and waits for what is under way; what was brought stays for the next try."""
         self._threads.shutdown(cancel_futures=True)
@@ -137,9 +144,10 @@ class Publication:
         return ArtifactFile(path=path, size_bytes=found.size_bytes, sha256=found.sha256)
 
     def _sent(self, source: Path, key: str, sha256: str | None) -> Transferred:
-        if sha256 and self._objects.adopt(source, key):
+        objects = self._objects
+        if sha256 and isinstance(objects, DiskStore) and objects.adopt(source, key):
             return Transferred(size_bytes=source.stat().st_size, sha256=sha256)
-        return self._objects.upload(source, key, self._moved)
+        return objects.upload(source, key, self._progress.moved)
 
     def _taken_over(self, path: str, source: Path, key: str, sha256: str | None) -> Transferred | None:
         size_bytes = source.stat().st_size

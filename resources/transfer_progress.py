@@ -28,6 +28,10 @@ class TransferProgress:
         self._done_bytes = 0
         self._started = self._said = time.monotonic()
 
+    @property
+    def done_bytes(self) -> int:
+        return self._done_bytes
+
     def moved(self, count_bytes: int) -> None:
         with self._lock:
             self._done_bytes += count_bytes

@@ -59,6 +59,13 @@ class Thresholds(Entry):
     )
 
 
+class Retention(Entry):
+    """How long artifacts are kept that neither an alias nor a deployment needs; both must be over."""
+
+    versions: int = Field(default=3, ge=1, description="how many of the newest versions stay")
+    days: int = Field(default=30, ge=0, description="how many days every version stays")
+
+
 class Card(Entry):
     """What only people know. A field left out is listed as missing in the model card, never invented."""
 
@@ -105,6 +112,9 @@ class ModelEntry(Entry):
     dataset: DatasetSettings = Field(default=DatasetSettings(), description="how a tenant's rows are split")
     serving: ServingSettings = Field(default=ServingSettings(), description="how vLLM serves it")
     thresholds: Thresholds = Field(default=Thresholds(), description="what it must reach to be deployed")
+    retention: Retention = Field(
+        default=Retention(), description="how long versions are kept that nobody needs any more"
+    )
     promotion: Literal["automatic", "manual"] = Field(
         default="manual", description="whether a new version that passes its checks goes live by itself"
     )

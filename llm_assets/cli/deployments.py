@@ -11,9 +11,8 @@ from rich.markdown import Markdown
 from llm_assets.cli.installation import Installation, installation
 from llm_assets.cli.options import AsJson, Model, Tenant, UsageError, Why
 from llm_assets.cli.run import execute
-from llm_assets.embedded import embedded_resources, embedded_stack
+from llm_assets.embedded import embedded_resources, embedded_store, embedded_stack
 from llm_assets.keys import VLLM_DEPLOYMENT
-from resources.artifact_store import ArtifactStore
 from resources.artifacts import Line
 from resources.mlflow import MlflowRegistry
 
@@ -59,18 +58,18 @@ def card(model: Model, tenant: Tenant, version: Version = None, as_json: AsJson 
         raise UsageError(
             f"{model} of {tenant} has no version {version or 'in production'}; there is {known}."
         )
-    store = ArtifactStore(root=str(here.settings.store))
+    store = embedded_store(here.settings)
     cards = store.versions(Line(collection="cards", tenant=tenant, name=model))
-    folder = next((each.folder for each in cards if each.digest == wanted[0].tags.get("card_digest")), None)
-    if folder is None:
+    found = next((each for each in cards if each.digest == wanted[0].tags.get("card_digest")), None)
+    if found is None:
         raise UsageError(
             f"The card of version {wanted[0].label} is not in the store any more: "
             f"`llm-assets run {model} --tenant {tenant}` writes the newest one anew."
         )
     if as_json:
-        typer.echo(json.dumps(json.loads((folder / "card.json").read_text()), indent=2, ensure_ascii=False))
+        typer.echo(json.dumps(json.loads(store.read(found, "card.json")), indent=2, ensure_ascii=False))
         return
-    text = (folder / "README.md").read_text()
+    text = store.read(found, "README.md").decode()
     Console().print(Markdown(text.split("\n---\n", 1)[-1]))
 
 

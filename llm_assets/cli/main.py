@@ -8,7 +8,7 @@ import sys
 import typer
 from rich.console import Console
 
-from llm_assets.cli import ask, catalog, demo, deployments, doctor, engines, run, stack
+from llm_assets.cli import ask, catalog, demo, deployments, doctor, engines, prune, run, stack
 from llm_assets.cli.options import FAILED, INTERRUPTED, MISUSED
 
 app = typer.Typer(
@@ -28,6 +28,7 @@ app.command("ask")(ask.ask)
 app.command("promote")(deployments.promote)
 app.command("rollback")(deployments.rollback)
 app.command("card")(deployments.card)
+app.command("prune")(prune.prune)
 app.command("check")(catalog.check)
 app.command("doctor")(doctor.doctor)
 app.add_typer(engines.app, name="engines")

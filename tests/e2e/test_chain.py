@@ -20,7 +20,7 @@ RUN = ("run", "support_bot", "--tenant", "team-a")
 
 
 def versions(project: Project, collection: str, tenant: str = "team-a") -> list[str]:
-    store = ArtifactStore(root=str(project.settings.store))
+    store = ArtifactStore(url=project.settings.store_url)
     return [
         each.digest for each in store.versions(Line(collection=collection, tenant=tenant, name="support_bot"))
     ]  # type: ignore[arg-type]
@@ -178,4 +178,4 @@ def test_bad_rows_end_the_run_before_any_training(make_project: MakeProject) -> 
     printed = project.run(*RUN, expect=1)
     assert "rows.jsonl:21" in printed
     assert "rows.jsonl:22" in printed
-    assert not Path(project.settings.store, "adapters").exists()
+    assert not Path(project.settings.home, "store", "adapters").exists()
