@@ -17,7 +17,9 @@ def environment_of(name: str, *requirements: str) -> Path:
         return folder
     uv = str(Path(sys.executable).with_name("uv"))
     environment = {**os.environ, **uv_environment()}
-    subprocess.run([uv, "venv", "--quiet", "--clear", "--python", sys.executable, folder], env=environment, check=True)
+    subprocess.run(
+        [uv, "venv", "--quiet", "--clear", "--python", sys.executable, folder], env=environment, check=True
+    )
     install = [uv, "pip", "install", "--quiet", "--python", folder / "bin" / "python", *requirements]
     subprocess.run(install, env=environment, check=True)
     mark.write_text("\n".join(requirements))

@@ -2,12 +2,14 @@
 
     make bench BENCH=store
 
-On a disk (a file of 1 GiB, a thousand small ones) beside `cp -r`, `shutil.copytree` and MLflow's own upload; on the
-bundled GCS server (files of 48 MB, a thousand small ones) beside google-cloud-storage's transfer manager, gcsfs and
-`gsutil -m cp`. Files are in the page cache for everyone. Everyone is timed in a process of its own, without its
-imports (gsutil with them: it has no other way), and memory is that process's peak.
-`publish_ratio_to_raw`, `fetch_ratio_to_raw`: ours over the fastest raw copy, the worst of the four scenarios.
-`second_adapter_share_sent`: of a base model and its second adapter, the share that the second publication sends.
+On a disk (a file of 1 GiB, a thousand small ones) beside `cp -r`, `shutil.copytree` and MLflow's own upload;
+on the bundled GCS server (files of 48 MB, a thousand small ones) beside google-cloud-storage's transfer
+manager, gcsfs and `gsutil -m cp`. Files are in the page cache for everyone. Everyone is timed in a process of
+its own, without its imports (gsutil with them: it has no other way), and memory is that process's peak. A
+publication on a disk is on it when it is done, so copies are synced too; a cache's files need not be.
+`publish_ratio_to_raw`, `fetch_ratio_to_raw`: ours over the fastest raw copy, the worst scenario but the next.
+`small_files_on_disk_fetch_ratio`: a thousand small files into the cache, over a `cp -r` that checks nothing.
+`second_adapter_share_sent`: of a base model and its second adapter, what the second publication sends.
 """
 
 import argparse
@@ -35,7 +37,10 @@ from tests.servers.ports import free_port
 
 BUCKET = "bench"
 MIB = 2**20
-GSUTIL = "gsutil==5.38"
+PINNED_GSUTIL = "gsutil==5.38"
+GSUTIL, OURS = "gsutil -m cp", "llm-assets"
+
+Order = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,61 +72,77 @@ class Bench:
     environment: dict[str, str] = field(default_factory=lambda: dict(os.environ))
 
     def disk(self, scenario: Scenario) -> None:
-        source, store = self.files(scenario), f"file:{self.folder}/store"
-        cache, stored = self.fresh("cache"), self.fresh("stored")
-        self.time(scenario, "publish", "cp -r", "cp", lambda: {"folder": str(source), "target": str(self.fresh("cp"))})
-        self.time(
-            scenario, "publish", "copytree", "copytree", lambda: {"folder": str(source), "target": str(self.fresh("ct"))}
-        )
+        source = self.files(scenario)
+
+        def ours() -> Order:
+            return {
+                "folder": self.linked(source),
+                "url": f"file:{self.fresh('store')}",
+                "cache": self.fresh("cache"),
+            }
+
+        def raw() -> Order:
+            return {"folder": source, "target": self.fresh("copy")}
+
         with self.mlflow() as address:
             self.time(
-                scenario, "publish", "MLflow", "mlflow_upload", lambda: {"folder": str(source), "tracking_uri": address}
+                scenario,
+                "publish",
+                "MLflow",
+                "mlflow_upload",
+                lambda: {"folder": source, "tracking_uri": address},
             )
-        self.time(
-            scenario, "publish", "llm-assets", "publish",
-            lambda: {"folder": str(self.copy(source)), "url": f"file:{self.fresh('store')}", "cache": str(cache)},
-        )  # fmt: skip
-        self.once("publish", {"folder": str(self.copy(source)), "url": store, "cache": str(cache)})
-        shutil.copytree(source, stored)
-        self.time(scenario, "fetch", "cp -r", "cp", lambda: {"folder": str(stored), "target": str(self.fresh("cp"))})
-        self.time(scenario, "fetch", "copytree", "copytree", lambda: {"folder": str(stored), "target": str(self.fresh("ct"))})
-        self.time(scenario, "fetch", "llm-assets", "fetch", lambda: {"url": store, "cache": str(self.fresh("cache"))})
+        for system, way in (("cp -r and sync", "cp_durably"), ("copytree and sync", "copytree_durably")):
+            self.time(scenario, "publish", system, way, raw)
+        self.time(scenario, "publish", OURS, "publish", ours)
+        published = ours()
+        self.once("publish", published)
+        for system, way in (("cp -r", "cp"), ("copytree", "copytree")):
+            self.time(scenario, "fetch", system, way, raw)
+        self.time(scenario, "fetch", OURS, "fetch", lambda: {**published, "cache": self.fresh("cache")})
 
-    def gcs(self, scenario: Scenario, gsutil: Path, boto: Path) -> None:
+    def gcs(self, scenario: Scenario, tool: Order) -> None:
         source = self.files(scenario)
-        place = {"bucket": BUCKET, "folder": str(source)}
-        self.time(
-            scenario, "publish", "transfer manager", "transfer_manager_upload", lambda: {**place, "prefix": uuid.uuid4().hex}
-        )
-        self.time(scenario, "publish", "gcsfs", "gcsfs_put", lambda: {**place, "prefix": uuid.uuid4().hex})
-        tool = {"gsutil": str(gsutil), "boto": str(boto)}
-        self.time(
-            scenario, "publish", "gsutil -m cp", "gsutil_cp",
-            lambda: {**tool, "source": str(source), "target": f"gs://{BUCKET}/{uuid.uuid4().hex}"},
-        )  # fmt: skip
-        ours = f"gs://{BUCKET}/{uuid.uuid4().hex}"
-        self.time(
-            scenario, "publish", "llm-assets", "publish",
-            lambda: {"folder": str(self.copy(source)), "url": f"gs://{BUCKET}/{uuid.uuid4().hex}", "cache": ""},
-        )  # fmt: skip
-        self.once("publish", {"folder": str(self.copy(source)), "url": ours, "cache": ""})
-        self.once("transfer_manager_upload", {**place, "prefix": "there"})
-        there = {"bucket": BUCKET, "prefix": "there"}
-        self.time(
-            scenario, "fetch", "transfer manager", "transfer_manager_download",
-            lambda: {**there, "target": str(self.fresh("tm"))},
-        )  # fmt: skip
-        self.time(scenario, "fetch", "gcsfs", "gcsfs_get", lambda: {**there, "target": str(self.fresh("gcsfs"))})
-        self.time(
-            scenario, "fetch", "gsutil -m cp", "gsutil_cp",
-            lambda: {**tool, "source": f"gs://{BUCKET}/there", "target": str(self.fresh("gsutil"))},
-        )  # fmt: skip
-        self.time(scenario, "fetch", "llm-assets", "fetch", lambda: {"url": ours, "cache": str(self.fresh("cache"))})
+        there = {"bucket": BUCKET, "prefix": uuid.uuid4().hex}
 
-    def time(
-        self, scenario: Scenario, verb: str, system: str, way: str, order: Callable[[], dict[str, Any]]
-    ) -> None:
-        """The median of some rounds; what to do is asked anew for each, so that nobody finds its own files."""
+        def upload() -> Order:
+            return {"bucket": BUCKET, "folder": source, "prefix": uuid.uuid4().hex}
+
+        def ours() -> Order:
+            url = f"gs://{BUCKET}/{uuid.uuid4().hex}"
+            return {"folder": self.linked(source), "url": url, "cache": self.fresh("cache")}
+
+        def download() -> Order:
+            return {**there, "target": self.fresh("copy")}
+
+        for system, way in (("transfer manager", "transfer_manager_upload"), ("gcsfs", "gcsfs_put")):
+            self.time(scenario, "publish", system, way, upload)
+        to = f"gs://{BUCKET}"
+        self.time(
+            scenario,
+            "publish",
+            GSUTIL,
+            "gsutil_cp",
+            lambda: {**tool, "source": source, "target": f"{to}/{uuid.uuid4().hex}"},
+        )
+        self.time(scenario, "publish", OURS, "publish", ours)
+        published = ours()
+        self.once("publish", published)
+        self.once("transfer_manager_upload", {**there, "folder": source})
+        for system, way in (("transfer manager", "transfer_manager_download"), ("gcsfs", "gcsfs_get")):
+            self.time(scenario, "fetch", system, way, download)
+        source_url = f"{to}/{there['prefix']}"
+        self.time(
+            scenario,
+            "fetch",
+            GSUTIL,
+            "gsutil_cp",
+            lambda: {**tool, "source": source_url, "target": self.fresh("copy")},
+        )
+        self.time(scenario, "fetch", OURS, "fetch", lambda: {**published, "cache": self.fresh("cache")})
+
+    def time(self, scenario: Scenario, verb: str, system: str, way: str, order: Callable[[], Order]) -> None:
+        """The median of some rounds; `order` is asked anew for each, so that nobody finds its own files."""
         runs = [self.once(way, order()) for _ in range(self.rounds)]
         seconds = [float(run["seconds"]) for run in runs]
         row = {
@@ -135,8 +156,8 @@ class Bench:
         self.rows.append(row)
         Console().print(f"{row['system']}: {row['seconds']:.2f} s", highlight=False)
 
-    def once(self, way: str, order: dict[str, Any]) -> dict[str, float]:
-        command = [sys.executable, "-m", "benchmarks.store_copies", way, json.dumps(order)]
+    def once(self, way: str, order: Order) -> dict[str, float]:
+        command = [sys.executable, "-m", "benchmarks.store_copies", way, json.dumps(order, default=str)]
         done = subprocess.run(command, env=self.environment, capture_output=True, text=True, check=False)
         if done.returncode:
             raise RuntimeError(f"{way} failed:\n{done.stderr[-3000:]}")
@@ -144,8 +165,8 @@ class Bench:
 
     def ratio(self, scenario: Scenario, verb: str) -> float:
         found = [row for row in self.rows if row["system"].startswith(f"{scenario.name}: {verb}, ")]
-        raw = min(row["seconds"] for row in found if not row["system"].endswith("llm-assets"))
-        return float(next(row["seconds"] for row in found if row["system"].endswith("llm-assets")) / raw)
+        raw = min(row["seconds"] for row in found if not row["system"].endswith(OURS))
+        return float(next(row["seconds"] for row in found if row["system"].endswith(OURS)) / raw)
 
     def files(self, scenario: Scenario) -> Path:
         folder = self.fresh("files")
@@ -155,8 +176,8 @@ class Bench:
         subprocess.run(["sync"], check=True)
         return folder
 
-    def copy(self, source: Path) -> Path:
-        """Publishing takes its folder away, so it gets one of its own: hard links, nothing is copied."""
+    def linked(self, source: Path) -> Path:
+        """Publishing takes its folder away, so it gets one of its own, of hard links."""
         target = self.fresh("source")
         subprocess.run(["cp", "-al", source, target], check=True)
         return target
@@ -174,12 +195,14 @@ class Bench:
             server.stop()
 
 
-def second_adapter_share_sent(folder: Path, address: str) -> float:
-    """Publishes a base model and two adapters; what the second adapter's publication sends, over all of it."""
+def second_adapter_share_sent(folder: Path) -> float:
+    """Publishes a base model and two adapters; what the second one's publication sends, over all of it."""
     from resources.artifact_store import ArtifactStore
     from resources.artifacts import Line
 
-    store = ArtifactStore(url=f"gs://{BUCKET}/{uuid.uuid4().hex}", cache=str(folder / "cache"), cache_limit_bytes=2**34)
+    store = ArtifactStore(
+        url=f"gs://{BUCKET}/{uuid.uuid4().hex}", cache=str(folder / "cache"), cache_limit_bytes=2**34
+    )
     base_line = Line(collection="base_models", tenant=None, name="base")
     line = Line(collection="adapters", tenant="team-a", name="bench")
 
@@ -215,7 +238,7 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--rounds", type=int, default=3, help="how often each way is run")
     rounds = options.parse_args().rounds
-    gsutil = environment_of("gsutil", GSUTIL) / "bin" / "gsutil"
+    gsutil = environment_of("gsutil", PINNED_GSUTIL) / "bin" / "gsutil"
     with tempfile.TemporaryDirectory(prefix="store-") as name:
         folder = Path(name)
         bench = Bench(folder=folder, rounds=rounds)
@@ -225,15 +248,17 @@ def main() -> None:
             emulator = {"STORAGE_EMULATOR_HOST": address, "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false"}
             bench.environment.update(emulator)
             os.environ.update(emulator)
+            tool = {"gsutil": gsutil, "boto": boto_config(folder, address)}
             for scenario in GCS:
-                bench.gcs(scenario, gsutil, boto_config(folder, address))
-            share = second_adapter_share_sent(folder, address)
-        every = (*DISK, *GCS)
-        bars = {
-            "publish_ratio_to_raw": max(bench.ratio(scenario, "publish") for scenario in every),
-            "fetch_ratio_to_raw": max(bench.ratio(scenario, "fetch") for scenario in every),
-            "second_adapter_share_sent": share,
-        }
+                bench.gcs(scenario, tool)
+            share = second_adapter_share_sent(folder)
+    large_on_disk, small_on_disk = DISK
+    bars = {
+        "publish_ratio_to_raw": max(bench.ratio(scenario, "publish") for scenario in (*DISK, *GCS)),
+        "fetch_ratio_to_raw": max(bench.ratio(scenario, "fetch") for scenario in (large_on_disk, *GCS)),
+        "small_files_on_disk_fetch_ratio": bench.ratio(small_on_disk, "fetch"),
+        "second_adapter_share_sent": share,
+    }
     conclude("store", bench.rows, bars)
 
 

@@ -53,6 +53,20 @@ def copytree(order: Order) -> Work:
     return lambda: shutil.copytree(order["folder"], order["target"])
 
 
+def cp_durably(order: Order) -> Work:
+    copy = cp(order)
+    return lambda: (copy(), _sync(order["target"]))
+
+
+def copytree_durably(order: Order) -> Work:
+    copy = copytree(order)
+    return lambda: (copy(), _sync(order["target"]))
+
+
+def _sync(target: str) -> None:
+    subprocess.run(["sync", "-f", target], check=True)
+
+
 def transfer_manager_upload(order: Order) -> Work:
     from google.cloud import storage
     from google.cloud.storage import transfer_manager
@@ -105,7 +119,8 @@ def gcsfs_get(order: Order) -> Work:
 def _gcsfs() -> Any:
     import gcsfs
 
-    return gcsfs.GCSFileSystem(project="test", token="anon", endpoint_url=os.environ["STORAGE_EMULATOR_HOST"])
+    endpoint = os.environ["STORAGE_EMULATOR_HOST"]
+    return gcsfs.GCSFileSystem(project="test", token="anon", endpoint_url=endpoint)  # noqa: S106 (no token)
 
 
 def gsutil_cp(order: Order) -> Work:
@@ -129,7 +144,9 @@ def main() -> None:
     started = time.perf_counter()
     work()
     seconds = time.perf_counter() - started
-    own, children = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    own, children = (
+        resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    )
     print(json.dumps({"seconds": seconds, "peak_bytes": max(own, children) * 1024}))
 
 

@@ -1,8 +1,8 @@
 """Which artifacts may go, and why each of the others stays. Pure: knows neither store nor registry.
 
-What is needed keeps what it was made from: a model its adapter, the adapter its dataset and base model. Cards are
-evidence and always stay. An artifact that nobody needs goes once it is both older than the model's
-`retention.days` and not among its newest `retention.versions`.
+What is needed keeps what it was made from: a model its adapter, the adapter its dataset and base model.
+Cards are evidence and always stay. An artifact that nobody needs goes once it is both older than the
+model's `retention.days` and not among its newest `retention.versions`.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,7 +16,7 @@ PARENTS = ("base_uri", "dataset_uri", "adapter_uri")
 
 @dataclass(frozen=True, kw_only=True)
 class Keeping:
-    """How much of a line is kept although nobody needs it: the newest `versions`, and all younger than `days`."""
+    """What of a line is kept although nobody needs it: the newest `versions`, and all younger than `days`."""
 
     versions: int
     days: int

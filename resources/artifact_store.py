@@ -140,9 +140,8 @@ class ArtifactStore(dg.ConfigurableResource[Any]):
         line, version = parse_uri(uri)
         artifact = self._manifest(line, version)
         if artifact is None:
-            raise ArtifactError(
-                f"{uri} was never published: {self.objects.url}/{line}/{version}/{MANIFEST_NAME} does not exist."
-            )
+            manifest = f"{self.objects.url}/{line}/{version}/{MANIFEST_NAME}"
+            raise ArtifactError(f"{uri} was never published: {manifest} does not exist.")
         return artifact
 
     def find(self, line: Line, fingerprint: str) -> Artifact | None:
@@ -230,7 +229,9 @@ class ArtifactStore(dg.ConfigurableResource[Any]):
 
     def _in_place(self, artifact: Artifact) -> Path:
         if not isinstance(self.objects, DiskStore):
-            raise ArtifactError(f"The artifact store {self.url} needs a cache on this node: set LLM_ASSETS_CACHE.")
+            raise ArtifactError(
+                f"The artifact store {self.url} needs a cache on this node: set LLM_ASSETS_CACHE."
+            )
         return self.objects.path(artifact.key)
 
     def _labels(self, line: Line, ending: str = "") -> list[str]:

@@ -148,9 +148,7 @@ class LocalCompute(dg.ConfigurableResource):
         }
 
 
-def _wait(
-    process: subprocess.Popen[bytes], messages: Callable[[], Sequence[Message]], heard: Heard
-) -> int:
+def _wait(process: subprocess.Popen[bytes], messages: Callable[[], Sequence[Message]], heard: Heard) -> int:
     taken = 0
     while True:
         try:

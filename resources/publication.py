@@ -61,7 +61,9 @@ def files_of(artifacts: Iterable[Artifact]) -> dict[tuple[str, int], str]:
     }
 
 
-def left_behind(objects: ObjectStore, folders: Iterable[str]) -> dict[tuple[str, int], tuple[StoredObject, ...]]:
+def left_behind(
+    objects: ObjectStore, folders: Iterable[str]
+) -> dict[tuple[str, int], tuple[StoredObject, ...]]:
     """What lies in these unfinished folders (`<line>/<version>/`), by path and size in bytes."""
     found: dict[tuple[str, int], tuple[StoredObject, ...]] = {}
     for folder in folders:
@@ -81,7 +83,9 @@ def abandoned(folder: str) -> bool:
 class Publication:
     """One version that is being published. `add` files, then `finish`; or `abandon`."""
 
-    def __init__(self, objects: ObjectStore, draft: Artifact, holdings: Holdings, progress: TransferProgress) -> None:
+    def __init__(
+        self, objects: ObjectStore, draft: Artifact, holdings: Holdings, progress: TransferProgress
+    ) -> None:
         self._objects, self._draft, self._holdings, self._progress = objects, draft, holdings, progress
         self._threads = ThreadPoolExecutor(TRANSFERS, thread_name_prefix="publish")
         self._files: dict[str, Future[ArtifactFile]] = {}
@@ -117,7 +121,9 @@ class Publication:
         if sign is not None:
             self._objects.create(f"{artifact.key}/{SIGNATURE_NAME}", sign(artifact))
         if not self._objects.create(f"{artifact.key}/{MANIFEST_NAME}", manifest_text(artifact).encode()):
-            raise ArtifactError(f"{artifact.uri} is published already. Run again; it gets a label of its own.")
+            raise ArtifactError(
+                f"{artifact.uri} is published already. Run again; it gets a label of its own."
+            )
         self._threads.shutdown()
         return artifact
 

@@ -51,4 +51,5 @@ class TransferProgress:
         bar = "█" * round(share * BAR_CELLS)
         left_s = max(0.0, self._total_bytes - self._done_bytes) / max(speed, 1.0)
         total = f"{self._total_bytes / 1e6:,.0f}"
-        return f"{self._what}: {bar:░<{BAR_CELLS}} {done} of {total} MB, {speed / 1e6:,.0f} MB/s, {left_s:,.0f} s left"
+        pace = f"{speed / 1e6:,.0f} MB/s, {left_s:,.0f} s left"
+        return f"{self._what}: {bar:░<{BAR_CELLS}} {done} of {total} MB, {pace}"

@@ -11,7 +11,7 @@ from rich.markdown import Markdown
 from llm_assets.cli.installation import Installation, installation
 from llm_assets.cli.options import AsJson, Model, Tenant, UsageError, Why
 from llm_assets.cli.run import execute
-from llm_assets.embedded import embedded_resources, embedded_store, embedded_stack
+from llm_assets.embedded import embedded_resources, embedded_stack, embedded_store
 from llm_assets.keys import VLLM_DEPLOYMENT
 from resources.artifacts import Line
 from resources.mlflow import MlflowRegistry

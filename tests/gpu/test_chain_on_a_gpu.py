@@ -1,6 +1,6 @@
 """The same chain on an NVIDIA GPU: the CUDA sets of both engines, qlora, bf16, vLLM's CUDA build.
 
-    make test-gpu
+make test-gpu
 """
 
 import json
@@ -16,7 +16,7 @@ RUN = ("run", "support_bot", "--tenant", "team-a")
 
 @pytest.fixture(autouse=True)
 def cuda_engines(make_project: MakeProject) -> None:
-    """Both engines are installed from their CUDA sets, which is what `engines install` picks on a GPU machine."""
+    """Both engines are installed from their CUDA sets, as `engines install` does where there is a GPU."""
     listed = json.loads(make_project().run("engines", "status", "--json"))
     assert {each["engine"]: each["device"] for each in listed} == {"train": "cuda", "serve": "cuda"}
 
@@ -31,7 +31,9 @@ def card_of(project: Project) -> dict[str, object]:
     return dict(json.loads(project.run("card", "support_bot", "-t", "team-a", "--json")))
 
 
-@pytest.mark.parametrize("lines", [("bf16: true",), ("bf16: true", "quantization_bit: 4")], ids=["lora", "qlora"])
+@pytest.mark.parametrize(
+    "lines", [("bf16: true",), ("bf16: true", "quantization_bit: 4")], ids=["lora", "qlora"]
+)
 @pytest.mark.parametrize("mode", ["merged", "adapter"])
 def test_a_dataset_becomes_a_live_model_on_the_gpu(
     make_project: MakeProject, lines: tuple[str, ...], mode: str

@@ -29,9 +29,7 @@ def artifact(collection: Collection, age_days: float, **parents: str) -> Artifac
 def chain(age_days: float, base: Artifact) -> list[Artifact]:
     dataset = artifact("datasets", age_days)
     adapter = artifact("adapters", age_days, base_uri=base.uri, dataset_uri=dataset.uri)
-    model = artifact(
-        "models", age_days, base_uri=base.uri, adapter_uri=adapter.uri, dataset_uri=dataset.uri
-    )
+    model = artifact("models", age_days, base_uri=base.uri, adapter_uri=adapter.uri, dataset_uri=dataset.uri)
     return [dataset, adapter, model]
 
 
@@ -95,7 +93,9 @@ def test_nothing_that_stays_loses_what_it_was_made_from(
     chains = [chain(age, base) for age in ages]
     wanted = {chains[at][-1].uri: "is production" for at in needed if at < len(chains)}
     every = [base, *(each for made in chains for each in made)]
-    gone = {each.uri for each in going(decide(every, needed=wanted, keeping=keeping(versions, days), now=NOW))}
+    gone = {
+        each.uri for each in going(decide(every, needed=wanted, keeping=keeping(versions, days), now=NOW))
+    }
     for each in every:
         if each.uri not in gone:
             assert not gone & set(each.attributes.values())

@@ -2,9 +2,9 @@
 
     python -m tests.unit.store.publish_and_be_killed URL FOLDER KILLS SEED
 
-Prints, as JSON, what was seen: how often a publisher was killed at work, whether a half version was ever seen, and
-the files that were sent although an earlier try had sent them whole. Publishers are forked, so that each
-one costs no imports; a store is opened anew in each.
+Prints, as JSON, what was seen: how often a publisher was killed at work, whether a half version was ever
+seen, and the files that were sent although an earlier try had sent them whole. Publishers are forked, so
+that each one costs no imports; a store is opened anew in each.
 """
 
 import json

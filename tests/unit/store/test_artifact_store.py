@@ -1,4 +1,4 @@
-"""Publishing to a disk: whole or not there, found again by fingerprint, nothing brought twice, damage named."""
+"""Publishing to a disk: whole or not there, found by fingerprint, nothing brought twice, damage named."""
 
 import shutil
 from datetime import UTC, datetime
@@ -150,12 +150,14 @@ def test_files_published_one_by_one_appear_with_the_manifest_and_not_before(
 
 def test_a_publication_that_fails_makes_no_version(store: ArtifactStore, tmp_path: Path) -> None:
     folder = a_folder(tmp_path)
-    with (
-        pytest.raises(RuntimeError, match="the engine died"),
-        store.publication(LINE, "sha256:f") as publication,
-    ):
-        publication.add("model.safetensors", folder / "model.safetensors")
-        raise RuntimeError("the engine died")
+
+    def fail() -> None:
+        with store.publication(LINE, "sha256:f") as publication:
+            publication.add("model.safetensors", folder / "model.safetensors")
+            raise RuntimeError("the engine died")
+
+    with pytest.raises(RuntimeError, match="the engine died"):
+        fail()
     assert list(store.versions(LINE)) == []
 
 
@@ -163,14 +165,12 @@ def test_a_version_whose_files_vanish_while_it_is_published_is_not_shown(
     store: ArtifactStore, tmp_path: Path, place: Path
 ) -> None:
     folder = a_folder(tmp_path)
-    with (
-        pytest.raises(ArtifactError, match=r"was not published: model\.safetensors is gone"),
-        store.publication(LINE, "sha256:f") as publication,
-    ):
+    with store.publication(LINE, "sha256:f") as publication:
         publication.add("model.safetensors", folder / "model.safetensors")
         publication.files()
         next(place.rglob("model.safetensors")).unlink()
-        publication.finish({"fingerprint": "sha256:f"})
+        with pytest.raises(ArtifactError, match=r"was not published: model\.safetensors is gone"):
+            publication.finish({"fingerprint": "sha256:f"})
     assert list(store.versions(LINE)) == []
 
 
@@ -195,7 +195,12 @@ def test_a_missing_and_a_shortened_file_are_named(store: ArtifactStore, tmp_path
 
 @pytest.mark.parametrize(
     ("before", "after"),
-    [('"size_bytes": 7', '"size_bytes": 8'), ('"licence": "mit"', '"licence": "MIT"'), ('"uri"', '"url"'), ("{", "")],
+    [
+        ('"size_bytes": 7', '"size_bytes": 8'),
+        ('"licence": "mit"', '"licence": "MIT"'),
+        ('"uri"', '"url"'),
+        ("{", ""),
+    ],
 )
 def test_an_altered_manifest_is_noticed(
     store: ArtifactStore, tmp_path: Path, place: Path, before: str, after: str

@@ -1,4 +1,4 @@
-"""Killed at fifty random moments while publishing, on a disk and on a GCS server: nothing half, nothing sent twice."""
+"""Killed at fifty random moments while publishing, on a disk and on GCS: nothing half, nothing sent twice."""
 
 import json
 import os
