@@ -15,7 +15,6 @@ publication on a disk is on it when it is done, so copies are synced too; a cach
 import argparse
 import json
 import os
-import shutil
 import statistics
 import subprocess
 import sys

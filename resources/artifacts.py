@@ -3,8 +3,8 @@
 The digest of an artifact is the SHA-256 of its files' paths, sizes and hashes, so two folders with
 the same bytes have the same digest wherever and whenever they were made. What is known *about* the
 folder (its fingerprint, its parents, measurements) are attributes: they stand in the manifest but
-are not part of the digest. The manifest carries a checksum of its own, so that an altered attribute is noticed
-too.
+are not part of the digest. The manifest carries a checksum of its own, so that altered attributes are
+noticed too.
 """
 
 import hashlib
