@@ -78,13 +78,19 @@ class VllmServers:
             return client.healthy()
 
     def start(
-        self, serving: Serving, *, beside: ProcessRecord | None = None, port: int | None
+        self,
+        serving: Serving,
+        *,
+        port: int | None,
+        live_versions: int,
+        beside: ProcessRecord | None = None,
     ) -> ProcessRecord:
         """Starts a server and returns while it is still loading.
 
         Args:
-            beside: The old server of this deployment; its port may be shared for the switch.
             port: None for any free one.
+            live_versions: How many versions of the model are to be live at once.
+            beside: A server of this deployment that is to be replaced; its port may be shared for the switch.
 
         Raises:
             VllmError: The port is taken, or vLLM is not installed.
@@ -95,6 +101,7 @@ class VllmServers:
             "model": serving.model,
             "version": serving.version,
             "fingerprint": settings_fingerprint(serving),
+            "live_versions": live_versions,
         }
         name = f"{KIND}--{serving.tenant}--{serving.model}--{secrets.token_hex(4)}"
         folder = self.folder(serving.tenant, serving.model)
@@ -103,18 +110,24 @@ class VllmServers:
             try:
                 return self.processes.start(
                     name,
-                    command=serve_command(serving, port=chosen, executable=self.executable),
-                    env=self._environment(serving, folder.api_key()),
+                    command=serve_command(
+                        serving, port=chosen, executable=self.executable, live_versions=live_versions
+                    ),
+                    env=self._environment(serving, folder),
                     log=folder.log(name),
                     attributes={**attributes, "port": chosen},
                 )
             except ProcessError as fault:
                 raise VllmError(f"vLLM of {serving.name}: {fault} Is the serve engine installed?") from fault
 
-    def _environment(self, serving: Serving, api_key: str) -> dict[str, str]:
-        cores = os.cpu_count() or 1
+    def _environment(self, serving: Serving, folder: DeploymentFolder) -> dict[str, str]:
         return serve_environment(
-            serving, api_key=api_key, executable=self.executable, inherited=os.environ, cores=cores
+            serving,
+            api_key=folder.api_key(),
+            executable=self.executable,
+            cache=folder.path / "streamed",
+            inherited=os.environ,
+            cores=os.cpu_count() or 1,
         )
 
     @contextlib.contextmanager
