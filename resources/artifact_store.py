@@ -92,6 +92,17 @@ class ArtifactStore(dg.ConfigurableResource):
         """The newest version that was made from exactly these ingredients."""
         return next((known for known in self.versions(line) if known.fingerprint == fingerprint), None)
 
+    def object_url(self, artifact: Artifact) -> str:
+        """Where an object store has the artifact's files, for programs that read them there.
+
+        Raises:
+            ArtifactError: They lie on a disk.
+        """
+        raise ArtifactError(
+            f"{artifact.uri} lies on a disk, {artifact.folder}, and vLLM streams from gs:// and s3:// only. "
+            "Set serving.weights of its model to disk."
+        )
+
     def verify(self, artifact: Artifact) -> Artifact:
         verify(artifact)
         return artifact

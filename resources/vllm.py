@@ -36,6 +36,7 @@ class Serving:
         digest: The digest of the version; every response carries it as `system_fingerprint`.
         model_folder: The merged model, or in adapter mode the base model; None where it is streamed.
         model_uri: Where vLLM streams it from instead (`s3://…`, `gs://…`), past this node's disk.
+        model_digest: The digest of what is streamed: of the merged model, or in adapter mode of the base.
         chat_template: The template that was trained with; None where the model folder holds it.
         lora_rank: The adapter's rank.
         port: A fixed port; None for any free one.
@@ -53,6 +54,7 @@ class Serving:
     mode: Literal["merged", "adapter"]
     model_folder: Path | None = None
     model_uri: str | None = None
+    model_digest: str | None = None
     adapter_folder: Path | None = None
     chat_template: Path | None = None
     lora_rank: int | None = None
@@ -92,6 +94,8 @@ def _problems(serving: Serving) -> Iterator[str]:
         yield f"the version {serving.version!r} is not made of up to 127 letters, digits, '.', '_' and '-'"
     if (serving.model_folder is None) == (serving.model_uri is None):
         yield "it needs either a model folder or the address that its weights are streamed from"
+    if (serving.model_uri is None) != (serving.model_digest is None):
+        yield "a streamed model needs its address and its digest"
     if serving.model_uri is not None and not serving.model_uri.startswith(STREAMED_SCHEMES):
         yield f"vLLM streams from {' and '.join(STREAMED_SCHEMES)}, not from {serving.model_uri}; set {DISK}"
     if (serving.mode == "adapter") != (serving.adapter_folder is not None):

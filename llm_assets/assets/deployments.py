@@ -122,7 +122,7 @@ def serving_of(
     Raises:
         ArtifactError: The version's files are gone, damaged, or not those that were registered.
     """
-    merged = artifact_store.verify(artifact_store.get(version.source))
+    merged = artifact_store.get(version.source)
     if merged.digest != version.digest:
         raise ArtifactError(
             f"{version.source} has the digest {merged.digest}, registered was {version.digest}."
@@ -138,7 +138,7 @@ def serving_of(
         device=engine.device,
         engine=engine.lock_digest,
         **_weights(model, artifact_store, merged, adapter),
-        **model.serving.model_dump(exclude={"mode"}),
+        **model.serving.model_dump(exclude={"mode", "weights"}),
     )
 
 
@@ -147,16 +147,23 @@ def _weights(
 ) -> dict[str, Any]:
     """Merged weights, or the base model with the adapter that is bound to it."""
     if model.serving.mode == "merged" or adapter.attributes["recipe"].get("finetuning_type") == "full":
-        return {"mode": "merged", "model_folder": merged.folder}
+        return {"mode": "merged", **_location(model, artifact_store, merged)}
     base = artifact_store.get(merged.attributes["base_uri"])
     check_bound(adapter, base)
     return {
         "mode": "adapter",
-        "model_folder": artifact_store.verify(base).folder,
+        **_location(model, artifact_store, base),
         "adapter_folder": artifact_store.verify(adapter).folder,
         "chat_template": adapter.folder / "chat_template.jinja",
         "lora_rank": int(adapter.attributes["recipe"].get("lora_rank", 8)),
     }
+
+
+def _location(model: ModelEntry, artifact_store: ArtifactStore, artifact: Artifact) -> dict[str, Any]:
+    """Where vLLM loads an artifact from: this node's disk, or the store itself."""
+    if model.serving.weights == "stream":
+        return {"model_uri": artifact_store.object_url(artifact), "model_digest": artifact.digest}
+    return {"model_folder": artifact_store.verify(artifact).folder}
 
 
 def _facts(route: Route) -> dict[str, dg.MetadataValue]:
