@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import dagster as dg
 
 from resources.artifacts import Artifact
+from resources.routes import Backend, BackendState
 
 CELL_LIMIT = 160
 
@@ -35,6 +36,12 @@ def table(rows: Sequence[Mapping[str, object]]) -> dg.MetadataValue:
     lines = ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
     lines += ["| " + " | ".join(_cell(row.get(column)) for column in columns) + " |" for row in rows]
     return dg.MetadataValue.md("\n".join(lines))
+
+
+def backends_table(backends: Sequence[Backend] | Sequence[BackendState]) -> dg.MetadataValue:
+    """Which versions are live, with which share of the requests, and where."""
+    columns = ("version", "weight", "digest", "address")
+    return table([{column: getattr(backend, column) for column in columns} for backend in backends])
 
 
 def as_json(content: Mapping[str, object]) -> dg.MetadataValue:

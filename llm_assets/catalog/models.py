@@ -31,6 +31,10 @@ class ServingSettings(Entry):
         default="merged",
         description="the merged model, the base model with the adapter loaded, or no deployment",
     )
+    weights: Literal["disk", "stream"] = Field(
+        default="disk",
+        description="load the weights from this node's disk, or stream them from the artifact store",
+    )
     max_model_len: int = Field(default=2048, ge=16, description="most tokens of prompt and answer together")
     max_num_seqs: int = Field(default=8, ge=1, le=4096, description="most requests answered at once")
     kv_cache_mib: int = Field(default=256, ge=16, description="memory for the KV cache in MiB")

@@ -13,6 +13,12 @@ from llm_assets.embedded import embedded_serving
 
 Question = Annotated[str, typer.Argument(help="What to ask.")]
 Base = Annotated[bool, typer.Option("--base", help="Ask the base model instead, offline.")]
+Version = Annotated[
+    str | None, typer.Option("--version", help="The label of the live version that is to answer.")
+]
+Key = Annotated[
+    str | None, typer.Option("--key", help="Questions of equal key (a user) go to the same version.")
+]
 MaxTokens = Annotated[int, typer.Option(min=1, help="The longest answer, in tokens.")]
 
 
@@ -21,10 +27,14 @@ def ask(
     question: Question,
     tenant: Tenant,
     base: Base = False,
+    version: Version = None,
+    key: Key = None,
     max_tokens: MaxTokens = 128,
     as_json: AsJson = False,
 ) -> None:
     """Asks a tenant's live model and prints the answer as it comes.
+
+    Where versions share the traffic, one of them answers, by weight.
 
     Example: `llm-assets ask support_bot --tenant team-a "When are you open?"`
     """
@@ -37,10 +47,14 @@ def ask(
         return
     serving = embedded_serving(here.settings)
     asked = [{"role": "user", "content": question}]
-    pieces = serving.stream(tenant, model, asked, max_tokens=max_tokens, temperature=0)
-    if as_json:
-        state = serving.state(tenant, model)
-        typer.echo(json.dumps({"answer": "".join(pieces), "version": state.version, "digest": state.digest}))
+    chosen = serving.choose(tenant, model, version=version, key=key) if as_json or version else None
+    pinned = chosen.version if chosen else None
+    pieces = serving.stream(
+        tenant, model, asked, version=pinned, key=key, max_tokens=max_tokens, temperature=0
+    )
+    if as_json and chosen:
+        told = {"answer": "".join(pieces), "version": chosen.version, "digest": chosen.digest}
+        typer.echo(json.dumps(told))
         return
     for piece in pieces:
         console.print(piece, end="", markup=False)

@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 
 from resources.vllm import (
-    GPU_MEMORY_SHARE,
+    GPU_MEMORY,
+    Serving,
     VllmError,
     cause_of_death,
+    gpu_memory_share,
     last_error,
     serve_command,
     serve_environment,
@@ -26,6 +28,17 @@ def options(command: tuple[str, ...], name: str) -> list[str]:
     after = command[command.index(name) + 1 :]
     end = next((i for i, word in enumerate(after) if word.startswith("--")), len(after))
     return list(after[:end])
+
+
+def environment_of(serving: Serving, inherited: dict[str, str], cores: int = 2) -> dict[str, str]:
+    return serve_environment(
+        serving,
+        api_key="k",
+        executable=EXECUTABLE,
+        cache=Path("/cache"),
+        inherited=inherited,
+        cores=cores,
+    )
 
 
 def test_merged_weights_are_served_under_the_model_and_the_version(make_serving: MakeServing) -> None:
@@ -53,12 +66,22 @@ def test_an_adapter_is_served_over_its_base_under_the_same_names(make_serving: M
 def test_on_a_gpu_nothing_of_the_cpu_settings_is_left(make_serving: MakeServing) -> None:
     serving = make_serving(device="cuda")
     command = serve_command(serving, port=8000, executable=EXECUTABLE)
-    assert options(command, "--gpu-memory-utilization") == [str(GPU_MEMORY_SHARE)]
+    assert options(command, "--gpu-memory-utilization") == [str(gpu_memory_share(1))]
     assert not {"--enforce-eager", "--kv-cache-memory-bytes"} & set(command)
-    environment = serve_environment(serving, api_key="k", executable=EXECUTABLE, inherited={}, cores=8)
+    environment = environment_of(serving, {}, cores=8)
     assert not [
         name for name in environment if "OMP" in name or "COMPILE" in name or "MULTIPROCESSING" in name
     ]
+
+
+@pytest.mark.parametrize("live_versions", [1, 2, 3])
+def test_every_live_version_and_one_that_comes_fit_on_a_gpu(
+    make_serving: MakeServing, live_versions: int
+) -> None:
+    serving = make_serving(device="cuda")
+    command = serve_command(serving, port=1, executable=EXECUTABLE, live_versions=live_versions)
+    (share,) = options(command, "--gpu-memory-utilization")
+    assert 0.8 * GPU_MEMORY < float(share) * (live_versions + 1) <= GPU_MEMORY
 
 
 def test_a_server_inherits_no_credential(make_serving: MakeServing) -> None:
@@ -69,9 +92,7 @@ def test_a_server_inherits_no_credential(make_serving: MakeServing) -> None:
         "AWS_SECRET_ACCESS_KEY": "t",
         "PYTHONPATH": "/x",
     }
-    environment = serve_environment(
-        make_serving(), api_key="k", executable=EXECUTABLE, inherited=inherited, cores=2
-    )
+    environment = environment_of(make_serving(), inherited)
     assert environment["VLLM_API_KEY"] == "k"
     assert environment["PATH"] == "/engines/serve/bin:/bin"
     assert not {"HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "PYTHONPATH"} & environment.keys()
