@@ -1,0 +1,177 @@
+"""The arithmetic of a merge, on blocks of rows: float32, rounded once to the type of the base's tensor.
+
+    merged = (W.float() + scale * (left.float() @ right.float())).to(dtype)
+
+numpy, because it is imported in a tenth of torch's time and memory. It has no bfloat16: a bfloat16 is the
+upper half of a float32, rounded to nearest, ties to even, which is done here on the bits. Elementwise
+steps go through pieces that fit into a core's cache. DoRA divides by the norm of W + delta as PEFT
+does (arXiv 2402.09353, equation 5); that norm is summed in float64.
+"""
+
+import math
+import threading
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llm_assets.workers.failures import WorkerError
+
+CACHE_ELEMENTS = 1 << 16
+
+Floats = NDArray[np.float32]
+Bytes = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Delta:
+    """What is added to one tensor of shape (rows, columns).
+
+    `left` (rows, r) @ `right` (r, columns), times `scale`. With a `magnitude` (DoRA) the sum is scaled to
+    it: along each row, or, where the tensor is stored transposed, along each column.
+    """
+
+    left: Floats
+    right: Floats
+    scale: float
+    magnitude: Floats | None = None
+    by_column: bool = False
+
+
+class _Scratch(threading.local):
+    """Each thread's own buffers; the lower halves of `wide` stay zero, so that bfloat16 fits in above."""
+
+    def __init__(self) -> None:
+        self.wide = np.zeros(0, np.float32)
+        self.sum = np.empty(0, np.float32)
+        self.bits = np.empty(0, np.uint32)
+
+    def of(self, count: int) -> tuple[Floats, Floats, NDArray[np.uint32]]:
+        if self.wide.size < count:
+            self.wide = np.zeros(count, np.float32)
+            self.sum = np.empty(count, np.float32)
+            self.bits = np.empty(count, np.uint32)
+        return self.wide[:count], self.sum[:count], self.bits[:count]
+
+
+_scratch = _Scratch()
+
+
+def add(weights: Bytes, merged: Bytes, dtype: str, delta: Delta, first_row: int, name: str) -> float:
+    """Writes weights + delta for the rows from `first_row` on; the largest absolute error of rounding.
+
+    `weights` and `merged` are the bytes of whole rows and may be the same. A delta `by_column` takes
+    all rows at once.
+
+    Raises:
+        WorkerError: A merged weight is not a number, or not within the range of the type.
+    """
+    columns = delta.right.shape[1]
+    item = 4 if dtype == "F32" else 2
+    rows = weights.size // (columns * item)
+    step = rows if delta.by_column and delta.magnitude is not None else _rows_at_once(columns, rows)
+    error = 0.0
+    for start in range(0, rows, step):
+        stop = min(start + step, rows)
+        span = slice(start * columns * item, stop * columns * item)
+        wide, total, bits = _scratch.of((stop - start) * columns)
+        np.matmul(
+            delta.left[first_row + start : first_row + stop],
+            delta.right,
+            out=total.reshape(stop - start, columns),
+        )
+        if delta.scale != 1.0:
+            np.multiply(total, np.float32(delta.scale), out=total)
+        np.add(total, _widened(weights[span], dtype, wide), out=total)
+        if delta.magnitude is not None:
+            _to_magnitude(total.reshape(stop - start, columns), delta, first_row + start, first_row + stop)
+        error = _larger(error, _narrow(total, merged[span], dtype, wide, bits), name, dtype)
+    return error
+
+
+def add_vector(weights: Bytes, merged: Bytes, dtype: str, delta: Floats, scale: float, name: str) -> float:
+    """A bias and what `lora_bias` adds to it."""
+    wide, total, bits = _scratch.of(delta.size)
+    np.multiply(delta, np.float32(scale), out=total)
+    np.add(total, _widened(weights, dtype, wide), out=total)
+    return _larger(0.0, _narrow(total, merged, dtype, wide, bits), name, dtype)
+
+
+def convert(source: Bytes, source_dtype: str, target: Bytes, target_dtype: str, name: str) -> float:
+    """Rounds values to another type once; the largest absolute error."""
+    if source_dtype == target_dtype:
+        np.copyto(target, source)
+        return 0.0
+    source_item, target_item = (4 if each == "F32" else 2 for each in (source_dtype, target_dtype))
+    count = source.size // source_item
+    error = 0.0
+    for start in range(0, count, CACHE_ELEMENTS):
+        stop = min(start + CACHE_ELEMENTS, count)
+        wide, total, bits = _scratch.of(stop - start)
+        np.copyto(total, _widened(source[start * source_item : stop * source_item], source_dtype, wide))
+        part = target[start * target_item : stop * target_item]
+        error = _larger(error, _narrow(total, part, target_dtype, wide, bits), name, target_dtype)
+    return error
+
+
+def as_floats(raw: Bytes, dtype: str, shape: tuple[int, ...]) -> Floats:
+    """The values of a tensor's bytes, in memory of their own."""
+    if dtype == "BF16":
+        values = np.zeros(raw.size // 2, np.float32)
+        values.view(np.uint16)[1::2] = raw.view(np.uint16)
+    else:
+        values = raw.view(np.float32 if dtype == "F32" else np.float16).astype(np.float32)
+    return values.reshape(shape)
+
+
+def _rows_at_once(columns: int, rows: int) -> int:
+    """At least two: numpy multiplies a single row by another routine, which sums in another order."""
+    return min(rows, max(2, CACHE_ELEMENTS // max(columns, 1)))
+
+
+def _widened(raw: Bytes, dtype: str, wide: Floats) -> Floats:
+    if dtype == "BF16":
+        wide.view(np.uint16)[1::2] = raw.view(np.uint16)
+        return wide
+    return raw.view(np.float32 if dtype == "F32" else np.float16)  # numpy widens float16 as it adds
+
+
+def _to_magnitude(total: Floats, delta: Delta, start: int, stop: int) -> None:
+    norm = np.sqrt(np.square(total, dtype=np.float64).sum(axis=0 if delta.by_column else 1))
+    magnitude = delta.magnitude
+    assert magnitude is not None
+    if delta.by_column:
+        np.multiply(total, (magnitude / norm.astype(np.float32))[None, :], out=total)
+    else:
+        np.multiply(total, (magnitude[start:stop] / norm.astype(np.float32))[:, None], out=total)
+
+
+def _narrow(total: Floats, merged: Bytes, dtype: str, wide: Floats, bits: NDArray[np.uint32]) -> float:
+    """Rounds `total` into `merged`; the largest absolute error, nan where a value is not finite."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        if dtype == "BF16":
+            exact = total.view(np.uint32)
+            np.right_shift(exact, 16, out=bits)
+            np.bitwise_and(bits, 1, out=bits)
+            np.add(bits, 0x7FFF, out=bits)
+            np.add(bits, exact, out=bits)
+            np.copyto(merged.view(np.uint16), bits.view(np.uint16)[1::2])
+            np.bitwise_and(bits, 0xFFFF0000, out=bits)
+            np.subtract(bits.view(np.float32), total, out=total)
+        elif dtype == "F16":
+            half = merged.view(np.float16)
+            np.copyto(half, total, casting="same_kind")
+            np.subtract(half, total, out=total, dtype=np.float32)
+        else:
+            np.copyto(merged.view(np.float32), total)
+            np.subtract(total, total, out=total)  # 0, and nan where it is not finite
+        return float(np.maximum(total.max(initial=0.0), -total.min(initial=0.0)))
+
+
+def _larger(error: float, found: float, name: str, dtype: str) -> float:
+    if math.isnan(found) or math.isinf(found):
+        raise WorkerError(
+            f"The merged {name} would hold values that {dtype} cannot (not a number, or too large). "
+            "The adapter is broken or its scale is wrong; train it again."
+        )
+    return max(error, found)
