@@ -23,7 +23,7 @@ def embedded_resources(settings: Settings) -> dict[str, Any]:
         "artifact_store": ArtifactStore(root=str(settings.store)),
         "compute": LocalCompute(engines=str(settings.engines), package=PACKAGE),
         "mlflow_server": mlflow_server,
-        "registry": MlflowRegistry(tracking_uri=mlflow_server.url),
+        "registry": MlflowRegistry(tracking_uri=mlflow_server.url, locks=str(settings.locks)),
         "serving": embedded_serving(settings),
     }
 

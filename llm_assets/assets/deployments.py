@@ -10,7 +10,9 @@ from llm_assets.keys import MODEL_CARD, VLLM_DEPLOYMENT, model_key
 from llm_assets.line_lock import line_lock
 from llm_assets.lineage import check_bound
 from llm_assets.partitions import tenants_of
+from llm_assets.promotion_rules import promotion_check, rules_of
 from llm_assets.settings import Settings
+from llm_assets.signature_policy import require_signatures, verifier_of
 from resources.artifact_store import ArtifactStore
 from resources.artifacts import Artifact, ArtifactError
 from resources.engines import installed_engine
@@ -56,7 +58,11 @@ def vllm_deployment(catalog: Catalog, model: ModelEntry) -> dg.AssetsDefinition:
         mlflow_server.ensure_ready()
         with line_lock(settings.locks, tenant, model.name, VLLM_DEPLOYMENT, log=context.log.info):
             if model.promotion == "automatic" and config.promote_candidate:
-                registry.promote_candidate(tenant, model.name, who=AUTOMATIC_WHO, why=AUTOMATIC_WHY)
+                rules = rules_of(catalog, settings, artifact_store, tenant, model.name)
+                check = promotion_check(rules, why=AUTOMATIC_WHY, warn=context.log.warning)
+                registry.promote_candidate(
+                    tenant, model.name, who=AUTOMATIC_WHO, why=AUTOMATIC_WHY, check=check
+                )
             version = _production(registry, tenant, model.name)
             wanted = serving_of(catalog, model, artifact_store, settings, version)
             endpoint = serving.deploy(wanted, context.log.info)
@@ -87,6 +93,7 @@ def serving_of(
 
     Raises:
         ArtifactError: The version's files are gone, damaged, or not those that were registered.
+        SignatureError: They are unsigned where the tenant demands signatures, or altered.
     """
     merged = artifact_store.verify(artifact_store.get(version.source))
     if merged.digest != version.digest:
@@ -94,6 +101,8 @@ def serving_of(
             f"{version.source} has the digest {merged.digest}, registered was {version.digest}."
         )
     adapter = artifact_store.get(merged.attributes["adapter_uri"])
+    served = (merged,) if model.serving.mode == "merged" else (merged, adapter)
+    require_signatures(catalog.tenants[version.tenant], verifier_of(settings), artifact_store, *served)
     engine = installed_engine(settings.engines, "serve")
     return Serving(
         tenant=version.tenant,

@@ -15,6 +15,7 @@ from llm_assets.keys import MERGED_MODEL, MODEL_CARD, model_key
 from llm_assets.line_lock import line_lock
 from llm_assets.lineage import materialized
 from llm_assets.model_cards import Evidence, card_json, card_markdown
+from llm_assets.model_cards.ai_act import can_be_filled_in
 from llm_assets.partitions import tenants_of
 from llm_assets.presentation import artifact_metadata
 from llm_assets.settings import Settings
@@ -144,8 +145,9 @@ def model_card_checks(model: ModelEntry) -> list[dg.AssetChecksDefinition]:
     """What has to be true of a card before its model may be deployed."""
 
     def required_fields_are_filled(card: Artifact) -> Verdict:
-        """Nothing that the model's risk class asks people to write is missing; blocks a high-risk model."""
-        missing = [str(each.get("field", each)) for each in card.attributes["missing"]]
+        """Nothing that the model's risk class asks for and that can be filled in is missing; blocks a
+        high-risk model."""
+        missing = [each["field"] for each in can_be_filled_in(card.attributes["missing"])]
         why = f"Missing: {', '.join(missing)}." if missing else "Nothing is missing."
         return Verdict(holds=not missing, why=why, figures={"missing_fields": len(missing)})
 
