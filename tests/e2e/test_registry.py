@@ -322,7 +322,7 @@ def test_people_who_promote_at_the_same_moment_take_turns(registry: MlflowRegist
 
 
 def test_a_promotion_killed_at_any_moment_happened_or_did_not(registry: MlflowRegistry, model: str) -> None:
-    moments = random.Random(7)  # noqa: S311
+    moments = random.Random(7)
     for number in (1, 2):
         registry.register(entry(model, number))
     registry.promote(TENANT, model, version=1, who="ann", why="start")
