@@ -8,7 +8,7 @@ import sys
 import typer
 from rich.console import Console
 
-from llm_assets.cli import ask, catalog, demo, deployments, doctor, engines, run, signatures, stack
+from llm_assets.cli import ask, catalog, compare, demo, deployments, doctor, engines, run, signatures, stack
 from llm_assets.cli.options import FAILED, INTERRUPTED, MISUSED
 
 app = typer.Typer(
@@ -27,6 +27,7 @@ app.command("demo", hidden=True)(demo.demo)
 app.command("ask")(ask.ask)
 app.command("promote")(deployments.promote)
 app.command("rollback")(deployments.rollback)
+app.command("compare")(compare.compare)
 app.command("history")(deployments.history)
 app.command("card")(deployments.card)
 app.command("verify")(signatures.verify)
