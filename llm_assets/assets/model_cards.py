@@ -11,6 +11,7 @@ from llm_assets.assets.checks import Verdict, artifact_check
 from llm_assets.card_evidence import Lineage, evidence_of, lineage_of, registry_entry
 from llm_assets.catalog.loading import Catalog
 from llm_assets.catalog.models import ModelEntry
+from llm_assets.comparison import compared
 from llm_assets.keys import MERGED_MODEL, MODEL_CARD, model_key
 from llm_assets.line_lock import line_lock
 from llm_assets.lineage import materialized
@@ -25,6 +26,7 @@ from resources.mlflow import MlflowRegistry
 from resources.mlflow_server import MlflowServer
 
 TRAINING_LOG = "training/trainer_log.jsonl"
+COMPARED = "llm/compared_with_production"
 
 
 def model_card(catalog: Catalog, model: ModelEntry) -> dg.AssetsDefinition:
@@ -81,6 +83,9 @@ def model_card(catalog: Catalog, model: ModelEntry) -> dg.AssetsDefinition:
             "llm/registry_page": dg.MetadataValue.url(registry.page(tenant, model.name, version.number)),
             "llm/missing_fields": dg.MetadataValue.int(len(card.attributes["missing"])),
         }
+        production = registry.production(tenant, model.name)
+        if production is not None and production.number != version.number:
+            facts[COMPARED] = dg.MetadataValue.md(compared(artifact_store, production, version))
         context.log.info(f"Registered as version {version.number} ({version.label}) of {tenant}.{model.name}")
         return dg.MaterializeResult(
             data_version=dg.DataVersion(card.digest), metadata=facts | artifact_metadata(card)

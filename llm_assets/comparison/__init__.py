@@ -3,7 +3,7 @@
 from llm_assets.comparison.comparing import Comparison, Side, compare
 from llm_assets.comparison.markdown import comparison_markdown
 from llm_assets.comparison.rows import RowChanges, compare_rows
-from llm_assets.comparison.sides import compare_versions
+from llm_assets.comparison.sides import compare_versions, compared
 from llm_assets.comparison.terminal import comparison_text
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "compare",
     "compare_rows",
     "compare_versions",
+    "compared",
     "comparison_markdown",
     "comparison_text",
 ]

@@ -6,9 +6,11 @@ from typing import Any
 
 from llm_assets.card_evidence import lineage_of
 from llm_assets.comparison.comparing import Comparison, Side, compare
+from llm_assets.comparison.markdown import comparison_markdown
 from llm_assets.comparison.rows import compare_rows
+from llm_assets.model_cards.markdown import inline
 from resources.artifact_store import ArtifactStore
-from resources.artifacts import Line
+from resources.artifacts import ArtifactError, Line
 from resources.mlflow import RegisteredVersion
 
 
@@ -21,6 +23,14 @@ def compare_versions(store: ArtifactStore, before: RegisteredVersion, after: Reg
     sides = _side(store, before), _side(store, after)
     rows = compare_rows(*(side.lineage.dataset.folder for side in sides))
     return compare(*sides, rows)
+
+
+def compared(store: ArtifactStore, before: RegisteredVersion, after: RegisteredVersion) -> str:
+    """The comparison as Markdown, or why there is none: what `before` was made from may be pruned by now."""
+    try:
+        return comparison_markdown(compare_versions(store, before, after))
+    except ArtifactError as error:
+        return f"Version {before.number} cannot be compared any more: {inline(error)}"
 
 
 def _side(store: ArtifactStore, version: RegisteredVersion) -> Side:
