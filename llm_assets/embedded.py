@@ -23,7 +23,7 @@ def embedded_resources(settings: Settings) -> dict[str, Any]:
         "artifact_store": embedded_store(settings),
         "compute": LocalCompute(engines=str(settings.engines), package=PACKAGE),
         "mlflow_server": mlflow_server,
-        "registry": MlflowRegistry(tracking_uri=mlflow_server.url),
+        "registry": MlflowRegistry(tracking_uri=mlflow_server.url, locks=str(settings.locks)),
         "serving": embedded_serving(settings),
     }
 

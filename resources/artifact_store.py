@@ -38,12 +38,12 @@ from resources.object_stores.objects import ObjectMissing, ObjectStore
 from resources.publication import (
     Holdings,
     Publication,
-    Sign,
     abandoned,
     files_of,
     folders_without_manifest,
     left_behind,
 )
+from resources.signatures import Signer
 from resources.transfer_progress import Log, TransferProgress, silent
 
 COMPARED_VERSIONS = 3  # of a line: newest ones whose files a new version may share
@@ -56,11 +56,15 @@ class ArtifactStore(dg.ConfigurableResource[Any]):
         url: `file:/…` (a disk, NFS, a shared volume), `gs://…`, `s3://…` or `artifactory+https://…`.
         cache: The folder of the node's cache; a store on a disk needs none and is read in place.
         cache_limit_bytes: How much the cache may hold.
+        keys: The folder of the key that signs what is published; None: nothing is signed.
+        signer: Which signer, as `resources/signers.py` says.
     """
 
     url: str
     cache: str | None = None
     cache_limit_bytes: int = 0
+    keys: str | None = None
+    signer: str = "key"
 
     @property
     def objects(self) -> ObjectStore:
@@ -73,7 +77,6 @@ class ArtifactStore(dg.ConfigurableResource[Any]):
         attributes: Mapping[str, Any],
         *,
         parents: Iterable[Artifact] = (),
-        sign: Sign | None = None,
         log: Log = silent,
     ) -> Artifact:
         """Moves `folder` into the store as a new version of `line`.
@@ -97,7 +100,7 @@ class ArtifactStore(dg.ConfigurableResource[Any]):
         ) as publication:
             for path in paths:
                 publication.add(path, folder / path)
-            artifact = publication.finish(attributes, sign)
+            artifact = publication.finish(attributes)
         shutil.rmtree(folder)
         return artifact
 
@@ -116,7 +119,7 @@ class ArtifactStore(dg.ConfigurableResource[Any]):
         draft = Artifact(line=line, version=new_version(fingerprint), files=())
         progress = TransferProgress(f"Publishing {line}", total_bytes, log)
         holdings = self._holdings(line, fingerprint, parents, unfinished)
-        publication = Publication(self.objects, draft, holdings, progress)
+        publication = Publication(self.objects, draft, holdings, progress, self._sign)
         try:
             yield publication
         finally:
@@ -166,6 +169,18 @@ class ArtifactStore(dg.ConfigurableResource[Any]):
             return self.objects.read(f"{artifact.key}/{SIGNATURE_NAME}")
         except ObjectMissing:
             return None
+
+    def attach_signature(self, artifact: Artifact, signature: bytes) -> None:
+        """Signs what was published without a signature, or puts another one in its place."""
+        key = f"{artifact.key}/{SIGNATURE_NAME}"
+        self.objects.delete(key)
+        if not self.objects.create(key, signature):
+            raise ArtifactError(f"{artifact.uri} is being signed by somebody else right now. Try again.")
+
+    def verify(self, artifact: Artifact) -> Artifact:
+        """Reads every byte; see `hold`."""
+        with self.hold(artifact):
+            return artifact
 
     @contextmanager
     def hold(self, artifact: Artifact, log: Log = silent) -> Iterator[Held]:
@@ -226,6 +241,9 @@ class ArtifactStore(dg.ConfigurableResource[Any]):
     def unfinished(self, line: Line) -> list[str]:
         """Folders (`<line>/<version>/`) of publications that were killed or are still at work."""
         return list(folders_without_manifest(self.objects, str(line), self._labels(line)))
+
+    def _sign(self, artifact: Artifact) -> bytes | None:
+        return Signer(keys=Path(self.keys), setting=self.signer).sign(artifact) if self.keys else None
 
     def _in_place(self, artifact: Artifact) -> Path:
         if not isinstance(self.objects, DiskStore):

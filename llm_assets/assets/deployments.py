@@ -1,6 +1,8 @@
 """`<model>/vllm_deployment`: live vLLM servers of production and of the versions that share its traffic."""
 
 from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -12,18 +14,32 @@ from llm_assets.line_lock import line_lock
 from llm_assets.lineage import check_bound
 from llm_assets.partitions import tenants_of
 from llm_assets.presentation import backends_table
+from llm_assets.promotion_rules import promotion_check, rules_of
 from llm_assets.settings import Settings
+from llm_assets.signature_policy import require_signatures, verifier_of
 from resources.artifact_store import ArtifactStore
 from resources.artifacts import Artifact, ArtifactError
 from resources.engines import installed_engine
 from resources.mlflow import MlflowRegistry, RegisteredVersion, RegistryError
 from resources.mlflow_server import MlflowServer
 from resources.mlflow_traffic import MlflowTraffic, TrafficShare
+from resources.node_cache import Held
 from resources.routes import WHOLE, Route
 from resources.serving import LocalServing, Serving, Wanted
+from resources.transfer_progress import Log
 
 AUTOMATIC_WHO = "llm-assets"
 AUTOMATIC_WHY = "promotion: automatic, and every blocking check of the chain passed"
+
+
+class Shelf:
+    """Artifacts of a store that lie verified on this machine's disk for as long as `held` is open."""
+
+    def __init__(self, store: ArtifactStore, held: ExitStack, log: Log) -> None:
+        self.store, self._held, self._log = store, held, log
+
+    def hold(self, artifact: Artifact) -> Held:
+        return self._held.enter_context(self.store.hold(artifact, self._log))
 
 
 class DeploymentConfig(dg.Config):
@@ -60,10 +76,16 @@ def vllm_deployment(catalog: Catalog, model: ModelEntry) -> dg.AssetsDefinition:
         mlflow_server.ensure_ready()
         with line_lock(settings.locks, tenant, model.name, VLLM_DEPLOYMENT, log=context.log.info):
             if model.promotion == "automatic" and config.promote_candidate:
-                registry.promote_candidate(tenant, model.name, who=AUTOMATIC_WHO, why=AUTOMATIC_WHY)
+                rules = rules_of(catalog, settings, artifact_store, tenant, model.name)
+                check = promotion_check(rules, why=AUTOMATIC_WHY, warn=context.log.warning)
+                registry.promote_candidate(
+                    tenant, model.name, who=AUTOMATIC_WHO, why=AUTOMATIC_WHY, check=check
+                )
             shares = shares_of(registry, tenant, model.name)
-            wanted, faults = _wanted(catalog, model, artifact_store, settings, shares)
-            route = serving.deploy(wanted, context.log.info)
+            with ExitStack() as held:
+                shelf = Shelf(artifact_store, held, context.log.info)
+                wanted, faults = _wanted(catalog, model, shelf, settings, shares)
+                route = serving.deploy(wanted, context.log.info)
         if faults:
             raise ArtifactError(" ".join(faults))
         return dg.MaterializeResult(
@@ -91,17 +113,17 @@ def shares_of(registry: MlflowRegistry, tenant: str, model: str) -> tuple[Traffi
 def _wanted(
     catalog: Catalog,
     model: ModelEntry,
-    artifact_store: ArtifactStore,
+    shelf: Shelf,
     settings: Settings,
     shares: tuple[TrafficShare, ...],
 ) -> tuple[tuple[Wanted, ...], list[str]]:
     """What can be served, and what cannot although it should. Production can, or it is an error."""
     production, *others = shares
-    served = [serving_of(catalog, model, artifact_store, settings, production.version)]
+    served = [serving_of(catalog, model, shelf, settings, production.version)]
     weights, faults = [], []
     for share in others:
         try:
-            served.append(serving_of(catalog, model, artifact_store, settings, share.version))
+            served.append(serving_of(catalog, model, shelf, settings, share.version))
             weights.append(share.weight)
         except ArtifactError as fault:
             faults.append(f"Version {share.version.label} is not live, production has its requests: {fault}")
@@ -113,7 +135,7 @@ def _wanted(
 def serving_of(
     catalog: Catalog,
     model: ModelEntry,
-    artifact_store: ArtifactStore,
+    shelf: Shelf,
     settings: Settings,
     version: RegisteredVersion,
 ) -> Serving:
@@ -121,13 +143,17 @@ def serving_of(
 
     Raises:
         ArtifactError: The version's files are gone, damaged, or not those that were registered.
+        SignatureError: They are unsigned where the tenant demands signatures, or altered.
     """
-    merged = artifact_store.get(version.source)
+    store = shelf.store
+    merged = store.get(version.source)
     if merged.digest != version.digest:
         raise ArtifactError(
             f"{version.source} has the digest {merged.digest}, registered was {version.digest}."
         )
-    adapter = artifact_store.get(merged.attributes["adapter_uri"])
+    adapter = store.get(merged.attributes["adapter_uri"])
+    served = (merged,) if model.serving.mode == "merged" else (merged, adapter)
+    require_signatures(catalog.tenants[version.tenant], verifier_of(settings), store, *served)
     engine = installed_engine(settings.engines, "serve")
     return Serving(
         tenant=version.tenant,
@@ -137,33 +163,42 @@ def serving_of(
         known_answers=tuple(merged.attributes["merge"]["answers"]),
         device=engine.device,
         engine=engine.lock_digest,
-        **_weights(model, artifact_store, merged, adapter),
+        **_weights(model, shelf, merged, adapter),
         **model.serving.model_dump(exclude={"mode", "weights"}),
     )
 
 
-def _weights(
-    model: ModelEntry, artifact_store: ArtifactStore, merged: Artifact, adapter: Artifact
-) -> dict[str, Any]:
+def _weights(model: ModelEntry, shelf: Shelf, merged: Artifact, adapter: Artifact) -> dict[str, Any]:
     """Merged weights, or the base model with the adapter that is bound to it."""
     if model.serving.mode == "merged" or adapter.attributes["recipe"].get("finetuning_type") == "full":
-        return {"mode": "merged", **_location(model, artifact_store, merged)}
-    base = artifact_store.get(merged.attributes["base_uri"])
+        location, leases = _location(model, shelf, merged)
+        return {"mode": "merged", **location, "leases": leases}
+    base = shelf.store.get(merged.attributes["base_uri"])
     check_bound(adapter, base)
+    location, leases = _location(model, shelf, base)
+    on_disk = shelf.hold(adapter)
     return {
         "mode": "adapter",
-        **_location(model, artifact_store, base),
-        "adapter_folder": artifact_store.verify(adapter).folder,
-        "chat_template": adapter.folder / "chat_template.jinja",
+        **location,
+        "adapter_folder": on_disk.folder,
+        "chat_template": on_disk.folder / "chat_template.jinja",
         "lora_rank": int(adapter.attributes["recipe"].get("lora_rank", 8)),
+        "leases": (*leases, *_lease(on_disk)),
     }
 
 
-def _location(model: ModelEntry, artifact_store: ArtifactStore, artifact: Artifact) -> dict[str, Any]:
-    """Where vLLM loads an artifact from: this node's disk, or the store itself."""
+def _location(
+    model: ModelEntry, shelf: Shelf, artifact: Artifact
+) -> tuple[dict[str, Any], tuple[Path, ...]]:
+    """Where vLLM loads an artifact from, this node's disk or the store itself, and what keeps it there."""
     if model.serving.weights == "stream":
-        return {"model_uri": artifact_store.object_url(artifact), "model_digest": artifact.digest}
-    return {"model_folder": artifact_store.verify(artifact).folder}
+        return {"model_uri": shelf.store.object_url(artifact), "model_digest": artifact.digest}, ()
+    on_disk = shelf.hold(artifact)
+    return {"model_folder": on_disk.folder}, _lease(on_disk)
+
+
+def _lease(held: Held) -> tuple[Path, ...]:
+    return (held.lease,) if held.lease else ()
 
 
 def _facts(route: Route) -> dict[str, dg.MetadataValue]:
