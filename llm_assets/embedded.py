@@ -35,6 +35,8 @@ def embedded_store(settings: Settings) -> ArtifactStore:
         url=settings.store_url,
         cache=None if in_place else str(settings.artifact_cache),
         cache_limit_bytes=settings.artifact_cache_limit_bytes,
+        keys=str(settings.keys),
+        signer=settings.signer,
     )
 
 

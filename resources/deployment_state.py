@@ -147,12 +147,15 @@ def deployment_from_json(values: dict[str, Any]) -> Deployment:
 
 
 def serving_to_json(serving: Serving) -> dict[str, Any]:
-    return {name: str(value) if isinstance(value, Path) else value for name, value in asdict(serving).items()}
+    values = asdict(serving) | {"leases": [str(lease) for lease in serving.leases]}
+    return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
 
 
 def serving_from_json(values: dict[str, Any]) -> Serving:
     folders = ("model_folder", "adapter_folder", "chat_template")
     paths = {name: Path(values[name]) for name in folders if values[name] is not None}
-    known = tuple(values["known_answers"])
-    # Without `engine` it is from before servings named theirs: readable, and the next deploy replaces it.
-    return Serving(**{"engine": "", **values, **paths, "known_answers": known})
+    listed = {
+        "known_answers": tuple(values["known_answers"]),
+        "leases": tuple(Path(lease) for lease in values["leases"]),
+    }
+    return Serving(**{**values, **paths, **listed})

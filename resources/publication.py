@@ -31,7 +31,7 @@ from resources.transfer_progress import TransferProgress
 TRANSFERS = 8
 LEFT_ALONE = timedelta(hours=48)
 
-Sign = Callable[[Artifact], bytes]
+Sign = Callable[[Artifact], bytes | None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,9 +84,15 @@ class Publication:
     """One version that is being published. `add` files, then `finish`; or `abandon`."""
 
     def __init__(
-        self, objects: ObjectStore, draft: Artifact, holdings: Holdings, progress: TransferProgress
+        self,
+        objects: ObjectStore,
+        draft: Artifact,
+        holdings: Holdings,
+        progress: TransferProgress,
+        sign: Sign,
     ) -> None:
         self._objects, self._draft, self._holdings, self._progress = objects, draft, holdings, progress
+        self._sign = sign
         self._threads = ThreadPoolExecutor(TRANSFERS, thread_name_prefix="publish")
         self._files: dict[str, Future[ArtifactFile]] = {}
 
@@ -104,7 +110,7 @@ class Publication:
         """Waits for every file that was added. Raises what the first one failed with."""
         return tuple(sorted((each.result() for each in self._files.values()), key=lambda file: file.path))
 
-    def finish(self, attributes: Mapping[str, Any], sign: Sign | None = None) -> Artifact:
+    def finish(self, attributes: Mapping[str, Any]) -> Artifact:
         """Makes the version visible; or withdraws it for the one that is there with the same bytes.
 
         Raises:
@@ -118,8 +124,8 @@ class Publication:
             return twin
         artifact = replace(self._draft, files=files, attributes=dict(attributes))
         self._require_whole(artifact)
-        if sign is not None:
-            self._objects.create(f"{artifact.key}/{SIGNATURE_NAME}", sign(artifact))
+        if (signature := self._sign(artifact)) is not None:
+            self._objects.create(f"{artifact.key}/{SIGNATURE_NAME}", signature)
         if not self._objects.create(f"{artifact.key}/{MANIFEST_NAME}", manifest_text(artifact).encode()):
             raise ArtifactError(
                 f"{artifact.uri} is published already. Run again; it gets a label of its own."

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resources.artifacts import MANIFEST_NAME, ArtifactFile, digest_of
+from resources.artifacts import MANIFEST_NAME, SIGNATURE_NAME, ArtifactFile, digest_of
 from resources.vllm import VllmError
 from resources.vllm_streaming import DISK
 
@@ -94,7 +94,7 @@ class StreamedModel:
         if (digest := f"sha256:{digest_of(files)}") != self.digest:
             raise self._refused(f"its manifest is of {digest}, promoted was {self.digest}")
         expected = {file.path for file in files} | {MANIFEST_NAME}
-        if wrong := sorted(expected ^ set(etags)):
+        if wrong := sorted(expected ^ (set(etags) - {SIGNATURE_NAME})):
             raise self._refused(
                 f"{wrong[0]} is {'missing' if wrong[0] in expected else 'not of the version'}"
             )

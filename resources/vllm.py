@@ -40,6 +40,7 @@ class Serving:
         chat_template: The template that was trained with; None where the model folder holds it.
         lora_rank: The adapter's rank.
         port: A fixed port; None for any free one.
+        leases: Files that the server keeps locked, so that the node's cache keeps what it serves.
         known_answers: Questions with what the merged model answered offline (`vllm_answers`).
         engine: The digest of the serve engine's lock: another vLLM is another server.
 
@@ -63,6 +64,7 @@ class Serving:
     kv_cache_mib: int
     dtype: str
     port: int | None = None
+    leases: tuple[Path, ...] = ()
     known_answers: tuple[dict[str, Any], ...]
     engine: str
     device: Literal["cpu", "cuda"]
@@ -203,9 +205,10 @@ def _cpu_environment(cores: int) -> dict[str, str]:
 def settings_fingerprint(serving: Serving) -> str:
     """Changes with anything that a running server would have to be replaced for.
 
-    The known answers are not part of it, and the chat template counts by its text.
+    Known answers and leases are not part of it, and the chat template counts by its text.
     """
-    values = {name: value for name, value in vars(serving).items() if name != "known_answers"}
+    apart = ("known_answers", "leases")
+    values = {name: value for name, value in vars(serving).items() if name not in apart}
     if serving.chat_template:
         values["chat_template"] = serving.chat_template.read_text()
     text = json.dumps(values, sort_keys=True, default=str)

@@ -119,6 +119,7 @@ class VllmServers:
                     env=self._environment(serving, folder),
                     log=folder.log(name),
                     attributes={**attributes, "port": chosen},
+                    holds=serving.leases,
                 )
             except ProcessError as fault:
                 raise VllmError(f"vLLM of {serving.name}: {fault} Is the serve engine installed?") from fault

@@ -187,9 +187,7 @@ def _weights(model: ModelEntry, shelf: Shelf, merged: Artifact, adapter: Artifac
     }
 
 
-def _location(
-    model: ModelEntry, shelf: Shelf, artifact: Artifact
-) -> tuple[dict[str, Any], tuple[Path, ...]]:
+def _location(model: ModelEntry, shelf: Shelf, artifact: Artifact) -> tuple[dict[str, Any], tuple[Path, ...]]:
     """Where vLLM loads an artifact from, this node's disk or the store itself, and what keeps it there."""
     if model.serving.weights == "stream":
         return {"model_uri": shelf.store.object_url(artifact), "model_digest": artifact.digest}, ()

@@ -42,12 +42,12 @@ def promote(
     versions = registry.versions(tenant, model)
     chosen = by_alias(versions, "candidate") if version is None else by_name(versions, version)
     rules = rules_of(here.catalog, here.settings, embedded_store(here.settings), tenant, model)
-    check = promotion_check(rules, why=why, warn=_warn, force=force)
+    check = promotion_check(rules, why=why, warn=warn, force=force)
     promoted = registry.promote(
         tenant, model, version=chosen.number, who=getpass.getuser(), why=why, check=check
     )
     Console().print(f"Version {promoted.number} ({promoted.label}) is production.", highlight=False)
-    _deploy(here, model, tenant)
+    deploy(here, model, tenant)
 
 
 def rollback(model: Model, tenant: Tenant, why: Why = "") -> None:
@@ -56,10 +56,11 @@ def rollback(model: Model, tenant: Tenant, why: Why = "") -> None:
     Example: `llm-assets rollback support_bot --tenant team-a --why "wrong opening hours"`
     """
     here, registry = with_registry(model, tenant)
-    check = rollback_check(rules_of(here.catalog, here.settings, embedded_store(here.settings), tenant, model), why=why)
+    rules = rules_of(here.catalog, here.settings, embedded_store(here.settings), tenant, model)
+    check = rollback_check(rules, why=why)
     promoted = registry.rollback(tenant, model, who=getpass.getuser(), why=why, check=check)
     Console().print(f"Version {promoted.number} ({promoted.label}) is production again.", highlight=False)
-    _deploy(here, model, tenant)
+    deploy(here, model, tenant)
 
 
 def history(model: Model, tenant: Tenant, as_json: AsJson = False) -> None:
@@ -104,11 +105,11 @@ def card(model: Model, tenant: Tenant, version: Version = None, as_json: AsJson 
     Console().print(Markdown(text.split("\n---\n", 1)[-1]))
 
 
-def _warn(text: str) -> None:
+def warn(text: str) -> None:
     Console(stderr=True, soft_wrap=True).print(text, style="yellow", highlight=False, markup=False)
 
 
-def _deploy(here: Installation, model: str, tenant: str) -> None:
+def deploy(here: Installation, model: str, tenant: str) -> None:
     op_config = {f"{model}__{VLLM_DEPLOYMENT}": {"config": {"promote_candidate": False}}}
     if not execute(here, model, tenant, op_config=op_config, only=VLLM_DEPLOYMENT):
         raise typer.Exit(1)

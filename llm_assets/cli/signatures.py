@@ -12,6 +12,7 @@ from llm_assets.card_evidence import lineage_of
 from llm_assets.catalog.tenants import TenantEntry
 from llm_assets.cli.options import AsJson, Model, Tenant
 from llm_assets.cli.versions import Version, named_or_production, with_registry
+from llm_assets.embedded import embedded_store
 from llm_assets.signature_policy import bundle_of, require_signature, sign_published, signer_of, verifier_of
 from resources.artifact_store import ArtifactStore
 from resources.artifacts import Artifact, ArtifactError

@@ -7,8 +7,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from llm_assets.cli.deployments import _deploy, _with_registry
+from llm_assets.cli.deployments import deploy
 from llm_assets.cli.options import AsJson, Model, Tenant, UsageError, Why
+from llm_assets.cli.versions import with_registry
 from resources.mlflow_traffic import MlflowTraffic, TrafficShare
 
 Weights = Annotated[
@@ -40,14 +41,14 @@ def traffic(
     if weights and off:
         raise UsageError("Give weights, or --off, which ends them; not both.")
     chosen = _parsed(weights or [])
-    here, registry = _with_registry(model, tenant)
+    here, registry = with_registry(model, tenant)
     register = MlflowTraffic(registry.tracking_uri)
     if not weights and not off:
         _show(register.shares(tenant, model), as_json=as_json)
         return
     shares = register.change(tenant, model, chosen, who=getpass.getuser(), why=why)
     _show(shares, as_json=False)
-    _deploy(here, model, tenant)
+    deploy(here, model, tenant)
 
 
 def _parsed(weights: list[str]) -> dict[str, int]:

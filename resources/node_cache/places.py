@@ -1,11 +1,11 @@
 """Where things lie in the cache's folder, which is one file system.
 
-    files/<ab>/<sha256>               one copy of each content, read-only
-    files/<ab>/<sha256>.<size>.part   a content that is coming; <size> is what it will have
-    artifacts/<digest>/               an artifact: hard links to its contents, under its own paths
-    manifests/<digest>                which files it has; its bytes are set aside as long as this stands
-    leases/<digest>                   whoever has a shared lock on it keeps the artifact; its mtime is the last use
-    locks/                            who is at work on what
+files/<ab>/<sha256>               one copy of each content, read-only
+files/<ab>/<sha256>.<size>.part   a content that is coming; <size> is what it will have
+artifacts/<digest>/               an artifact: hard links to its contents, under its own paths
+manifests/<digest>                which files it has; its bytes are set aside as long as this stands
+leases/<digest>                   whoever has a shared lock on it keeps the artifact; its mtime is the last use
+locks/                            who is at work on what
 """
 
 import re
@@ -75,7 +75,9 @@ class Places:
     def digests(self) -> set[str]:
         """Every artifact of which something is there, be it a leftover."""
         names = (
-            path.name for name in ("artifacts", "manifests", "leases") for path in (self.root / name).glob("*")
+            path.name
+            for name in ("artifacts", "manifests", "leases")
+            for path in (self.root / name).glob("*")
         )
         return {found[0] for name in names if (found := SHA256.search(name))}
 

@@ -49,8 +49,10 @@ def set_aside(places: Places, artifact: Artifact, *, limit_bytes: int, log: Log)
         space = Space(places, wanted, log)
         needed_bytes = sum(size for sha256, size in wanted.items() if not space.has(sha256))
         space.make_room(
-            lambda: space.set_aside_bytes + needed_bytes <= limit_bytes
-            and space.to_come_bytes + needed_bytes <= shutil.disk_usage(places.root).free
+            lambda: (
+                space.set_aside_bytes + needed_bytes <= limit_bytes
+                and space.to_come_bytes + needed_bytes <= shutil.disk_usage(places.root).free
+            )
         )
         if space.set_aside_bytes + needed_bytes > limit_bytes:
             raise ArtifactError(_no_room(space, artifact, needed_bytes, limit_bytes))

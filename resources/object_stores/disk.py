@@ -44,7 +44,9 @@ class DiskStore:
 
     def __init__(self, root: Path) -> None:
         if not root.is_absolute():
-            raise ObjectStoreError(f"The object store file:{root} needs an absolute path: file:/srv/artifacts.")
+            raise ObjectStoreError(
+                f"The object store file:{root} needs an absolute path: file:/srv/artifacts."
+            )
         self.root = root
         self.url = f"file:{root}"
         self._temporaries = root / f"{UNFINISHED}writes"

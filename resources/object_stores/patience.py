@@ -102,7 +102,9 @@ def retry_after_s(header: str | None) -> float:
 def refused(doing: str, *, status: int, permission: str, credential: str) -> ObjectStoreError:
     """The error for 401 and 403: which credential was asked, and which permission it lacks."""
     if status == 401:
-        return ObjectStoreError(f"{doing}: HTTP 401, the credentials were not accepted. Look at {credential}.")
+        return ObjectStoreError(
+            f"{doing}: HTTP 401, the credentials were not accepted. Look at {credential}."
+        )
     return ObjectStoreError(
         f"{doing}: HTTP 403, access is denied. The identity that {credential} gives needs {permission}."
     )

@@ -58,7 +58,9 @@ class Workers:
                 future.cancel()
 
 
-def download(read_range: ReadRange, target: Path, moved: Moved, *, workers: Workers, doing: str) -> Transferred:
+def download(
+    read_range: ReadRange, target: Path, moved: Moved, *, workers: Workers, doing: str
+) -> Transferred:
     """Appends the object's bytes to `target`, behind those that are there already.
 
     `target` is not synced: whoever relies on it after a power cut must do so.
