@@ -8,7 +8,7 @@ import sys
 import typer
 from rich.console import Console
 
-from llm_assets.cli import ask, catalog, demo, deployments, doctor, engines, run, stack
+from llm_assets.cli import ask, cache, catalog, demo, deployments, doctor, engines, run, stack
 from llm_assets.cli.options import FAILED, INTERRUPTED, MISUSED
 
 app = typer.Typer(
@@ -30,6 +30,7 @@ app.command("rollback")(deployments.rollback)
 app.command("card")(deployments.card)
 app.command("check")(catalog.check)
 app.command("doctor")(doctor.doctor)
+app.add_typer(cache.app, name="cache")
 app.add_typer(engines.app, name="engines")
 
 

@@ -1,0 +1,126 @@
+"""What the cache has: its artifacts by their manifests, its contents by the names of their files.
+
+Nothing here takes a lock or keeps a count of its own, so no crash can leave a count that is wrong.
+"""
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from resources.artifacts import Artifact, ArtifactError, ArtifactFile, digest_of
+from resources.node_cache.locks import try_lock
+from resources.node_cache.places import Places
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cached:
+    """An artifact that the cache has or is getting. `uri` is the address it first came from."""
+
+    digest: str
+    uri: str
+    files: tuple[ArtifactFile, ...]
+
+    @property
+    def contents(self) -> dict[str, int]:
+        """Size in bytes by SHA-256: two files with the same bytes are one content."""
+        return contents_of(self.files)
+
+    @property
+    def size_bytes(self) -> int:
+        """What it takes alone; contents that other artifacts share stand once on the disk."""
+        return sum(self.contents.values())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stored:
+    """A content's file, whole or coming (`.part`): what is set aside for it, and what it takes by now."""
+
+    path: Path
+    sha256: str
+    set_aside_bytes: int
+    on_disk_bytes: int
+
+    @property
+    def coming(self) -> bool:
+        return self.path.suffix == ".part"
+
+
+def contents_of(files: Iterable[ArtifactFile]) -> dict[str, int]:
+    return {file.sha256: file.size_bytes for file in files}
+
+
+def hex_digest(artifact: Artifact) -> str:
+    return artifact.digest.removeprefix("sha256:")
+
+
+def write_manifest(places: Places, artifact: Artifact) -> None:
+    """Under the lock of the space."""
+    rows = [[file.path, file.size_bytes, file.sha256] for file in artifact.files]
+    draft = places.manifest_draft()
+    draft.write_text(json.dumps({"uri": artifact.uri, "files": rows}))
+    draft.replace(places.manifest(hex_digest(artifact)))
+
+
+def find(places: Places, digest: str) -> Cached | None:
+    """The artifact of that digest, unless the cache has none or its manifest is damaged."""
+    try:
+        content = json.loads(places.manifest(digest).read_bytes())
+        rows = [ArtifactFile(path=row[0], size_bytes=row[1], sha256=row[2]) for row in content["files"]]
+        cached = Cached(digest=f"sha256:{digest}", uri=str(content["uri"]), files=tuple(rows))
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, ArtifactError):
+        return None  # `llm-assets cache verify` names it; a digest that fits cannot be made of other files
+    return cached if digest_of(cached.files) == digest else None
+
+
+def all_cached(places: Places) -> tuple[Cached, ...]:
+    """Every artifact, the least recently used first."""
+    found = (find(places, digest) for digest in places.digests())
+    return tuple(sorted((each for each in found if each), key=lambda each: last_used(places, each)))
+
+
+def last_used(places: Places, cached: Cached) -> float:
+    """Seconds since 1970; 0 where nobody ever held it."""
+    try:
+        return lease_of(places, cached).stat().st_mtime
+    except FileNotFoundError:
+        return 0
+
+
+def lease_of(places: Places, cached: Cached) -> Path:
+    return places.lease(cached.digest.removeprefix("sha256:"))
+
+
+def held(places: Places, cached: Cached) -> bool:
+    lease = lease_of(places, cached)
+    if not lease.exists():
+        return False
+    descriptor = try_lock(lease)
+    if descriptor is not None:
+        os.close(descriptor)
+    return descriptor is None
+
+
+def all_stored(places: Places) -> Iterator[Stored]:
+    for shelf in places.shelves():
+        with os.scandir(shelf) as entries:
+            for entry in entries:
+                try:
+                    on_disk_bytes = entry.stat().st_size
+                except FileNotFoundError:  # it became whole, or was evicted, since the folder was read
+                    continue
+                yield _stored(Path(entry.path), on_disk_bytes)
+
+
+def _stored(path: Path, on_disk_bytes: int) -> Stored:
+    sha256, *coming = path.name.split(".")
+    size_bytes = int(coming[0]) if coming else on_disk_bytes
+    return Stored(
+        path=path,
+        sha256=sha256,
+        set_aside_bytes=max(size_bytes, on_disk_bytes),
+        on_disk_bytes=on_disk_bytes,
+    )
