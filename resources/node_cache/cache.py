@@ -6,7 +6,6 @@ folder on NFS, and somebody who alters a file while it is held.
 """
 
 import errno
-import os
 import random
 import shutil
 import threading
@@ -58,7 +57,7 @@ class NodeCache:
             places.make()
         what = f"{artifact.uri} is being evicted"
         with locked(places.lease(digest), what=what, shared=True, log=log) as lease:
-            os.utime(lease)
+            survey.touch(lease)
             with _disk_full_named(self.root, artifact):
                 space.set_aside(places, artifact, limit_bytes=self.limit_bytes, log=log)
                 _bring(places, artifact, download, log)
@@ -66,7 +65,7 @@ class NodeCache:
             try:
                 yield Held(folder=folder, lease=places.lease(digest))
             finally:
-                os.utime(lease)
+                survey.touch(lease)
 
     def cached(self) -> tuple[Cached, ...]:
         """Every artifact, the least recently used first; some may still be coming."""

@@ -4,7 +4,6 @@ All of it happens under one lock, so that what several processes fetch at once f
 artifact is never evicted, and neither is a content that an artifact needs which is there or coming.
 """
 
-import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -22,6 +21,7 @@ from resources.node_cache.survey import (
     find,
     hex_digest,
     lease_of,
+    touch,
     write_manifest,
 )
 
@@ -107,7 +107,7 @@ class Space:
                 uses.subtract(cached.contents.keys())
                 self._remove([sha256 for sha256 in cached.contents if not uses[sha256]])
             else:
-                os.utime(lease_of(self._places, cached))  # it is in use at this moment
+                touch(lease_of(self._places, cached))  # it is in use at this moment
                 self.kept.append(cached)
 
     def sweep(self) -> tuple[Cached, ...]:
