@@ -276,4 +276,5 @@ def _folder(node: Node, artifact: Artifact) -> Path:
 
 
 def _on_disk(node: Node) -> int:
-    return sum(path.stat().st_size for path in (node.cache.root / "files").rglob("*") if path.is_file())
+    kept = (*(node.cache.root / "files").glob("*/*"), *(node.cache.root / "coming").glob("*"))
+    return sum(path.stat().st_size for path in kept)

@@ -150,8 +150,7 @@ def test_a_store_that_holds_other_bytes_is_refused_and_named(node: Node, model: 
 
 def test_what_was_half_fetched_is_continued_and_a_wrong_half_is_not(node: Node, model: Artifact) -> None:
     file = model.files[0]
-    part = node.content(model, file.path)
-    part = part.with_name(f"{part.name}.{file.size_bytes}.part")
+    part = node.cache.root / "coming" / f"{file.sha256}.{file.size_bytes}.part"
     for prefix, starts in ((WEIGHTS[:CHUNK], [CHUNK]), (b"wrong", [5, 0]), (WEIGHTS + b"more", [0])):
         part.parent.mkdir(parents=True, exist_ok=True)
         part.write_bytes(prefix)
