@@ -29,12 +29,10 @@ def embedded_resources(settings: Settings) -> dict[str, Any]:
 
 
 def embedded_store(settings: Settings) -> ArtifactStore:
-    """A store on a disk is read in place, unless a cache is asked for; others need the node's cache."""
-    in_place = settings.store_url.startswith("file:") and not settings.cache_is_set
     return ArtifactStore(
         url=settings.store_url,
-        cache=None if in_place else str(settings.artifact_cache),
-        cache_limit_bytes=settings.artifact_cache_limit_bytes,
+        cache=None if settings.reads_in_place else str(settings.artifact_cache),
+        cache_limit_bytes=settings.artifact_cache_bytes,
         keys=str(settings.keys),
         signer=settings.signer,
     )

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from llm_assets.cli import (
     ask,
+    cache,
     catalog,
     compare,
     demo,
@@ -41,15 +42,15 @@ app.command("ask")(ask.ask)
 app.command("promote")(deployments.promote)
 app.command("rollback")(deployments.rollback)
 app.command("traffic")(traffic.traffic)
-app.command("card")(deployments.card)
-app.command("prune")(prune.prune)
 app.command("compare")(compare.compare)
 app.command("history")(deployments.history)
 app.command("card")(deployments.card)
 app.command("verify")(signatures.verify)
 app.command("sign")(signatures.sign)
+app.command("prune")(prune.prune)
 app.command("check")(catalog.check)
 app.command("doctor")(doctor.doctor)
+app.add_typer(cache.app, name="cache")
 app.add_typer(engines.app, name="engines")
 
 

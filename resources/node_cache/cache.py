@@ -6,7 +6,6 @@ folder on NFS, and somebody who alters a file while it is held.
 """
 
 import errno
-import os
 import random
 import shutil
 import threading
@@ -16,23 +15,26 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from resources.artifacts import Artifact, ArtifactError, ArtifactFile
+from resources.artifacts import Artifact, ArtifactError
 from resources.node_cache import folders, space, survey
-from resources.node_cache.files import Download, Fetch, damage
+from resources.node_cache.damages import AT_ONCE, damages
+from resources.node_cache.files import Download, Fetch
 from resources.node_cache.locks import locked
 from resources.node_cache.places import Places
 from resources.node_cache.survey import Cached
 
-AT_ONCE = 8  # files that are read or fetched at the same time
 MIB = 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
 class Held:
-    """An artifact on this node's disk. A shared flock on the file `lease` keeps it there."""
+    """An artifact on this node's disk. A shared flock on the file `lease` keeps it there.
+
+    Without a lease it lies in a store on this very disk, where nothing is evicted.
+    """
 
     folder: Path
-    lease: Path
+    lease: Path | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +60,7 @@ class NodeCache:
             places.make()
         what = f"{artifact.uri} is being evicted"
         with locked(places.lease(digest), what=what, shared=True, log=log) as lease:
-            os.utime(lease)
+            survey.touch(lease)
             with _disk_full_named(self.root, artifact):
                 space.set_aside(places, artifact, limit_bytes=self.limit_bytes, log=log)
                 _bring(places, artifact, download, log)
@@ -66,7 +68,7 @@ class NodeCache:
             try:
                 yield Held(folder=folder, lease=places.lease(digest))
             finally:
-                os.utime(lease)
+                survey.touch(lease)
 
     def cached(self) -> tuple[Cached, ...]:
         """Every artifact, the least recently used first; some may still be coming."""
@@ -84,26 +86,17 @@ class NodeCache:
 
     def used_bytes(self) -> int:
         """What all contents take together, and what is set aside for those that come."""
-        return sum(stored.set_aside_bytes for stored in survey.all_stored(Places(root=self.root)))
+        return sum(each.set_aside_bytes for each in survey.all_stored(Places(root=self.root)).values())
 
     def prune(self, *, to_bytes: int, log: Callable[[str], None]) -> tuple[Cached, ...]:
-        """Evicts by least use until at most `to_bytes` are used or the rest is held; gives what was evicted."""
+        """Evicts by least use until at most `to_bytes` are used or the rest is held; gives what went."""
         places = Places(root=self.root)
         places.make()
         return space.prune(places, to_bytes=to_bytes, log=log)
 
     def damages(self) -> Iterator[str]:
         """Reads everything and says what is wrong, file by file. The next hold of an artifact mends it."""
-        places = Places(root=self.root)
-        yield from _damaged_contents(places)
-        for digest in sorted(places.digests()):
-            cached = survey.find(places, digest)
-            folder = places.folder(digest)
-            if cached is None and folder.is_dir():
-                yield f"{folder}: its manifest {places.manifest(digest)} is missing or damaged"
-            if cached is not None and folder.is_dir():
-                problems = _differences(places, digest, cached)
-                yield from (f"{cached.uri}: {problem} ({folder})" for problem in problems)
+        return damages(Places(root=self.root))
 
 
 def _bring(places: Places, artifact: Artifact, download: Download, log: Callable[[str], None]) -> None:
@@ -126,32 +119,6 @@ def _bring(places: Places, artifact: Artifact, download: Download, log: Callable
         pool.shutdown(cancel_futures=True)
 
 
-def _damaged_contents(places: Places) -> Iterator[str]:
-    uses: dict[str, list[tuple[str, ArtifactFile]]] = {}
-    for cached in survey.all_cached(places):
-        for file in cached.files:
-            uses.setdefault(file.sha256, []).append((cached.uri, file))
-    whole = [stored for stored in survey.all_stored(places) if not stored.coming]
-    with ThreadPoolExecutor(max_workers=AT_ONCE) as pool:
-        for stored, problem in zip(whole, pool.map(_problem, whole), strict=True):
-            if problem and stored.path.exists():  # else it was evicted meanwhile
-                users = uses.get(stored.sha256, [("no artifact", None)])
-                named = ", ".join(f"{file.path} of {uri}" if file else uri for uri, file in users)
-                yield f"{stored.path} {problem}; it is {named}"
-
-
-def _problem(stored: survey.Stored) -> str | None:
-    expected = ArtifactFile(path=stored.path.name, size_bytes=stored.on_disk_bytes, sha256=stored.sha256)
-    return damage(stored.path, expected)
-
-
-def _differences(places: Places, digest: str, cached: Cached) -> list[str]:
-    try:
-        return list(folders.differences(places, digest, cached.files).values())
-    except FileNotFoundError:
-        return []  # evicted since
-
-
 @contextmanager
 def _disk_full_named(root: Path, artifact: Artifact) -> Iterator[None]:
     try:
@@ -161,7 +128,7 @@ def _disk_full_named(root: Path, artifact: Artifact) -> Iterator[None]:
             raise
         free = shutil.disk_usage(root).free // MIB if root.is_dir() else 0
         raise ArtifactError(
-            f"The disk of the node's cache at {root} is full ({free} MiB free), so {artifact.uri} could not be "
+            f"The disk of the node's cache at {root} is full ({free} MiB free); {artifact.uri} could not be "
             "fetched. Free some space, `llm-assets cache prune`, or move LLM_ASSETS_CACHE; then try again: "
             "what was fetched is kept."
         ) from error

@@ -51,15 +51,15 @@ class Fetch:
                     return
 
     def _fetch(self, file: ArtifactFile) -> None:
-        part = self.places.part(file)
-        part.parent.mkdir(exist_ok=True)
+        part, content = self.places.part(file), self.places.content(file)
+        content.parent.mkdir(exist_ok=True)
         for last in (False, True):
             _forget_a_longer_one(part, file)
             sha256 = self.download(file, part)
             size_bytes = part.stat().st_size
             if (sha256, size_bytes) == (file.sha256, file.size_bytes):
                 part.chmod(0o444)
-                part.replace(self.places.content(file))
+                part.replace(content)
                 return
             os.truncate(part, 0)
             problem = f"{file.path} came with {size_bytes} bytes and SHA-256 {sha256}; published were "

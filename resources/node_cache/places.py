@@ -1,14 +1,15 @@
 """Where things lie in the cache's folder, which is one file system.
 
-files/<ab>/<sha256>               one copy of each content, read-only
-files/<ab>/<sha256>.<size>.part   a content that is coming; <size> is what it will have
-artifacts/<digest>/               an artifact: hard links to its contents, under its own paths
-manifests/<digest>                which files it has; its bytes are set aside as long as this stands
-leases/<digest>                   whoever has a shared lock on it keeps the artifact; its mtime is the last use
-locks/                            who is at work on what
+files/<ab>/<sha256>           one copy of each content, read-only
+coming/<sha256>.<size>.part   a content on its way; <size> is what it will have
+artifacts/<digest>/           an artifact: hard links to its contents, under its own paths
+manifests/<digest>            which files it has; its bytes are set aside as long as this stands
+leases/<digest>               a shared lock on it keeps the artifact; its mtime is the last use
+locks/                        who is at work on what
 """
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,15 +25,23 @@ class Places:
     root: Path
 
     def make(self) -> None:
-        for name in ("files", "artifacts", "manifests", "leases", "locks"):
-            (self.root / name).mkdir(parents=True, exist_ok=True)
+        """Raises:
+        ArtifactError: The folder cannot be made.
+        """
+        try:
+            for name in ("files", "coming", "artifacts", "manifests", "leases", "locks"):
+                (self.root / name).mkdir(parents=True, exist_ok=True)
+        except (PermissionError, FileExistsError, NotADirectoryError) as error:
+            raise ArtifactError(
+                f"The node's cache cannot be kept at {self.root}: {error}. "
+                "Set LLM_ASSETS_CACHE to a folder that this user may write to."
+            ) from error
 
     def content(self, file: ArtifactFile) -> Path:
         return self.root / "files" / checked(file.sha256)[:2] / file.sha256
 
     def part(self, file: ArtifactFile) -> Path:
-        content = self.content(file)
-        return content.with_name(f"{content.name}.{file.size_bytes}.part")
+        return self.root / "coming" / f"{checked(file.sha256)}.{file.size_bytes}.part"
 
     def folder(self, digest: str) -> Path:
         return self.root / "artifacts" / checked(digest)
@@ -68,18 +77,22 @@ class Places:
     def locks(self) -> Path:
         return self.root / "locks"
 
-    def shelves(self) -> list[Path]:
-        """The folders that the contents lie in."""
-        return sorted((self.root / "files").glob("[0-9a-f][0-9a-f]"))
+    def contents(self) -> Iterator[Path]:
+        for shelf in _children(self.root / "files"):
+            yield from _children(shelf)
+
+    def parts(self) -> Iterator[Path]:
+        return _children(self.root / "coming")
 
     def digests(self) -> set[str]:
         """Every artifact of which something is there, be it a leftover."""
-        names = (
-            path.name
-            for name in ("artifacts", "manifests", "leases")
-            for path in (self.root / name).glob("*")
-        )
+        folders = [self.root / name for name in ("artifacts", "manifests", "leases")]
+        names = (path.name for folder in folders for path in _children(folder))
         return {found[0] for name in names if (found := SHA256.search(name))}
+
+
+def _children(folder: Path) -> Iterator[Path]:
+    return folder.iterdir() if folder.is_dir() else iter(())
 
 
 def checked(sha256: str) -> str:

@@ -4,7 +4,6 @@ All of it happens under one lock, so that what several processes fetch at once f
 artifact is never evicted, and neither is a content that an artifact needs which is there or coming.
 """
 
-import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -22,6 +21,7 @@ from resources.node_cache.survey import (
     find,
     hex_digest,
     lease_of,
+    touch,
     write_manifest,
 )
 
@@ -60,7 +60,6 @@ def set_aside(places: Places, artifact: Artifact, *, limit_bytes: int, log: Log)
             raise ArtifactError(_no_disk(space, artifact, needed_bytes))
         for file in artifact.files:
             if not space.has(file.sha256):
-                places.part(file).parent.mkdir(exist_ok=True)
                 places.part(file).touch()
         write_manifest(places, artifact)
 
@@ -79,15 +78,12 @@ class Space:
 
     def __init__(self, places: Places, wanted: Iterable[str], log: Log) -> None:
         self._places, self._wanted, self._log = places, tuple(wanted), log
-        self._stored: dict[str, list[Stored]] = {}
         self.root = places.root
-        self.set_aside_bytes = self.to_come_bytes = 0
+        self._stored = all_stored(places)
+        self.set_aside_bytes = sum(each.set_aside_bytes for each in self._stored.values())
+        self.to_come_bytes = sum(_to_come_bytes(each) for each in self._stored.values())
         self.evicted: list[Cached] = []
         self.kept: list[Cached] = []
-        for each in all_stored(places):
-            self._stored.setdefault(each.sha256, []).append(each)
-            self.set_aside_bytes += each.set_aside_bytes
-            self.to_come_bytes += each.set_aside_bytes - each.on_disk_bytes
 
     def has(self, sha256: str) -> bool:
         return sha256 in self._stored
@@ -107,7 +103,7 @@ class Space:
                 uses.subtract(cached.contents.keys())
                 self._remove([sha256 for sha256 in cached.contents if not uses[sha256]])
             else:
-                os.utime(lease_of(self._places, cached))  # it is in use at this moment
+                touch(lease_of(self._places, cached))  # it is in use at this moment
                 self.kept.append(cached)
 
     def sweep(self) -> tuple[Cached, ...]:
@@ -142,10 +138,15 @@ class Space:
 
     def _remove(self, contents: Iterable[str]) -> None:
         for sha256 in list(contents):
-            for stored in self._stored.pop(sha256, []):
-                stored.path.unlink(missing_ok=True)
+            if stored := self._stored.pop(sha256, None):
+                for path in stored.paths:
+                    path.unlink(missing_ok=True)
                 self.set_aside_bytes -= stored.set_aside_bytes
-                self.to_come_bytes -= stored.set_aside_bytes - stored.on_disk_bytes
+                self.to_come_bytes -= _to_come_bytes(stored)
+
+
+def _to_come_bytes(stored: Stored) -> int:
+    return stored.set_aside_bytes - stored.on_disk_bytes
 
 
 def _no_room(space: Space, artifact: Artifact, needed_bytes: int, limit_bytes: int) -> str:

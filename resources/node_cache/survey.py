@@ -5,7 +5,8 @@ Nothing here takes a lock or keeps a count of its own, so no crash can leave a c
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,16 +36,11 @@ class Cached:
 
 @dataclass(frozen=True, kw_only=True)
 class Stored:
-    """A content's file, whole or coming (`.part`): what is set aside for it, and what it takes by now."""
+    """A content, whole or on its way: what is set aside for it, and what it takes by now."""
 
-    path: Path
-    sha256: str
+    paths: tuple[Path, ...]
     set_aside_bytes: int
     on_disk_bytes: int
-
-    @property
-    def coming(self) -> bool:
-        return self.path.suffix == ".part"
 
 
 def contents_of(files: Iterable[ArtifactFile]) -> dict[str, int]:
@@ -85,9 +81,15 @@ def all_cached(places: Places) -> tuple[Cached, ...]:
 def last_used(places: Places, cached: Cached) -> float:
     """Seconds since 1970; 0 where nobody ever held it."""
     try:
-        return lease_of(places, cached).stat().st_mtime
+        return lease_of(places, cached).stat().st_mtime_ns / 1e9
     except FileNotFoundError:
         return 0
+
+
+def touch(lease: Path | int) -> None:
+    """Marks it as used now, finer than the kernel's own clock for files, whose ticks are milliseconds."""
+    now = time.time_ns()
+    os.utime(lease, ns=(now, now))
 
 
 def lease_of(places: Places, cached: Cached) -> Path:
@@ -104,23 +106,27 @@ def held(places: Places, cached: Cached) -> bool:
     return descriptor is None
 
 
-def all_stored(places: Places) -> Iterator[Stored]:
-    for shelf in places.shelves():
-        with os.scandir(shelf) as entries:
-            for entry in entries:
-                try:
-                    on_disk_bytes = entry.stat().st_size
-                except FileNotFoundError:  # it became whole, or was evicted, since the folder was read
-                    continue
-                yield _stored(Path(entry.path), on_disk_bytes)
+def all_stored(places: Places) -> dict[str, Stored]:
+    """By SHA-256. What becomes whole meanwhile is not missed: those on their way are looked at first."""
+    found: dict[str, Stored] = {}
+    for part in places.parts():
+        sha256, set_aside, _ = part.name.split(".")
+        found[sha256] = Stored(
+            paths=(part,), set_aside_bytes=int(set_aside), on_disk_bytes=_size_bytes(part) or 0
+        )
+    for content in places.contents():
+        size_bytes = _size_bytes(content)
+        if size_bytes is not None:
+            known = found[content.name].paths if content.name in found else ()
+            found[content.name] = Stored(
+                paths=(*known, content), set_aside_bytes=size_bytes, on_disk_bytes=size_bytes
+            )
+    return found
 
 
-def _stored(path: Path, on_disk_bytes: int) -> Stored:
-    sha256, *coming = path.name.split(".")
-    size_bytes = int(coming[0]) if coming else on_disk_bytes
-    return Stored(
-        path=path,
-        sha256=sha256,
-        set_aside_bytes=max(size_bytes, on_disk_bytes),
-        on_disk_bytes=on_disk_bytes,
-    )
+def _size_bytes(path: Path) -> int | None:
+    """None where it is gone by now."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return None
