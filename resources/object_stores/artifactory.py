@@ -17,6 +17,7 @@ import httpx
 from resources.object_stores import pieces
 from resources.object_stores.artifactory_claims import create_with_claim
 from resources.object_stores.checksums import matching
+from resources.object_stores.closing import closed_with
 from resources.object_stores.http_requests import Access, HttpRequests
 from resources.object_stores.objects import (
     Moved,
@@ -49,6 +50,7 @@ class ArtifactoryStore:
         self._patience = patience or Patience()
         self._http = HttpRequests(_access(token), self._patience)
         self._workers = pieces.Workers()
+        closed_with(self, self._http.close, self._workers.close)
 
     def list(self, prefix: str) -> Iterator[StoredObject]:
         return iter([found for found in self._listed(prefix) if not unfinished(found.key)])

@@ -17,6 +17,7 @@ from urllib.parse import quote
 
 from resources.object_stores import pieces
 from resources.object_stores.checksums import matching
+from resources.object_stores.closing import closed_with
 from resources.object_stores.gcs_requests import asked, http_requests, new_client
 from resources.object_stores.gcs_uploads import SMALL_BYTES, Crc32c, GcsUpload, hex_of
 from resources.object_stores.objects import (
@@ -55,6 +56,8 @@ class GcsStore:
         self._bucket = self._client.bucket(bucket)
         self._http = http_requests(self._client, self.url, self._patience)
         self._workers = pieces.Workers()
+        own = [] if client else [self._client.close]
+        closed_with(self, self._http.close, self._workers.close, *own)
         self._timeout = (self._patience.connect_s, self._patience.silence_s)
 
     def list(self, prefix: str) -> Iterator[StoredObject]:

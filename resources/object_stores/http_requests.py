@@ -45,6 +45,9 @@ class HttpRequests:
             follow_redirects=True,  # JFrog's cloud answers downloads with a signed address of its bucket
         )
 
+    def close(self) -> None:
+        self._client.close()
+
     def ask(
         self,
         method: str,

@@ -40,11 +40,14 @@ ReadRange = Callable[[int, int], Part]
 
 
 class Workers:
-    """The threads of one store; they end with the process and hold nothing while idle."""
+    """The threads of one store."""
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(max_workers=THREADS, thread_name_prefix="object-store")
         self._ahead = threading.Semaphore(AHEAD)
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=False)
 
     def in_order(self, tasks: Iterable[Task[T]]) -> Iterator[T]:
         """The results of `tasks` in their order; further ones run ahead as far as the store's bound allows."""

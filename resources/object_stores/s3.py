@@ -15,6 +15,7 @@ from typing import Any
 
 from resources.object_stores import pieces
 from resources.object_stores.checksums import S3_PARTS, matching
+from resources.object_stores.closing import closed_with
 from resources.object_stores.objects import (
     Moved,
     Names,
@@ -49,6 +50,7 @@ class S3Store:
         self._patience = patience or Patience()
         self._requests = S3Requests(new_client(self.url, self._patience), self._bucket, self._patience)
         self._workers = pieces.Workers()
+        closed_with(self, self._requests.close, self._workers.close)
 
     def list(self, prefix: str) -> Iterator[StoredObject]:
         whole = self._folder + checked_prefix(self.url, prefix)

@@ -52,15 +52,17 @@ def new_client(url: str, patience: Patience) -> Any:
         max_pool_connections=4 * THREADS,
     )
     try:
-        client = boto3.session.Session().client("s3", config=config)
+        session = boto3.session.Session()
+        client = session.client("s3", config=config)
     except (BotoCoreError, ValueError) as error:
         raise ObjectStoreError(
             f"The object store {url} cannot be entered: {error}. Look at {CREDENTIAL}."
         ) from error
     if ".amazonaws." in client.meta.endpoint_url:
         return client
+    client.close()
     by_path = config.merge(Config(s3={"addressing_style": "path"}))
-    return boto3.session.Session().client("s3", config=by_path)
+    return session.client("s3", config=by_path)
 
 
 class S3Requests:
@@ -68,6 +70,9 @@ class S3Requests:
 
     def __init__(self, client: Any, bucket: str, patience: Patience) -> None:
         self._client, self.bucket, self.patience = client, bucket, patience
+
+    def close(self) -> None:
+        self._client.close()
 
     def ask(self, verb: str, doing: str, **options: Any) -> dict[str, Any]:
         """One call with retries.
