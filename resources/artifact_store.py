@@ -32,9 +32,9 @@ from resources.artifacts import (
 )
 from resources.names import VERSION
 from resources.node_cache import Held, NodeCache
-from resources.object_stores import open_object_store
 from resources.object_stores.disk import DiskStore
 from resources.object_stores.objects import ObjectMissing, ObjectStore
+from resources.object_stores.opening import open_object_store
 from resources.publication import (
     Holdings,
     Publication,

@@ -27,6 +27,7 @@ from resources.object_stores.hashing import pour, sha256_of
 from resources.object_stores.objects import (
     UNFINISHED,
     Moved,
+    Names,
     ObjectStoreError,
     StoredObject,
     Transferred,
@@ -60,7 +61,7 @@ class DiskStore:
             with suppress(FileNotFoundError):  # deleted meanwhile
                 yield StoredObject(key=key, size_bytes=path.stat().st_size, checksums={})
 
-    def folders(self, prefix: str) -> "list[str]":
+    def folders(self, prefix: str) -> Names:
         base = self.root / checked_prefix(self.url, prefix)
         with self._named("list", prefix):
             children = [child for child in base.iterdir() if child.is_dir()] if base.is_dir() else []
@@ -92,7 +93,7 @@ class DiskStore:
             return True
 
     def path(self, key: str) -> Path:
-        """Where an object or a folder lies."""
+        """Where an object or a folder of objects lies."""
         return self._path(key)
 
     def download(self, key: str, target: Path, moved: Moved) -> Transferred:

@@ -1,7 +1,6 @@
 """Bytes read once: hashed on a second thread while they are written (hashlib releases the GIL)."""
 
 import hashlib
-from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -15,7 +14,7 @@ BLOCK = 1024 * 1024
 
 
 class Hasher(Protocol):
-    def update(self, data: bytes | memoryview, /) -> None: ...
+    def update(self, data: bytes | bytearray | memoryview, /) -> None: ...
     def hexdigest(self) -> str: ...
 
 
@@ -85,12 +84,3 @@ def hash_file(path: Path, *hashers: Hasher) -> int:
 def sha256_of(path: Path) -> Transferred:
     hasher = hashlib.sha256()
     return Transferred(size_bytes=hash_file(path, hasher), sha256=hasher.hexdigest())
-
-
-def blocks_of(path: Path, size: int) -> Iterator[bytes]:
-    """A file in blocks of `size`; an empty file is one empty block."""
-    with path.open("rb") as stream:
-        block = stream.read(size)
-        yield block
-        while len(block) == size and (block := stream.read(size)):
-            yield block

@@ -12,6 +12,9 @@ from typing import Protocol
 UNFINISHED = ".unfinished-"
 """How the names of temporary files and claims begin; no listing shows them."""
 
+Names = list[str]
+"""Its own name, because `list` is a verb of the stores."""
+
 Moved = Callable[[int], None]
 """Told each number of bytes that was moved, always on the thread that called the store."""
 
@@ -55,7 +58,7 @@ class ObjectStore(Protocol):
     def list(self, prefix: str) -> Iterator[StoredObject]:
         """Every object below `prefix` (`""` or `a/b/`), at any depth, sorted by key."""
 
-    def folders(self, prefix: str) -> "list[str]":
+    def folders(self, prefix: str) -> Names:
         """The names of the folders directly below `prefix`, sorted."""
 
     def read(self, key: str) -> bytes:

@@ -1,6 +1,7 @@
 """How long a store may be slow or broken before a person is told, and the one loop that retries."""
 
 import random
+import ssl
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -108,3 +109,21 @@ def refused(doing: str, *, status: int, permission: str, credential: str) -> Obj
     return ObjectStoreError(
         f"{doing}: HTTP 403, access is denied. The identity that {credential} gives needs {permission}."
     )
+
+
+def broken_connection(error: Exception, doing: str) -> Passing | ObjectStoreError:
+    """What an HTTP library's own error means: mostly something passing; a certificate does not change by waiting."""
+    if untrusted_certificate(error):
+        return ObjectStoreError(
+            f"{doing}: {error}. Its certificate is not trusted here: set SSL_CERT_FILE (REQUESTS_CA_BUNDLE and "
+            "AWS_CA_BUNDLE for the cloud libraries) to your company's certificates."
+        )
+    return Passing(f"{type(error).__name__}: {error}")
+
+
+def untrusted_certificate(error: BaseException | None) -> bool:
+    while error is not None:
+        if isinstance(error, ssl.SSLCertVerificationError) or "CERTIFICATE_VERIFY_FAILED" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

@@ -1,10 +1,11 @@
 """Large objects in pieces, a few at once, in order: retried piece by piece, hashed on the way, in bounded memory.
 
-One transfer holds at most `AT_ONCE` pieces of `PIECE_BYTES` (32 MiB), so eight threads that transfer at once hold
-256 MiB, however large the files are.
+Each transfer holds one piece of 16 MiB, and all transfers of one store together at most eight further ones that run
+ahead: eight threads that transfer at once hold 256 MiB at most, however large the files are.
 """
 
 import hashlib
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,8 +20,9 @@ from resources.object_stores.objects import Moved, Transferred
 T = TypeVar("T")
 Task = Callable[[], T]
 
-PIECE_BYTES = 8 * 1024 * 1024
-AT_ONCE = 4
+PIECE_BYTES = 16 * 1024 * 1024
+AHEAD = 8
+"""Pieces that run ahead of what their transfers use just now, in one store."""
 THREADS = 16
 """Requests for pieces that one store has under way, whatever the number of transfers."""
 
@@ -29,7 +31,7 @@ THREADS = 16
 class Part:
     """Some bytes of an object, and how many it has in all. Empty: there are none from that offset on."""
 
-    content: bytes
+    content: bytes | bytearray
     object_bytes: int
 
 
@@ -38,24 +40,40 @@ ReadRange = Callable[[int, int], Part]
 
 
 class Workers:
-    """The threads of one store; they end with the process and hold nothing while idle."""
+    """The threads of one store."""
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(max_workers=THREADS, thread_name_prefix="object-store")
+        self._ahead = threading.Semaphore(AHEAD)
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=False)
 
     def in_order(self, tasks: Iterable[Task[T]]) -> Iterator[T]:
-        """The results of `tasks` in their order, while at most `AT_ONCE` of them are under way or waiting."""
+        """The results of `tasks` in their order; further ones run ahead as far as the store's bound allows."""
         window: deque[Future[T]] = deque()
+        ahead = 0
         try:
             for task in tasks:
-                window.append(self._pool.submit(task))
-                if len(window) == AT_ONCE:
+                while window and not self._ahead.acquire(blocking=False):
                     yield window.popleft().result()
+                    ahead -= self._one_less(window)
+                ahead += bool(window)
+                window.append(self._pool.submit(task))
             while window:
                 yield window.popleft().result()
+                ahead -= self._one_less(window)
         finally:
             for future in window:
                 future.cancel()
+            for _ in range(ahead):
+                self._ahead.release()
+
+    def _one_less(self, window: "deque[Future[T]]") -> int:
+        """The oldest of the rest is ahead no more."""
+        if window:
+            self._ahead.release()
+        return int(bool(window))
 
 
 def download(
@@ -83,7 +101,7 @@ def download(
     return Transferred(size_bytes=size_bytes, sha256=hasher.hexdigest())
 
 
-def _parts(read_range: ReadRange, start: int, workers: Workers) -> Iterator[bytes]:
+def _parts(read_range: ReadRange, start: int, workers: Workers) -> Iterator[bytes | bytearray]:
     """The first piece tells how large the object is; small ones end there, with one request in all."""
     first = read_range(start, PIECE_BYTES)
     yield first.content
