@@ -33,7 +33,7 @@ def embedded_store(settings: Settings) -> ArtifactStore:
         url=settings.store_url,
         cache=None if settings.reads_in_place else str(settings.artifact_cache),
         cache_limit_bytes=settings.artifact_cache_bytes,
-        keys=str(settings.keys),
+        signing_keys=str(settings.keys),
         signer=settings.signer,
     )
 

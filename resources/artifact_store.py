@@ -56,14 +56,14 @@ class ArtifactStore(dg.ConfigurableResource[Any]):
         url: `file:/…` (a disk, NFS, a shared volume), `gs://…`, `s3://…` or `artifactory+https://…`.
         cache: The folder of the node's cache; a store on a disk needs none and is read in place.
         cache_limit_bytes: How much the cache may hold.
-        keys: The folder of the key that signs what is published; None: nothing is signed.
+        signing_keys: The folder of the key that signs what is published; None: nothing is signed.
         signer: Which signer, as `resources/signers.py` says.
     """
 
     url: str
     cache: str | None = None
     cache_limit_bytes: int = 0
-    keys: str | None = None
+    signing_keys: str | None = None
     signer: str = "key"
 
     @property
@@ -243,7 +243,9 @@ class ArtifactStore(dg.ConfigurableResource[Any]):
         return list(folders_without_manifest(self.objects, str(line), self._labels(line)))
 
     def _sign(self, artifact: Artifact) -> bytes | None:
-        return Signer(keys=Path(self.keys), setting=self.signer).sign(artifact) if self.keys else None
+        if self.signing_keys is None:
+            return None
+        return Signer(keys=Path(self.signing_keys), setting=self.signer).sign(artifact)
 
     def _in_place(self, artifact: Artifact) -> Path:
         if not isinstance(self.objects, DiskStore):

@@ -61,13 +61,17 @@ def merged_model(model: ModelEntry) -> dg.AssetsDefinition:
             artifact = artifact_store.find(line, fingerprint)
             if artifact is None:
                 require_free_space(settings.home, int(base.size_bytes * 1.2), what=f"Merging {line}")
-                for parent in (base, adapter):
-                    artifact_store.verify(parent)
-                work = _order(model, base, adapter, engine, settings.work / str(line))
-                shutil.rmtree(work.folder, ignore_errors=True)
-                result = compute.run(context, work)
+                say = context.log.info
+                with artifact_store.hold(base, say) as base_files, artifact_store.hold(adapter, say) as files:
+                    work = _order(
+                        model, base_files.folder, files.folder, adapter, engine, settings.work / str(line)
+                    )
+                    shutil.rmtree(work.folder, ignore_errors=True)
+                    result = compute.run(context, work)
                 attributes = _attributes(base, adapter) | {"fingerprint": fingerprint, "merge": result}
-                artifact = artifact_store.publish(line, work.folder / "output", attributes)
+                artifact = artifact_store.publish(
+                    line, work.folder / "output", attributes, parents=[base], log=say
+                )
             shutil.rmtree(settings.work / str(line), ignore_errors=True)
         return dg.MaterializeResult(
             data_version=dg.DataVersion(artifact.digest),
@@ -78,11 +82,16 @@ def merged_model(model: ModelEntry) -> dg.AssetsDefinition:
 
 
 def _order(
-    model: ModelEntry, base: Artifact, adapter: Artifact, engine: InstalledEngine, folder: Path
+    model: ModelEntry,
+    base_folder: Path,
+    adapter_folder: Path,
+    adapter: Artifact,
+    engine: InstalledEngine,
+    folder: Path,
 ) -> WorkOrder:
     order = {
-        "base_folder": str(base.folder),
-        "adapter_folder": str(adapter.folder),
+        "base_folder": str(base_folder),
+        "adapter_folder": str(adapter_folder),
         "output_folder": str(folder / "output"),
         "template": adapter.attributes["template"],
         "recipe": adapter.attributes["recipe"],
