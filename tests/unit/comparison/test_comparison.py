@@ -35,7 +35,7 @@ NEW: dict[str, Any] = {
 
 @pytest.fixture
 def store(tmp_path: Path) -> ArtifactStore:
-    return ArtifactStore(root=str(tmp_path / "store"))
+    return ArtifactStore(url=f"file:{tmp_path}/store")
 
 
 @pytest.fixture

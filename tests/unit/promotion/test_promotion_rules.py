@@ -12,8 +12,10 @@ from llm_assets.model_cards.ai_act import ai_act
 from llm_assets.promotion_rules import PromotionRefused, PromotionRules, promotion_check, rollback_check
 from llm_assets.signature_policy import sign_published
 from resources.artifact_store import ArtifactStore
+from resources.artifacts import SIGNATURE_NAME
 from resources.mlflow import RegisteredVersion
-from resources.signatures import SIGNATURE_NAME, Signer, Verifier
+from resources.signatures import Signer, Verifier
+from tests.stored import folder_of
 from tests.unit.published_versions import MODEL, TENANT, Made, publish_version
 
 MISSING = {
@@ -54,7 +56,7 @@ class Bench:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.store = ArtifactStore(root=str(root / "store"))
+        self.store = ArtifactStore(url=f"file:{root}/store")
         self.warnings: list[str] = []
 
     def version(self, *, signed: bool = True, **made: Any) -> RegisteredVersion:
@@ -171,14 +173,14 @@ def test_an_unsigned_version_may_serve_where_signatures_are_optional(bench: Benc
 @pytest.mark.parametrize("signatures", ["required", "optional"])
 def test_an_altered_version_is_refused_always(bench: Bench, signatures: str) -> None:
     version = bench.version()
-    (bench.store.get(version.source).folder / SIGNATURE_NAME).write_bytes(b"{}")
+    (folder_of(bench.store, bench.store.get(version.source)) / SIGNATURE_NAME).write_bytes(b"{}")
     with pytest.raises(PromotionRefused, match="was altered after it was signed"):
         bench.promote(version, tenant=tenant(signatures=signatures), force=True)
 
 
 def test_a_damaged_file_is_refused_by_name(bench: Bench) -> None:
     version = bench.version()
-    (bench.store.get(version.source).folder / "model").write_text("9")
+    (folder_of(bench.store, bench.store.get(version.source)) / "model").write_text("9")
     with pytest.raises(PromotionRefused, match=r"artifact: .*the bytes of model are not those"):
         bench.promote(version)
 
@@ -244,7 +246,7 @@ def test_a_rollback_asks_neither_for_thresholds_nor_for_the_card(bench: Bench) -
 
 def test_a_rollback_to_an_altered_version_is_refused(bench: Bench) -> None:
     version = bench.version()
-    (bench.store.get(version.source).folder / SIGNATURE_NAME).write_bytes(b"{}")
+    (folder_of(bench.store, bench.store.get(version.source)) / SIGNATURE_NAME).write_bytes(b"{}")
     with pytest.raises(PromotionRefused, match=r"may not be rolled back to:\n- signature: .*altered"):
         bench.roll_back(version)
 

@@ -11,7 +11,7 @@ from resources.signatures import Signer, Verifier
 
 @pytest.fixture
 def store(tmp_path: Path) -> ArtifactStore:
-    return ArtifactStore(root=str(tmp_path / "store"))
+    return ArtifactStore(url=f"file:{tmp_path}/store")
 
 
 @pytest.fixture

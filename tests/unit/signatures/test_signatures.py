@@ -14,17 +14,17 @@ from pathlib import Path
 import pytest
 
 from resources.artifact_store import ArtifactStore
-from resources.artifacts import MANIFEST_NAME, Artifact, read_manifest
-from resources.signatures import SIGNATURE_NAME, SignatureError, Signer, UnsignedError, Verifier
+from resources.artifacts import MANIFEST_NAME, SIGNATURE_NAME, Artifact
+from resources.signatures import SignatureError, Signer, UnsignedError, Verifier
 from resources.signers import sigstore_identities
 from resources.signing_keys import SIGNING_KEY, signing_key, trusted_keys
+from tests.stored import folder_of
 from tests.unit.signatures.conftest import publish
 
 
-def standard_check(artifact: Artifact, keys: Path) -> subprocess.CompletedProcess[str]:
+def standard_check(folder: Path, keys: Path) -> subprocess.CompletedProcess[str]:
     """What anybody runs who has OpenSSF model-signing and the public key, and not this platform."""
     (key,) = trusted_keys(keys)
-    folder = artifact.folder
     command = [sys.executable, "-m", "model_signing", "verify", "key", str(folder)]
     options = ["--signature", str(folder / SIGNATURE_NAME), "--public_key", str(key.path)]
     return subprocess.run([*command, *options], capture_output=True, text=True, check=False)
@@ -54,25 +54,34 @@ def test_a_signature_still_holds_for_the_artifact_that_is_read_back(
     verifier.verify(store.get(artifact.uri), signer.sign(artifact))
 
 
-def test_no_file_is_read_to_sign(artifact: Artifact, signer: Signer) -> None:
-    shutil.rmtree(artifact.folder)
+def test_attributes_that_json_changes_are_signed_as_they_are_read_back(
+    store: ArtifactStore, signer: Signer, verifier: Verifier, tmp_path: Path
+) -> None:
+    artifact = publish(store, tmp_path, rows_by_length={2: 1, 10: 1}, shape=(1, 2))
+    verifier.verify(store.get(artifact.uri), signer.sign(artifact))
+
+
+def test_no_file_is_read_to_sign(store: ArtifactStore, artifact: Artifact, signer: Signer) -> None:
+    shutil.rmtree(folder_of(store, artifact))
     assert signer.sign(artifact)
 
 
-def test_openssf_own_command_line_accepts_the_folder(artifact: Artifact, signer: Signer, keys: Path) -> None:
-    (artifact.folder / SIGNATURE_NAME).write_bytes(signer.sign(artifact))
-    checked = standard_check(artifact, keys)
+def test_openssf_own_command_line_accepts_the_folder(
+    store: ArtifactStore, artifact: Artifact, signer: Signer, keys: Path
+) -> None:
+    (folder_of(store, artifact) / SIGNATURE_NAME).write_bytes(signer.sign(artifact))
+    checked = standard_check(folder_of(store, artifact), keys)
     assert (checked.returncode, checked.stdout.strip()) == (0, "Verification succeeded"), checked.stderr
 
 
 def test_openssf_own_command_line_names_every_file_that_was_altered_or_added(
-    artifact: Artifact, signer: Signer, keys: Path
+    store: ArtifactStore, artifact: Artifact, signer: Signer, keys: Path
 ) -> None:
-    (artifact.folder / SIGNATURE_NAME).write_bytes(signer.sign(artifact))
+    (folder_of(store, artifact) / SIGNATURE_NAME).write_bytes(signer.sign(artifact))
     for file in ("model.safetensors", "tokenizer/vocab.json", MANIFEST_NAME):
-        flip_one_bit(artifact.folder / file)
-    (artifact.folder / "evil.py").write_text("import os")
-    checked = standard_check(artifact, keys)
+        flip_one_bit(folder_of(store, artifact) / file)
+    (folder_of(store, artifact) / "evil.py").write_text("import os")
+    checked = standard_check(folder_of(store, artifact), keys)
     assert checked.returncode == 1
     assert re.findall(r"Hash mismatch for \W+([\w./]+)", checked.stderr) == [
         MANIFEST_NAME,
@@ -102,15 +111,13 @@ def test_another_attribute_is_refused(artifact: Artifact, signer: Signer, verifi
 
 
 def test_a_signed_version_of_one_tenant_does_not_pass_as_anothers(
-    store: ArtifactStore, artifact: Artifact, signer: Signer, verifier: Verifier
+    artifact: Artifact, signer: Signer, verifier: Verifier
 ) -> None:
-    stolen = replace(artifact.line, tenant="team-b")
-    folder = Path(store.root, str(stolen), artifact.version)
-    shutil.copytree(artifact.folder, folder)
+    stolen = replace(artifact, line=replace(artifact.line, tenant="team-b"))
     with pytest.raises(
         SignatureError, match=r"models/team-b/.*its signature is that of artifact://models/team-a/"
     ):
-        verifier.verify(read_manifest(stolen, folder), signer.sign(artifact))
+        verifier.verify(stolen, signer.sign(artifact))
 
 
 def test_a_signature_of_another_version_is_refused(
