@@ -1,8 +1,8 @@
 """Tiny models with adapters of every kind, and what PEFT itself makes of each, in float32.
 
-Run in the train engine: `python -m tests.e2e.merge_cases FOLDER`. Each case is a folder with `base`, `adapter`
-and `expected.safetensors`: the state of the merged model, computed by `merge_and_unload` in float32 and rounded
-once to the base's types. Weights are random, of a size at which a wrong merge is far from the right one.
+Run in the train engine: `python -m tests.e2e.merge_cases FOLDER`. Each case is a folder with `base`,
+`adapter` and `expected.safetensors`: the state of the merged model, computed by `merge_and_unload` in float32
+and rounded once to the base's types. Weights are random, and large, so that a wrong merge is far off.
 """
 
 import json
@@ -137,8 +137,7 @@ def adapt(
         if (
             "magnitude" in name
             or "modules_to_save" in name
-            or parameter.requires_grad
-            and "lora_" not in name
+            or (parameter.requires_grad and "lora_" not in name)
         ):
             parameter.data *= 1 + 0.2 * torch.rand_like(parameter)
         elif "lora_" in name:

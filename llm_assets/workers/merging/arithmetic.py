@@ -153,7 +153,7 @@ def _to_magnitude(total: Floats, magnitude: Floats, first_row: int, *, by_column
 
 
 def _narrow(total: Floats, merged: Bytes, dtype: str, bits: Bits) -> float:
-    """Rounds `total` into `merged` and spoils it; the largest error, nan or inf where a value is not finite."""
+    """Rounds `total` into `merged` and spoils it; the largest error, not finite where a value is not."""
     with np.errstate(over="ignore", invalid="ignore"):
         if dtype == "BF16":
             exact = total.view(np.uint32)
