@@ -26,7 +26,8 @@ from llm_assets.workers import (
     merge_weights,
     trained_files,
 )
-from llm_assets.workers.merging.journal import sha256_of
+from llm_assets.workers.failures import WorkerError
+from llm_assets.workers.merging.journal import check_sha256, sha256_of
 from llm_assets.workers.reporting import Order, Report, Result, work
 
 
@@ -40,9 +41,12 @@ def run(order: Order, report: Report) -> Result:
     if method == "stream":
         exporting.write_tokenizer(order)
     elif method == "export":
+        _check_files(order, "base")
+        _check_files(order, "adapter")
         exporting.export(order)
         report.line(f"Base model and adapter are merged by the export ({time.monotonic() - started:.0f} s).")
     else:
+        _check_files(order, "adapter")
         shutil.rmtree(output, ignore_errors=True)
         trained_files.keep(Path(order["adapter_folder"]), output, base_model=None)
         report.line("The model was trained in full: its weights are the merged model.")
@@ -82,6 +86,16 @@ def _method(order: Order, report: Report) -> str:
         report.line("The recipe resizes the vocabulary, so LLaMA-Factory's export merges it.")
         return "export"
     return wanted
+
+
+def _check_files(order: Order, which: str) -> None:
+    """What the stream does as it reads, for those that read by themselves."""
+    expected = order.get(f"{which}_files", {})
+    for name, wanted in expected.items():
+        path = Path(order[f"{which}_folder"]) / name
+        if not path.is_file():
+            raise WorkerError(f"{path} is missing. Delete its folder and materialize it again.")
+        check_sha256(path, wanted, sha256_of(path))
 
 
 def _stream(order: Order, report: Report) -> dict[str, Any]:

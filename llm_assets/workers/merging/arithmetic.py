@@ -20,6 +20,7 @@ from llm_assets.workers.failures import WorkerError
 from llm_assets.workers.merging.weight_files import ITEM_BYTES
 
 CACHE_ELEMENTS = 1 << 16
+_quiet = np.errstate(over="ignore", invalid="ignore", divide="ignore")  # such values are found and refused
 
 Floats = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
@@ -58,6 +59,7 @@ class _Scratch(threading.local):
 _scratch = _Scratch()
 
 
+@_quiet
 def add(weights: Bytes, merged: Bytes, dtype: str, delta: Delta, first_row: int, name: str) -> float:
     """Writes weights + delta for the rows from `first_row` on; the largest absolute error of rounding.
 
@@ -87,6 +89,7 @@ def add(weights: Bytes, merged: Bytes, dtype: str, delta: Delta, first_row: int,
     return error
 
 
+@_quiet
 def add_vector(weights: Bytes, merged: Bytes, dtype: str, delta: Floats, scale: float, name: str) -> float:
     """A bias and what `lora_bias` adds to it."""
     total, bits = _scratch.of(delta.size)
@@ -95,6 +98,7 @@ def add_vector(weights: Bytes, merged: Bytes, dtype: str, delta: Floats, scale: 
     return _larger(0.0, _narrow(total, merged, dtype, bits), name, dtype)
 
 
+@_quiet
 def convert(source: Bytes, source_dtype: str, target: Bytes, target_dtype: str, name: str) -> float:
     """Rounds values to another type once; the largest absolute error."""
     if source_dtype == target_dtype:
@@ -154,25 +158,24 @@ def _to_magnitude(total: Floats, magnitude: Floats, first_row: int, *, by_column
 
 def _narrow(total: Floats, merged: Bytes, dtype: str, bits: Bits) -> float:
     """Rounds `total` into `merged` and spoils it; the largest error, not finite where a value is not."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        if dtype == "BF16":
-            exact = total.view(np.uint32)
-            np.right_shift(exact, 16, out=bits)
-            np.bitwise_and(bits, 1, out=bits)
-            np.add(bits, 0x7FFF, out=bits)
-            np.add(bits, exact, out=bits)
-            np.right_shift(bits, 16, out=bits)
-            np.copyto(merged.view(np.uint16), bits, casting="unsafe")
-            np.left_shift(bits, 16, out=bits)
-            np.subtract(bits.view(np.float32), total, out=total)
-        elif dtype == "F16":
-            half = merged.view(np.float16)
-            np.copyto(half, total, casting="same_kind")
-            np.subtract(half, total, out=total)
-        else:
-            np.copyto(merged.view(np.float32), total)
-            np.subtract(total, total, out=total)  # 0, and nan where it is not finite
-        return float(np.maximum(total.max(initial=0.0), -total.min(initial=0.0)))
+    if dtype == "BF16":
+        exact = total.view(np.uint32)
+        np.right_shift(exact, 16, out=bits)
+        np.bitwise_and(bits, 1, out=bits)
+        np.add(bits, 0x7FFF, out=bits)
+        np.add(bits, exact, out=bits)
+        np.right_shift(bits, 16, out=bits)
+        np.copyto(merged.view(np.uint16), bits, casting="unsafe")
+        np.left_shift(bits, 16, out=bits)
+        np.subtract(bits.view(np.float32), total, out=total)
+    elif dtype == "F16":
+        half = merged.view(np.float16)
+        np.copyto(half, total, casting="same_kind")
+        np.subtract(half, total, out=total)
+    else:
+        np.copyto(merged.view(np.float32), total)
+        np.subtract(total, total, out=total)  # 0, and nan where it is not finite
+    return float(np.maximum(total.max(initial=0.0), -total.min(initial=0.0)))
 
 
 def _larger(error: float, found: float, name: str, dtype: str) -> float:
