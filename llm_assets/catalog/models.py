@@ -115,6 +115,11 @@ class ModelEntry(Entry):
     )
     dataset: DatasetSettings = Field(default=DatasetSettings(), description="how a tenant's rows are split")
     serving: ServingSettings = Field(default=ServingSettings(), description="how vLLM serves it")
+    merge: Literal["stream", "export"] = Field(
+        default="stream",
+        description="how base and adapter are merged: tensor by tensor, or by LLaMA-Factory's own export, "
+        "which holds the whole model in memory",
+    )
     thresholds: Thresholds = Field(default=Thresholds(), description="what it must reach to be deployed")
     retention: Retention = Field(
         default=Retention(), description="how long versions are kept that nobody needs any more"

@@ -187,6 +187,6 @@ def _copy_of_tied(base: Base, adapter: Adapter, modules: Mapping[str, Parts]) ->
     changed = next(iter(modules[next(iter(touched))].values()))
     raise WorkerError(
         f"{path}: {changed.name} changes one of input and output embeddings, which are one tensor in the "
-        "base model (tie_word_embeddings), so no merged model would answer as base and adapter do. Train without "
-        "the embeddings (lora_target, additional_target), or start from a base with untied ones."
+        "base model (tie_word_embeddings), so no merged model would answer as base and adapter do. Train "
+        "without the embeddings (lora_target, additional_target), or start from a base with untied ones."
     )

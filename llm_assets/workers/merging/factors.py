@@ -14,6 +14,7 @@ from llm_assets.workers.merging.arithmetic import (
     add_vector,
     as_floats,
     convert,
+    folded,
 )
 from llm_assets.workers.merging.changes import Change
 from llm_assets.workers.merging.weight_files import Tensor, read_into
@@ -59,12 +60,13 @@ def _delta(adapter: Adapter, change: Change) -> Delta | None:
     left, right = _floats(adapter, change.left), _floats(adapter, change.right)
     if change.transposed:
         left, right = np.ascontiguousarray(right.T), np.ascontiguousarray(left.T)
+    left, scale = folded(left, change.scale)
     return Delta(
         left=left,
         right=right,
-        scale=change.scale,
+        scale=scale,
         magnitude=_floats(adapter, change.magnitude) if change.magnitude else None,
-        by_column=change.transposed,
+        by_column=change.needs_all_rows,
     )
 
 

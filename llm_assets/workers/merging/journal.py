@@ -7,6 +7,7 @@ same, because after a power cut a journal may know more than the disk.
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -17,7 +18,7 @@ from llm_assets.workers.failures import WorkerError
 
 # Another number where the same inputs would give other bytes; part of every fingerprint of a merge.
 MERGE_VERSION = 1
-UNFINISHED = ".partial"
+UNFINISHED = f".{os.getpid()}.partial"
 READ_BYTES = 1 << 20
 
 
@@ -52,7 +53,8 @@ class Journal:
 
     def add(self, written: Written) -> None:
         self.finished[written.path] = written
-        self._append(asdict(written))
+        with self._path.open("a", encoding="utf-8") as journal:
+            journal.write(json.dumps(asdict(written)) + "\n")
 
     def _begin(self, said: Mapping[str, Any]) -> None:
         """Leaves in the folder what is finished and nothing else."""
@@ -62,14 +64,10 @@ class Journal:
         for file in self._output.iterdir():
             if file.name not in self.finished:
                 shutil.rmtree(file) if file.is_dir() else file.unlink()
-        self._path.unlink(missing_ok=True)
-        self._append(said)
-        for written in self.finished.values():
-            self._append(asdict(written))
-
-    def _append(self, line: Mapping[str, Any]) -> None:
-        with self._path.open("a", encoding="utf-8") as journal:
-            journal.write(json.dumps(line) + "\n")
+        lines = [said, *(asdict(written) for written in self.finished.values())]
+        anew = self._path.with_name(self._path.name + UNFINISHED)
+        anew.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+        anew.replace(self._path)
 
     def _lines(self) -> list[dict[str, Any]]:
         if not self._path.is_file():
@@ -91,16 +89,17 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-def copy_hashed(source: Path, target: Path) -> str:
-    """Copies a small file and gives the SHA-256 of what was written."""
+def copy_checked(source: Path, target: Path, wanted: str | None) -> str:
+    """Copies a small file that is what it should be, and gives its SHA-256."""
     content = source.read_bytes()
+    sha256 = hashlib.sha256(content).hexdigest()
+    check_sha256(source, wanted, sha256)
     target.write_bytes(content)
-    return hashlib.sha256(content).hexdigest()
+    return sha256
 
 
-def check_sha256(path: Path, expected: Mapping[str, str], found: str) -> None:
-    """Raises WorkerError where the file is not the one that was promised."""
-    wanted = expected.get(path.name)
+def check_sha256(path: Path, wanted: str | None, found: str) -> None:
+    """Raises WorkerError where a file is not the one that was promised."""
     if wanted is not None and wanted != found:
         raise WorkerError(
             f"{path} is damaged: its bytes have the SHA-256 {found[:12]}…, published was {wanted[:12]}…. "

@@ -26,7 +26,7 @@ from llm_assets.workers.merging.journal import (
     Journal,
     Written,
     check_sha256,
-    copy_hashed,
+    copy_checked,
     sha256_of,
 )
 from llm_assets.workers.merging.streaming import Streaming, Target
@@ -82,7 +82,7 @@ def merge_models(
     targets = [
         _target(request, changes, base_files) for request, changes in zip(requests, planned, strict=True)
     ]
-    written: dict[Path, list[Written]] = {target.folder: [] for target in targets}
+    written = {target.folder: _copy_small_files(base, target.folder, base_files) for target in targets}
     for target in targets:
         for done in target.journal.finished.values():
             report.line(f"{done.path} was merged before the interruption.")
@@ -94,8 +94,6 @@ def merge_models(
                 finished = target.journal.finished[file.path.name]
                 written[target.folder].append(finished)
                 report.file(finished.as_file(), str(target.folder))
-    for target in targets:
-        written[target.folder] += _copy_small_files(base, target.folder, base_files)
     return [
         MergedModel(
             folder=target.folder,
@@ -139,7 +137,7 @@ def _target(request: Request, changes: Changes, base_files: Mapping[str, str]) -
     hashes = {}
     for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS):
         hashes[name] = sha256_of(request.adapter_folder / name)
-        check_sha256(request.adapter_folder / name, request.adapter_files, hashes[name])
+        check_sha256(request.adapter_folder / name, request.adapter_files.get(name), hashes[name])
     fingerprint = {
         "version": MERGE_VERSION,
         "adapter": hashes,
@@ -213,8 +211,7 @@ def _copy_small_files(base: Base, folder: Path, base_files: Mapping[str, str]) -
         if not source.is_file() or source.name == MANIFEST or source.suffix not in KEPT_SUFFIXES:
             continue
         if source.suffix != ".safetensors":
-            sha256 = copy_hashed(source, folder / source.name)
-            check_sha256(source, base_files, sha256)
+            sha256 = copy_checked(source, folder / source.name, base_files.get(source.name))
             size_bytes = source.stat().st_size
             written.append(Written(path=source.name, size_bytes=size_bytes, sha256=sha256))
     return written
