@@ -32,7 +32,7 @@ def _of_contents(places: Places) -> Iterator[str]:
     for cached in all_cached(places):
         for file in cached.files:
             users[file.sha256].append(f"{file.path} of {cached.uri}")
-    contents = list(places.contents())
+    contents = [Path(entry.path) for entry in places.contents()]
     with ThreadPoolExecutor(max_workers=AT_ONCE) as pool:
         for content, problem in zip(contents, pool.map(_of_content, contents), strict=True):
             if problem and content.exists():  # else it was evicted meanwhile

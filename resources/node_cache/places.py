@@ -8,6 +8,7 @@ leases/<digest>               a shared lock on it keeps the artifact; its mtime 
 locks/                        who is at work on what
 """
 
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -77,22 +78,27 @@ class Places:
     def locks(self) -> Path:
         return self.root / "locks"
 
-    def contents(self) -> Iterator[Path]:
-        for shelf in _children(self.root / "files"):
-            yield from _children(shelf)
+    def contents(self) -> Iterator[os.DirEntry[str]]:
+        for shelf in _entries(self.root / "files"):
+            yield from _entries(shelf)
 
-    def parts(self) -> Iterator[Path]:
-        return _children(self.root / "coming")
+    def parts(self) -> Iterator[os.DirEntry[str]]:
+        return _entries(self.root / "coming")
 
     def digests(self) -> set[str]:
         """Every artifact of which something is there, be it a leftover."""
         folders = [self.root / name for name in ("artifacts", "manifests", "leases")]
-        names = (path.name for folder in folders for path in _children(folder))
+        names = (entry.name for folder in folders for entry in _entries(folder))
         return {found[0] for name in names if (found := SHA256.search(name))}
 
 
-def _children(folder: Path) -> Iterator[Path]:
-    return folder.iterdir() if folder.is_dir() else iter(())
+def _entries(folder: Path | os.DirEntry[str]) -> Iterator[os.DirEntry[str]]:
+    """Entries and not paths, which take ten times as long for thousands of files."""
+    try:
+        with os.scandir(folder) as entries:
+            yield from entries
+    except FileNotFoundError:  # nothing was ever cached
+        return
 
 
 def checked(sha256: str) -> str:

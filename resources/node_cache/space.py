@@ -7,6 +7,7 @@ artifact is never evicted, and neither is a content that an artifact needs which
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 from resources.artifacts import Artifact, ArtifactError
 from resources.node_cache import folders
@@ -140,7 +141,7 @@ class Space:
         for sha256 in list(contents):
             if stored := self._stored.pop(sha256, None):
                 for path in stored.paths:
-                    path.unlink(missing_ok=True)
+                    Path(path).unlink(missing_ok=True)
                 self.set_aside_bytes -= stored.set_aside_bytes
                 self.to_come_bytes -= _to_come_bytes(stored)
 

@@ -38,7 +38,7 @@ class Cached:
 class Stored:
     """A content, whole or on its way: what is set aside for it, and what it takes by now."""
 
-    paths: tuple[Path, ...]
+    paths: tuple[str, ...]
     set_aside_bytes: int
     on_disk_bytes: int
 
@@ -112,21 +112,21 @@ def all_stored(places: Places) -> dict[str, Stored]:
     for part in places.parts():
         sha256, set_aside, _ = part.name.split(".")
         found[sha256] = Stored(
-            paths=(part,), set_aside_bytes=int(set_aside), on_disk_bytes=_size_bytes(part) or 0
+            paths=(part.path,), set_aside_bytes=int(set_aside), on_disk_bytes=_size_bytes(part) or 0
         )
     for content in places.contents():
         size_bytes = _size_bytes(content)
         if size_bytes is not None:
             known = found[content.name].paths if content.name in found else ()
             found[content.name] = Stored(
-                paths=(*known, content), set_aside_bytes=size_bytes, on_disk_bytes=size_bytes
+                paths=(*known, content.path), set_aside_bytes=size_bytes, on_disk_bytes=size_bytes
             )
     return found
 
 
-def _size_bytes(path: Path) -> int | None:
+def _size_bytes(entry: os.DirEntry[str]) -> int | None:
     """None where it is gone by now."""
     try:
-        return path.stat().st_size
+        return entry.stat().st_size
     except FileNotFoundError:
         return None

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -69,14 +70,28 @@ def test_ten_processes_that_fetch_one_artifact_fetch_each_file_once(tmp_path: Pa
     assert sorted(node.source.starts()) == sorted(file.sha256 for file in artifact.files)
 
 
-def test_who_waits_for_another_process_says_so(tmp_path: Path) -> None:
-    node = a_node(tmp_path, pause_s=0.1)
-    artifact = node.source.artifact("v1", {"weights": some_bytes(10 * CHUNK)})
-    with running(lambda: hold_and_compare(node, artifact)):
-        wait_until(node.source.starts, what="the first fetch", timeout_s=10)
-        node.fetch(artifact)
-    assert f"Waiting for another process: weights of {artifact.uri} is being fetched." in node.said
-    assert len(node.source.starts()) == 1
+def test_who_waits_for_another_process_says_so(node: Node) -> None:
+    artifact = node.source.artifact("v1", {"weights": b"weights"})
+    node.fetch(node.source.artifact("v0", {"other": b"makes the folders"}))
+    lock = Places(root=node.cache.root).file_lock(artifact.files[0])
+    with ThreadPoolExecutor() as pool:
+        with locked(lock, what="it is fetched", log=node.said.append):
+            waiting = pool.submit(node.fetch, artifact)
+            told = f"Waiting for another process: weights of {artifact.uri} is being fetched."
+            wait_until(lambda: told in node.said, what="the word of who waits", timeout_s=10)
+            assert not waiting.done()
+        assert problem_of(artifact, waiting.result()) is None
+
+
+def test_waiting_for_another_process_has_an_end_and_names_the_file(tmp_path: Path) -> None:
+    lock, said = tmp_path / "lock", list[str]()
+    with (
+        locked(lock, what="it is fetched", log=said.append),
+        pytest.raises(ArtifactError, match=r"held .*/lock for over 0\.1 s: it is fetched\. End it"),
+        locked(lock, what="it is fetched", log=said.append, timeout_s=0.1),
+    ):
+        pass
+    assert not lock.exists()
 
 
 def test_killed_at_a_hundred_moments_nothing_is_half_visible_and_nothing_whole_is_fetched_again(
