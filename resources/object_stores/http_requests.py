@@ -111,7 +111,7 @@ class HttpRequests:
                 if answer.status_code >= 400:
                     answer.read()
                 self._judge(answer, doing, ())
-                return _part(answer, start, size, Clock(self._patience, size), doing)
+                return _part(answer, start, size, self._patience, doing)
         except httpx.TransportError as error:
             raise broken_connection(error, doing) from error
 
@@ -127,7 +127,7 @@ class HttpRequests:
         raise ObjectStoreError(f"{doing}: HTTP {status}: {answer.text[:300] or 'no further words'}")
 
 
-def _part(answer: httpx.Response, start: int, size: int, clock: Clock, doing: str) -> Part:
+def _part(answer: httpx.Response, start: int, size: int, patience: Patience, doing: str) -> Part:
     """A whole part, or Passing if the body ended early.
 
     A server answers 200 with everything for an empty object, and if it does not know ranges.
@@ -141,7 +141,7 @@ def _part(answer: httpx.Response, start: int, size: int, clock: Clock, doing: st
         raise ObjectStoreError(
             f"{doing}: the server answers a range with the whole object; a proxy may strip 'Range'."
         )
-    content = bytearray()
+    content, clock = bytearray(), Clock(patience, expected)
     for block in answer.iter_raw():
         clock.check()
         content += block

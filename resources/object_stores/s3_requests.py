@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -65,6 +66,21 @@ def new_client(url: str, patience: Patience) -> Any:
     return session.client("s3", config=by_path)
 
 
+class Body(io.BytesIO):
+    """Content that is sent block by block, so that a slow network is told from a silent one.
+
+    Plain bytes would have to leave within one socket timeout, however many they are.
+    """
+
+    def __init__(self, content: bytes, patience: Patience) -> None:
+        super().__init__(content)
+        self._clock = Clock(patience, len(content))
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self._clock.check()
+        return super().read(size)
+
+
 class S3Requests:
     """The requests to one bucket."""
 
@@ -89,12 +105,18 @@ class S3Requests:
     def persist(self, attempt: Callable[[], T], doing: str) -> T:
         return persist(attempt, patience=self.patience, doing=doing)
 
+    def send(self, verb: str, doing: str, content: bytes, **options: Any) -> dict[str, Any]:
+        """One call with a body, with retries."""
+        return self.persist(
+            lambda: self.call(verb, doing, Body=Body(content, self.patience), **options), doing
+        )
+
     def put_new(self, key: str, content: bytes, doing: str) -> bool:
         """One try to write an object where there is none; False where there is one."""
         from botocore.exceptions import ClientError
 
         try:
-            self._call("put_object", doing, Key=key, Body=content, IfNoneMatch="*")
+            self._call("put_object", doing, Key=key, Body=Body(content, self.patience), IfNoneMatch="*")
         except ClientError as error:
             if _status(error) == 412:
                 return False

@@ -25,7 +25,7 @@ def upload(
         if size_bytes <= part_bytes:
             content = stream.read()
             sha256.update(content)
-            requests.ask("put_object", doing, Key=key, Body=content)
+            requests.send("put_object", doing, content, Key=key)
             moved(len(content))
         else:
             with UploadInParts(requests, key, doing) as parts:
@@ -80,8 +80,6 @@ class UploadInParts:
         )
 
     def _send(self, number: int, content: bytes) -> int:
-        answer = self._requests.ask(
-            "upload_part", self._doing, PartNumber=number, Body=content, **self._upload
-        )
+        answer = self._requests.send("upload_part", self._doing, content, PartNumber=number, **self._upload)
         self._etags[number] = answer["ETag"]
         return len(content)

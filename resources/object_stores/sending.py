@@ -19,7 +19,7 @@ class Sending:
         self._source, self._moved, self._patience = source, moved, patience
         self._sha256 = hashlib.sha256()
         self._hashers = (self._sha256, *hashers)
-        self._hashed = 0
+        self._hashed = self._told = 0
         self._finished = False
         self.size_bytes = source.stat().st_size
 
@@ -37,18 +37,22 @@ class Sending:
             stream.seek(start)
             while block := stream.read(SEND_BLOCK):
                 clock.check()
-                new = self._hash(block, at)
+                self._hash(block, at)
                 yield block
                 at += len(block)
-                if new:
-                    self._moved(new)
+                self._tell(at)
         self._finished = True
 
-    def _hash(self, block: bytes, at: int) -> int:
-        """Hashes what of `block` was not read before; how many bytes that is."""
+    def _hash(self, block: bytes, at: int) -> None:
+        """Hashes what of `block` was not read before."""
         new = at + len(block) - self._hashed
         if new > 0:
             for hasher in self._hashers:
                 hasher.update(block[-new:])
             self._hashed += new
-        return max(new, 0)
+
+    def _tell(self, sent: int) -> None:
+        """Tells what was not sent before."""
+        if sent > self._told:
+            self._moved(sent - self._told)
+            self._told = sent

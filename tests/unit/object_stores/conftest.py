@@ -110,4 +110,4 @@ def make_file(tmp_path: Path) -> Callable[[int], Path]:
 @pytest.fixture
 def patience() -> Patience:
     """Long enough for a loaded machine, short enough for a fault to be over soon."""
-    return Patience(connect_s=2, silence_s=2, slowest_bytes_per_s=2**20, give_up_s=20, first_pause_s=0.05)
+    return Patience(connect_s=2, silence_s=1.5, slowest_bytes_per_s=2**22, give_up_s=20, first_pause_s=0.05)
