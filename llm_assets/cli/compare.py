@@ -39,7 +39,7 @@ def compare(
 def _chosen(
     versions: Sequence[RegisteredVersion], before: str | None, after: str | None
 ) -> tuple[RegisteredVersion, RegisteredVersion]:
-    """Production and candidate unless others are named; once the candidate is production, what was before it."""
+    """Production and candidate unless others are named; if they are one, what was before production."""
     first = by_alias(versions, "production") if before is None else by_name(versions, before)
     second = by_alias(versions, "candidate") if after is None else by_name(versions, after)
     if before is None and first.number == second.number:
