@@ -20,10 +20,12 @@ def embedded_resources(settings: Settings) -> dict[str, Any]:
     mlflow_server = embedded_mlflow(settings)
     return {
         "settings": settings,
-        "artifact_store": ArtifactStore(root=str(settings.store)),
+        "artifact_store": ArtifactStore(
+            root=str(settings.store), key_folder=str(settings.keys), signer=settings.signer
+        ),
         "compute": LocalCompute(engines=str(settings.engines), package=PACKAGE),
         "mlflow_server": mlflow_server,
-        "registry": MlflowRegistry(tracking_uri=mlflow_server.url),
+        "registry": MlflowRegistry(tracking_uri=mlflow_server.url, locks=str(settings.locks)),
         "serving": embedded_serving(settings),
     }
 

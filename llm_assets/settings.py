@@ -2,7 +2,9 @@
 
 Every path of the embedded default hangs off `Settings`; nothing else reads these environment
 variables. `LLM_ASSETS_ROOT`, `LLM_ASSETS_CATALOG` and `LLM_ASSETS_HOME` move the three folders,
-`LLM_ASSETS_ENGINES` shares the engine environments between several installations.
+`LLM_ASSETS_ENGINES` shares the engine environments between several installations, `LLM_ASSETS_KEYS` is
+the folder of keys, `LLM_ASSETS_SIGNER` and `LLM_ASSETS_TRUSTED_IDENTITIES` say who signs and whose signature
+counts.
 """
 
 import os
@@ -61,6 +63,21 @@ class Settings:
     @property
     def locks(self) -> Path:
         return self.home / "locks"
+
+    @property
+    def keys(self) -> Path:
+        """The signing key and the public keys that are trusted; see `resources/signing_keys.py`."""
+        return Path(os.environ.get("LLM_ASSETS_KEYS", self.home / "keys")).absolute()
+
+    @property
+    def signer(self) -> str:
+        """Who signs what is published; see `resources/signers.py`."""
+        return os.environ.get("LLM_ASSETS_SIGNER", "key")
+
+    @property
+    def trusted_identities(self) -> str:
+        """Whose Sigstore signatures are trusted; see `resources/signers.py`."""
+        return os.environ.get("LLM_ASSETS_TRUSTED_IDENTITIES", "")
 
     @property
     def ui_port(self) -> int:

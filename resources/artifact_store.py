@@ -29,6 +29,7 @@ from resources.artifacts import (
     verify,
 )
 from resources.names import VERSION
+from resources.signatures import SIGNATURE_NAME, Signer
 
 UNFINISHED = ".unfinished-"
 
@@ -37,6 +38,8 @@ class ArtifactStore(dg.ConfigurableResource):
     """Publishes folders as immutable versions and finds them again."""
 
     root: str
+    key_folder: str = ""  # the folder of the signing key; without one nothing is signed
+    signer: str = "key"
 
     def publish(self, line: Line, folder: Path, attributes: Mapping[str, Any]) -> Artifact:
         """Moves `folder` into the store as a new version of `line`.
@@ -66,6 +69,9 @@ class ArtifactStore(dg.ConfigurableResource):
         _clear_unfinished(home)
         staged = home / f"{UNFINISHED}{uuid.uuid4().hex}"
         _move(folder, staged)
+        if self.key_folder:
+            signature = Signer(keys=Path(self.key_folder), setting=self.signer).sign(artifact)
+            (staged / SIGNATURE_NAME).write_bytes(signature)
         _write_through(staged, manifest_text(artifact))
         staged.rename(artifact.folder)
         _sync(home)

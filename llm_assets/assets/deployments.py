@@ -12,7 +12,9 @@ from llm_assets.line_lock import line_lock
 from llm_assets.lineage import check_bound
 from llm_assets.partitions import tenants_of
 from llm_assets.presentation import backends_table
+from llm_assets.promotion_rules import promotion_check, rules_of
 from llm_assets.settings import Settings
+from llm_assets.signature_policy import require_signatures, verifier_of
 from resources.artifact_store import ArtifactStore
 from resources.artifacts import Artifact, ArtifactError
 from resources.engines import installed_engine
@@ -20,7 +22,8 @@ from resources.mlflow import MlflowRegistry, RegisteredVersion, RegistryError
 from resources.mlflow_server import MlflowServer
 from resources.mlflow_traffic import MlflowTraffic, TrafficShare
 from resources.routes import WHOLE, Route
-from resources.serving import LocalServing, Serving, Wanted
+from resources.serving import LocalServing, Serving, VllmError, Wanted
+from resources.signatures import SignatureError
 
 AUTOMATIC_WHO = "llm-assets"
 AUTOMATIC_WHY = "promotion: automatic, and every blocking check of the chain passed"
@@ -60,7 +63,11 @@ def vllm_deployment(catalog: Catalog, model: ModelEntry) -> dg.AssetsDefinition:
         mlflow_server.ensure_ready()
         with line_lock(settings.locks, tenant, model.name, VLLM_DEPLOYMENT, log=context.log.info):
             if model.promotion == "automatic" and config.promote_candidate:
-                registry.promote_candidate(tenant, model.name, who=AUTOMATIC_WHO, why=AUTOMATIC_WHY)
+                rules = rules_of(catalog, settings, artifact_store, tenant, model.name)
+                check = promotion_check(rules, why=AUTOMATIC_WHY, warn=context.log.warning)
+                registry.promote_candidate(
+                    tenant, model.name, who=AUTOMATIC_WHO, why=AUTOMATIC_WHY, check=check
+                )
             shares = shares_of(registry, tenant, model.name)
             wanted, faults = _wanted(catalog, model, artifact_store, settings, shares)
             route = serving.deploy(wanted, context.log.info)
@@ -79,7 +86,7 @@ def shares_of(registry: MlflowRegistry, tenant: str, model: str) -> tuple[Traffi
     Raises:
         RegistryError: Nothing was promoted yet.
     """
-    shares = MlflowTraffic(registry.tracking_uri).shares(tenant, model)
+    shares = MlflowTraffic(registry).shares(tenant, model)
     if not shares:
         raise RegistryError(
             f"No version of {model} of {tenant} is in production, so there is nothing to serve. "
@@ -103,7 +110,7 @@ def _wanted(
         try:
             served.append(serving_of(catalog, model, artifact_store, settings, share.version))
             weights.append(share.weight)
-        except ArtifactError as fault:
+        except (ArtifactError, SignatureError, VllmError) as fault:
             faults.append(f"Version {share.version.label} is not live, production has its requests: {fault}")
     weights.insert(0, WHOLE - sum(weights))
     wanted = (Wanted(serving=each, weight=weight) for each, weight in zip(served, weights, strict=True))
@@ -121,6 +128,7 @@ def serving_of(
 
     Raises:
         ArtifactError: The version's files are gone, damaged, or not those that were registered.
+        SignatureError: They are unsigned where the tenant demands signatures, or altered.
     """
     merged = artifact_store.get(version.source)
     if merged.digest != version.digest:
@@ -128,6 +136,8 @@ def serving_of(
             f"{version.source} has the digest {merged.digest}, registered was {version.digest}."
         )
     adapter = artifact_store.get(merged.attributes["adapter_uri"])
+    served = (merged,) if model.serving.mode == "merged" else (merged, adapter)
+    require_signatures(catalog.tenants[version.tenant], verifier_of(settings), artifact_store, *served)
     engine = installed_engine(settings.engines, "serve")
     return Serving(
         tenant=version.tenant,

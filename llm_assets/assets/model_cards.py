@@ -11,10 +11,12 @@ from llm_assets.assets.checks import Verdict, artifact_check
 from llm_assets.card_evidence import Lineage, evidence_of, lineage_of, registry_entry
 from llm_assets.catalog.loading import Catalog
 from llm_assets.catalog.models import ModelEntry
+from llm_assets.comparison import compared
 from llm_assets.keys import MERGED_MODEL, MODEL_CARD, model_key
 from llm_assets.line_lock import line_lock
 from llm_assets.lineage import materialized
 from llm_assets.model_cards import Evidence, card_json, card_markdown
+from llm_assets.model_cards.ai_act import can_be_filled_in
 from llm_assets.partitions import tenants_of
 from llm_assets.presentation import artifact_metadata
 from llm_assets.settings import Settings
@@ -24,6 +26,7 @@ from resources.mlflow import MlflowRegistry
 from resources.mlflow_server import MlflowServer
 
 TRAINING_LOG = "training/trainer_log.jsonl"
+COMPARED = "llm/compared_with_production"
 
 
 def model_card(catalog: Catalog, model: ModelEntry) -> dg.AssetsDefinition:
@@ -80,6 +83,9 @@ def model_card(catalog: Catalog, model: ModelEntry) -> dg.AssetsDefinition:
             "llm/registry_page": dg.MetadataValue.url(registry.page(tenant, model.name, version.number)),
             "llm/missing_fields": dg.MetadataValue.int(len(card.attributes["missing"])),
         }
+        production = registry.production(tenant, model.name)
+        if production is not None and production.number != version.number:
+            facts[COMPARED] = dg.MetadataValue.md(compared(artifact_store, production, version))
         context.log.info(f"Registered as version {version.number} ({version.label}) of {tenant}.{model.name}")
         return dg.MaterializeResult(
             data_version=dg.DataVersion(card.digest), metadata=facts | artifact_metadata(card)
@@ -144,8 +150,9 @@ def model_card_checks(model: ModelEntry) -> list[dg.AssetChecksDefinition]:
     """What has to be true of a card before its model may be deployed."""
 
     def required_fields_are_filled(card: Artifact) -> Verdict:
-        """Nothing that the model's risk class asks people to write is missing; blocks a high-risk model."""
-        missing = [str(each.get("field", each)) for each in card.attributes["missing"]]
+        """Nothing that the model's risk class asks for and that can be filled in is missing; blocks a
+        high-risk model."""
+        missing = [each["field"] for each in can_be_filled_in(card.attributes["missing"])]
         why = f"Missing: {', '.join(missing)}." if missing else "Nothing is missing."
         return Verdict(holds=not missing, why=why, figures={"missing_fields": len(missing)})
 

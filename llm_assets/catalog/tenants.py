@@ -1,6 +1,6 @@
 """`tenants/<tenant>.yaml`: who owns data, models and keys."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field
 
@@ -9,6 +9,9 @@ from llm_assets.catalog.names import OWNER_RULE, ModelName, Owner, TenantName
 
 LEAST_RETENTION_DAYS = 183
 """Six months: Regulation (EU) 2024/1689, Art. 19(1) and 26(6)."""
+
+
+RiskClass = Literal["high", "limited", "minimal"]
 
 
 class Quota(Entry):
@@ -35,4 +38,12 @@ class TenantEntry(Entry):
         default=LEAST_RETENTION_DAYS,
         ge=LEAST_RETENTION_DAYS,
         description=f"days its logs are kept, at least {LEAST_RETENTION_DAYS} (EU AI Act, Art. 19 and 26(6))",
+    )
+    signatures: Literal["required", "optional"] = Field(
+        default="optional",
+        description="whether an unsigned version may serve; an altered one never does",
+    )
+    risk_classes: Annotated[tuple[RiskClass, ...], Field(strict=False, min_length=1)] = Field(
+        default=get_args(RiskClass),
+        description="the risk classes (EU AI Act) whose models may serve this tenant",
     )

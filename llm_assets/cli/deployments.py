@@ -1,48 +1,85 @@
-"""`llm-assets promote | rollback | card`: which version serves, who decided it, and what it is."""
+"""`llm-assets promote | rollback | history | card`: which version serves, who decided it, and what it is."""
 
 import getpass
 import json
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.markdown import Markdown
+from rich.table import Table
 
-from llm_assets.cli.installation import Installation, installation
+from llm_assets.cli.installation import Installation
 from llm_assets.cli.options import AsJson, Model, Tenant, UsageError, Why
 from llm_assets.cli.run import execute
-from llm_assets.embedded import embedded_resources, embedded_stack
+from llm_assets.cli.versions import Version, by_alias, by_name, named_or_production, with_registry
 from llm_assets.keys import VLLM_DEPLOYMENT
+from llm_assets.promotion_rules import promotion_check, rollback_check, rules_of
 from resources.artifact_store import ArtifactStore
 from resources.artifacts import Line
-from resources.mlflow import MlflowRegistry
 
-Version = Annotated[
+Candidate = Annotated[
     str | None, typer.Argument(help="A version's label or number; the candidate if left out.")
+]
+Force = Annotated[
+    bool,
+    typer.Option("--force", help="Override thresholds and model card; who and --why stay on record."),
 ]
 
 
-def promote(model: Model, tenant: Tenant, version: Version = None, why: Why = "") -> None:
+def promote(
+    model: Model, tenant: Tenant, version: Candidate = None, why: Why = "", force: Force = False
+) -> None:
     """Makes a version production and serves it; the one before serves until the new one has answered.
+
+    The version must be whole, signed where the tenant demands it, of a risk class that the tenant allows,
+    within the model's thresholds and, for a high-risk model, with a complete card.
 
     Example: `llm-assets promote support_bot --tenant team-a 3 --why "better on returns"`
     """
-    here, registry = _with_registry(model, tenant)
-    chosen = version or _candidate(registry, tenant, model)
-    promoted = registry.promote(tenant, model, version=chosen, who=getpass.getuser(), why=why)
+    here, registry = with_registry(model, tenant)
+    versions = registry.versions(tenant, model)
+    chosen = by_alias(versions, "candidate") if version is None else by_name(versions, version)
+    rules = rules_of(here.catalog, here.settings, _store(here), tenant, model)
+    check = promotion_check(rules, why=why, warn=_warn, force=force)
+    promoted = registry.promote(
+        tenant, model, version=chosen.number, who=getpass.getuser(), why=why, check=check
+    )
     Console().print(f"Version {promoted.number} ({promoted.label}) is production.", highlight=False)
     _deploy(here, model, tenant)
 
 
 def rollback(model: Model, tenant: Tenant, why: Why = "") -> None:
-    """Makes the version before production again and serves it.
+    """Makes the version before production again and serves it; it must still be whole and well signed.
 
     Example: `llm-assets rollback support_bot --tenant team-a --why "wrong opening hours"`
     """
-    here, registry = _with_registry(model, tenant)
-    promoted = registry.rollback(tenant, model, who=getpass.getuser(), why=why)
+    here, registry = with_registry(model, tenant)
+    check = rollback_check(rules_of(here.catalog, here.settings, _store(here), tenant, model), why=why)
+    promoted = registry.rollback(tenant, model, who=getpass.getuser(), why=why, check=check)
     Console().print(f"Version {promoted.number} ({promoted.label}) is production again.", highlight=False)
     _deploy(here, model, tenant)
+
+
+def history(model: Model, tenant: Tenant, as_json: AsJson = False) -> None:
+    """Lists every promotion and rollback: when, from which version to which, who, why, what was overridden.
+
+    Example: `llm-assets history support_bot --tenant team-a`
+    """
+    _, registry = with_registry(model, tenant)
+    moves = registry.history(tenant, model)
+    if as_json:
+        typer.echo(json.dumps([asdict(move) for move in moves], indent=2, ensure_ascii=False))
+        return
+    table = Table("When (UTC)", "What", "From", "To", "Who", "Why", box=None, pad_edge=False)
+    for move in moves:
+        before = "-" if move.production is None else str(move.production)
+        overridden = "".join(f"\n[red]overridden[/] {rule}" for rule in move.overridden)
+        table.add_row(
+            move.at[:19].replace("T", " "), move.action, before, str(move.to), move.who, move.why + overridden
+        )
+    Console().print(table)
 
 
 def card(model: Model, tenant: Tenant, version: Version = None, as_json: AsJson = False) -> None:
@@ -50,21 +87,13 @@ def card(model: Model, tenant: Tenant, version: Version = None, as_json: AsJson 
 
     Example: `llm-assets card support_bot --tenant team-a`
     """
-    here, registry = _with_registry(model, tenant)
-    versions = registry.versions(tenant, model)
-    wanted = [each for each in versions if version in (str(each.number), each.label)]
-    wanted = wanted or [each for each in versions if version is None and "production" in each.aliases]
-    if not wanted:
-        known = ", ".join(f"{each.number} ({each.label})" for each in versions) or "none"
-        raise UsageError(
-            f"{model} of {tenant} has no version {version or 'in production'}; there is {known}."
-        )
-    store = ArtifactStore(root=str(here.settings.store))
-    cards = store.versions(Line(collection="cards", tenant=tenant, name=model))
-    folder = next((each.folder for each in cards if each.digest == wanted[0].tags.get("card_digest")), None)
+    here, registry = with_registry(model, tenant)
+    wanted = named_or_production(registry, model, tenant, version)
+    cards = _store(here).versions(Line(collection="cards", tenant=tenant, name=model))
+    folder = next((each.folder for each in cards if each.digest == wanted.tags.get("card_digest")), None)
     if folder is None:
         raise UsageError(
-            f"The card of version {wanted[0].label} is not in the store any more: "
+            f"The card of version {wanted.label} is not in the store any more: "
             f"`llm-assets run {model} --tenant {tenant}` writes the newest one anew."
         )
     if as_json:
@@ -74,23 +103,12 @@ def card(model: Model, tenant: Tenant, version: Version = None, as_json: AsJson 
     Console().print(Markdown(text.split("\n---\n", 1)[-1]))
 
 
-def _with_registry(model: str, tenant: str) -> tuple[Installation, MlflowRegistry]:
-    here = installation()
-    here.check_names(model, tenant)
-    server = embedded_stack(here.settings).mlflow
-    server.ensure_ready()
-    registry: MlflowRegistry = embedded_resources(here.settings)["registry"]
-    return here, registry
+def _store(here: Installation) -> ArtifactStore:
+    return ArtifactStore(root=str(here.settings.store))
 
 
-def _candidate(registry: MlflowRegistry, tenant: str, model: str) -> str:
-    candidate = registry.candidate(tenant, model)
-    if candidate is None:
-        raise UsageError(
-            f"{model} of {tenant} has no registered version: "
-            f"`llm-assets run {model} --tenant {tenant}` makes one."
-        )
-    return candidate.label
+def _warn(text: str) -> None:
+    Console(stderr=True, soft_wrap=True).print(text, style="yellow", highlight=False, markup=False)
 
 
 def _deploy(here: Installation, model: str, tenant: str) -> None:

@@ -7,8 +7,10 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from llm_assets.cli.deployments import _deploy, _with_registry
+from llm_assets.cli.deployments import Force, _deploy, _store, _warn
 from llm_assets.cli.options import AsJson, Model, Tenant, UsageError, Why
+from llm_assets.cli.versions import with_registry
+from llm_assets.promotion_rules import promotion_check, rules_of
 from resources.mlflow_traffic import MlflowTraffic, TrafficShare
 
 Weights = Annotated[
@@ -28,24 +30,27 @@ def traffic(
     weights: Weights = None,
     off: Off = False,
     why: Why = "",
+    force: Force = False,
     as_json: AsJson = False,
 ) -> None:
     """Lets a version answer a share of the requests beside production; without one, shows the shares.
 
-    Each version has a live server of its own, proven before it gets its share. A promotion or a rollback
-    ends the sharing: what is production then has all requests. To go over to the version whole, promote it.
+    A version must pass the rules of a promotion, and has a live server of its own, proven before it gets its
+    share. A promotion or a rollback ends the sharing: what is production then has all requests.
 
     Example: `llm-assets traffic support_bot --tenant team-a candidate=10 --why "new opening hours"`
     """
     if weights and off:
         raise UsageError("Give weights, or --off, which ends them; not both.")
     chosen = _parsed(weights or [])
-    here, registry = _with_registry(model, tenant)
-    register = MlflowTraffic(registry.tracking_uri)
+    here, registry = with_registry(model, tenant)
+    register = MlflowTraffic(registry)
     if not weights and not off:
         _show(register.shares(tenant, model), as_json=as_json)
         return
-    shares = register.change(tenant, model, chosen, who=getpass.getuser(), why=why)
+    rules = rules_of(here.catalog, here.settings, _store(here), tenant, model)
+    check = promotion_check(rules, why=why, warn=_warn, force=force)
+    shares = register.change(tenant, model, chosen, who=getpass.getuser(), why=why, check=check)
     _show(shares, as_json=False)
     _deploy(here, model, tenant)
 

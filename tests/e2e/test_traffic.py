@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from resources.mlflow import MlflowRegistry, RegistryEntry, RegistryError
+from resources.mlflow import MlflowRegistry, RegisteredVersion, RegistryEntry, RegistryError
 from resources.mlflow_server import MlflowServer
 from resources.mlflow_traffic import TRAFFIC_TAG, MlflowTraffic
 from tests.conftest import free_port
@@ -32,18 +32,20 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
 
 @pytest.fixture
 def registry(server: MlflowServer) -> MlflowRegistry:
-    return MlflowRegistry(tracking_uri=server.url)
+    return MlflowRegistry(tracking_uri=server.url, locks=str(server.home / "locks"))
 
 
 @pytest.fixture
-def traffic(server: MlflowServer) -> MlflowTraffic:
-    return MlflowTraffic(server.url)
+def traffic(registry: MlflowRegistry) -> MlflowTraffic:
+    return MlflowTraffic(registry)
 
 
 @pytest.fixture
 def model(request: pytest.FixtureRequest, registry: MlflowRegistry) -> str:
     """A model of the test's own with three versions, the first in production."""
-    model = "".join(letter if letter.isalnum() else "_" for letter in request.node.name)[-60:].strip("_").lower()
+    model = (
+        "".join(letter if letter.isalnum() else "_" for letter in request.node.name)[-60:].strip("_").lower()
+    )
     for number in (1, 2, 3):
         register(registry, model, number)
     registry.promote(TENANT, model, version=1, **ANN)
@@ -147,24 +149,42 @@ def test_a_change_holds_although_an_earlier_one_was_made_by_a_clock_that_is_ahea
     assert weights(traffic, model) == [(1, 60), (3, 40)]
 
 
-@pytest.mark.parametrize(
-    ("asked", "problem"),
-    [
-        ({"9": 10}, r"has no version 9\. The newest registered ones: 3 \("),
-        ({"1": 10}, "Version 1 of .* is in production already"),
-        ({"production": 10}, "is in production already"),
-        ({"2": 0}, "needs one weight, from 1 to 99 percent"),
-        ({"3": 10, "candidate": 10}, "needs one weight"),
-        ({"2": 100}, "leave production nothing"),
-        ({"2": 50, "3": 50}, "leave production nothing"),
-    ],
-)
+REFUSED = [
+    ({"9": 10}, r"has no version 9\. The newest registered ones: 3 \("),
+    ({"1": 10}, "Version 1 of .* is in production already"),
+    ({"production": 10}, "is in production already"),
+    ({"2": 0}, "needs one weight, from 1 to 99 percent"),
+    ({"3": 10, "candidate": 10}, "needs one weight"),
+    ({"2": 100}, "leave production nothing"),
+    ({"2": 50, "3": 50}, "leave production nothing"),
+]
+
+
 def test_weights_that_make_no_sense_are_refused_and_change_nothing(
-    traffic: MlflowTraffic, model: str, asked: dict[str, int], problem: str
+    traffic: MlflowTraffic, model: str
 ) -> None:
-    with pytest.raises(RegistryError, match=problem):
-        traffic.change(TENANT, model, asked, **ANN)
-    assert weights(traffic, model) == [(1, 100)]
+    for asked, problem in REFUSED:
+        with pytest.raises(RegistryError, match=problem):
+            traffic.change(TENANT, model, asked, **ANN)
+    assert traffic.history(TENANT, model) == ()
+
+
+def test_a_version_that_may_not_be_promoted_gets_no_share(traffic: MlflowTraffic, model: str) -> None:
+    asked = []
+
+    def refuse(version: RegisteredVersion) -> tuple[str, ...]:
+        asked.append(version.number)
+        if version.number == 3:
+            raise RegistryError("it is unsigned")
+        return ("thresholds: it is worse",)
+
+    traffic.change(TENANT, model, {"2": 10}, **ANN, check=refuse)
+    with pytest.raises(RegistryError, match="it is unsigned"):
+        traffic.change(TENANT, model, {"2": 10, "3": 10}, **ANN, check=refuse)
+    assert asked == [2, 3], "a version that has a share already is not asked about again"
+    assert weights(traffic, model) == [(1, 90), (2, 10)]
+    (change,) = traffic.history(TENANT, model)
+    assert change.overridden == ("thresholds: it is worse",)
 
 
 def test_without_production_there_is_no_traffic(traffic: MlflowTraffic, registry: MlflowRegistry) -> None:
@@ -181,11 +201,12 @@ def test_a_change_that_is_cut_off_anywhere_happened_or_did_not(
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     states = set()
     with contextlib.closing(Cut(server.url)) as cut:
+        through = MlflowTraffic(MlflowRegistry(tracking_uri=cut.url, locks=str(server.home / "locks")))
         for moment in range(1, 20):
             traffic.change(TENANT, model, {}, **ANN)
             cut.left = moment
             with contextlib.suppress(RegistryError):
-                MlflowTraffic(cut.url).change(TENANT, model, {"2": 10}, **ANN)
+                through.change(TENANT, model, {"2": 10}, **ANN)
                 break
             states.add(tuple(weights(traffic, model)))
             traffic.change(TENANT, model, {"2": 10}, **ANN)
