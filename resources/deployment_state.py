@@ -140,7 +140,7 @@ def deployment_to_json(deployment: Deployment) -> dict[str, Any]:
 def deployment_from_json(values: dict[str, Any]) -> Deployment:
     stopped = values.pop("stopped")
     # Without `servers` it is from before several versions could be live.
-    every = values["servers"] if "servers" in values else [{**values, "weight": WHOLE}]
+    every = values.get("servers", [{**values, "weight": WHOLE}])
     servers = (LiveServer(**{**live, "serving": serving_from_json(live["serving"])}) for live in every)
     return Deployment(servers=tuple(servers), stopped=stopped)
 
