@@ -18,7 +18,7 @@ import json
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,6 +64,7 @@ class Signer:
         Raises:
             SignatureError: The key cannot be used; names it and the remedy.
         """
+        _refuse_other_text(artifact)
         at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         kind = self.setting.partition(":")[0]  # the rest may hold a PIN
         with _explained(f"{artifact.uri} could not be signed by LLM_ASSETS_SIGNER={kind}"):
@@ -162,6 +163,20 @@ def _payload(artifact: Artifact, at: str) -> "Payload":
     payload = Payload(_manifest(artifact))
     payload.statement.pb.predicate[SIGNED_AT] = at
     return payload
+
+
+def _refuse_other_text(artifact: Artifact) -> None:
+    """A manifest that is read back must give the same text, else its signature would never fit.
+
+    Raises:
+        SignatureError: The attributes have keys that are no text (numbers sort otherwise as text).
+    """
+    attributes = json.loads(manifest_text(artifact))["attributes"]
+    if manifest_text(replace(artifact, attributes=attributes)) != manifest_text(artifact):
+        raise SignatureError(
+            f"{artifact.uri} cannot be signed: its attributes do not come through JSON unchanged. Give them "
+            "texts as keys; this is a defect of whoever publishes it."
+        )
 
 
 def _compare(artifact: Artifact, signed: "Manifest") -> None:

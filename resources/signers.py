@@ -1,7 +1,8 @@
 """Who signs and whose identity is trusted, by setting: model-signing's own signers behind one word.
 
     key                            the EC key in the key folder (the default; made when first used)
-    pkcs11:token=…;object=…        a key in an HSM or a KMS with a PKCS #11 module (RFC 7512); needs PyKCS11
+    pkcs11:token=…;object=…?module-path=…&pin-source=…
+                                   a key in an HSM or a KMS with a PKCS #11 module (RFC 7512); needs PyKCS11
     sigstore                       keyless, as the workload's ambient identity (GitHub, GitLab, GCP, …)
     sigstore:<trust config>        the same through a Sigstore of one's own; the file holds no secret
 
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resources.signing_keys import SignatureError, signing_key
+from resources.signing_keys import SignatureError, signing_key, trust
 
 if TYPE_CHECKING:
     from model_signing._signing.signing import Signer as ModelSigner
@@ -64,7 +65,7 @@ def model_signer(setting: str, keys: Path) -> "ModelSigner":
 
         return Signer(signing_key(keys))
     if kind == "pkcs11" and rest:
-        return _pkcs11(setting)
+        return _pkcs11(setting, keys)
     if kind == "sigstore":
         return _sigstore(setting)
     raise SignatureError(
@@ -73,7 +74,8 @@ def model_signer(setting: str, keys: Path) -> "ModelSigner":
     )
 
 
-def _pkcs11(setting: str) -> "ModelSigner":
+def _pkcs11(setting: str, keys: Path) -> "ModelSigner":
+    """Its public key is trusted as that of a key file is: what an installation signs with, it trusts."""
     try:
         from model_signing._signing.sign_pkcs11 import Signer
     except ImportError as error:
@@ -82,13 +84,15 @@ def _pkcs11(setting: str) -> "ModelSigner":
             "`pip install 'llm-assets[pkcs11]'`."
         ) from error
     try:
-        return Signer(setting)
+        signer = Signer(setting)
+        trust(keys, signer.public_key())
     except Exception as error:
         # The address may hold a PIN, so it is not repeated.
         raise SignatureError(
             "The PKCS #11 key that LLM_ASSETS_SIGNER names cannot be used: check the module, the token and "
             f"the object of its address ({type(error).__name__})."
         ) from error
+    return signer
 
 
 def _sigstore(setting: str) -> "ModelSigner":

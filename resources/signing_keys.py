@@ -13,6 +13,10 @@ import os
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes, PublicKeyTypes
 
 SIGNING_KEY = "signing.pem"
 PUBLIC_SUFFIX = ".pub"
@@ -35,8 +39,21 @@ def signing_key(folder: Path) -> Path:
     path = folder / SIGNING_KEY
     if not path.is_file():
         _make(folder, path)
-    _publish_public_key(folder, path)
+    trust(folder, _private_key(path).public_key())
     return path
+
+
+def trust(folder: Path, key: "PublicKeyTypes") -> None:
+    """Puts a public key among the trusted ones."""
+    from cryptography.hazmat.primitives import serialization
+
+    pem = key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+    path = folder / f"{hashlib.sha256(pem).hexdigest()}{PUBLIC_SUFFIX}"
+    if not path.is_file():
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        unfinished = folder / f".{uuid.uuid4().hex}"
+        unfinished.write_bytes(pem)
+        unfinished.rename(path)
 
 
 def trusted_keys(folder: Path) -> tuple[TrustedKey, ...]:
@@ -73,24 +90,16 @@ def _make(folder: Path, path: Path) -> None:
         unfinished.unlink()
 
 
-def _publish_public_key(folder: Path, private: Path) -> None:
+def _private_key(path: Path) -> "PrivateKeyTypes":
     from cryptography.hazmat.primitives import serialization
 
     try:
-        key = serialization.load_pem_private_key(private.read_bytes(), password=None)
+        return serialization.load_pem_private_key(path.read_bytes(), password=None)
     except (ValueError, TypeError) as error:
         raise SignatureError(
-            f"{private} holds no private key in PEM form without a password: {error}. Put the right file "
+            f"{path} holds no private key in PEM form without a password: {error}. Put the right file "
             "there, or move it away: the next signature then makes a new key."
         ) from error
-    pem = key.public_key().public_bytes(
-        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-    )
-    path = folder / f"{hashlib.sha256(pem).hexdigest()}{PUBLIC_SUFFIX}"
-    if not path.is_file():
-        unfinished = folder / f".{uuid.uuid4().hex}"
-        unfinished.write_bytes(pem)
-        unfinished.rename(path)
 
 
 def _key_id_of(path: Path) -> str:

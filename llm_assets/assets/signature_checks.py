@@ -4,13 +4,15 @@ import dagster as dg
 
 from llm_assets.catalog.loading import Catalog
 from llm_assets.catalog.models import ModelEntry
+from llm_assets.catalog.tenants import TenantEntry
 from llm_assets.keys import MERGED_MODEL, model_key
 from llm_assets.lineage import materialized
 from llm_assets.partitions import tenants_of
 from llm_assets.settings import Settings
 from llm_assets.signature_policy import bundle_of, verifier_of
 from resources.artifact_store import ArtifactStore
-from resources.signatures import SignatureError, UnsignedError
+from resources.artifacts import Artifact
+from resources.signatures import SignatureError, UnsignedError, Verifier
 
 
 def signature_check(catalog: Catalog, model: ModelEntry) -> dg.AssetChecksDefinition:
@@ -30,18 +32,25 @@ def signature_check(catalog: Catalog, model: ModelEntry) -> dg.AssetChecksDefini
         artifact_store: ArtifactStore,
         settings: dg.ResourceParam[Settings],
     ) -> dg.AssetCheckResult:
-        demanded = catalog.tenants[context.partition_key].signatures == "required"
         merged = materialized(context.instance, artifact_store, key, context.partition_key)
-        try:
-            signed = verifier_of(settings).verify(merged, bundle_of(artifact_store, merged))
-        except SignatureError as error:
-            blocks = demanded or not isinstance(error, UnsignedError)
-            severity = dg.AssetCheckSeverity.ERROR if blocks else dg.AssetCheckSeverity.WARN
-            return dg.AssetCheckResult(passed=False, severity=severity, description=str(error))
-        return dg.AssetCheckResult(
-            passed=True,
-            description=f"Signed by {signed.signer}, {signed.at}.",
-            metadata={"llm/signed_by": signed.signer, "llm/signed_at": signed.at},
-        )
+        tenant, bundle = catalog.tenants[context.partition_key], bundle_of(artifact_store, merged)
+        return signature_result(tenant, verifier_of(settings), merged, bundle)
 
     return _check
+
+
+def signature_result(
+    tenant: TenantEntry, verifier: Verifier, artifact: Artifact, bundle: bytes | None
+) -> dg.AssetCheckResult:
+    """An unsigned model of a tenant that demands no signatures is a warning; everything else blocks."""
+    try:
+        signed = verifier.verify(artifact, bundle)
+    except SignatureError as error:
+        blocks = tenant.signatures == "required" or not isinstance(error, UnsignedError)
+        severity = dg.AssetCheckSeverity.ERROR if blocks else dg.AssetCheckSeverity.WARN
+        return dg.AssetCheckResult(passed=False, severity=severity, description=str(error))
+    return dg.AssetCheckResult(
+        passed=True,
+        description=f"Signed by {signed.signer}, {signed.at}.",
+        metadata={"llm/signed_by": signed.signer, "llm/signed_at": signed.at},
+    )

@@ -14,7 +14,7 @@ from llm_assets.cli.options import AsJson, Model, Tenant
 from llm_assets.cli.versions import Version, named_or_production, with_registry
 from llm_assets.signature_policy import bundle_of, require_signature, sign_published, signer_of, verifier_of
 from resources.artifact_store import ArtifactStore
-from resources.artifacts import Artifact, ArtifactError
+from resources.artifacts import Artifact, ArtifactError, Line
 from resources.mlflow import RegisteredVersion
 from resources.signatures import SignatureError, Verifier
 
@@ -41,7 +41,7 @@ def verify(model: Model, tenant: Tenant, version: Version = None, as_json: AsJso
     wanted = named_or_production(registry, model, tenant, version)
     store, verifier = ArtifactStore(root=str(here.settings.store)), verifier_of(here.settings)
     owner = here.catalog.tenants[tenant]
-    found = [_finding(owner, verifier, store, each, wanted) for each in _made_of(store, wanted)]
+    found = [_finding(owner, verifier, store, each, wanted) for each in _made_of(store, wanted.source)]
     if as_json:
         typer.echo(json.dumps([asdict(each) for each in found], indent=2))
     else:
@@ -60,14 +60,17 @@ def sign(model: Model, tenant: Tenant, version: Version = None) -> None:
     """
     here, registry = with_registry(model, tenant)
     store, signer = ArtifactStore(root=str(here.settings.store)), signer_of(here.settings)
-    for artifact in _made_of(store, named_or_production(registry, model, tenant, version)):
+    line = Line(collection="models", tenant=tenant, name=model)
+    published = next((each for each in store.versions(line) if each.version == version), None)
+    source = published.uri if published else named_or_production(registry, model, tenant, version).source
+    for artifact in _made_of(store, source):
         if bundle_of(store, artifact) is None:
             sign_published(store, signer, artifact)
             Console().print(f"Signed {artifact.uri}", highlight=False)
 
 
-def _made_of(store: ArtifactStore, version: RegisteredVersion) -> Iterator[Artifact]:
-    lineage = lineage_of(store, store.get(version.source))
+def _made_of(store: ArtifactStore, source: str) -> Iterator[Artifact]:
+    lineage = lineage_of(store, store.get(source))
     yield from (lineage.merged, lineage.adapter, lineage.dataset, lineage.base)
 
 

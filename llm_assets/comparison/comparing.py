@@ -14,7 +14,6 @@ HIGHER_IS_BETTER: Mapping[str, bool] = {
     "eval_loss": False,
     "final_loss": False,
     "loss_drop": True,
-    "train_seconds": False,
 }
 DIGITS = 4  # what is equal to so many digits counts as the same
 

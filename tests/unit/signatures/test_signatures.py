@@ -54,6 +54,14 @@ def test_a_signature_still_holds_for_the_artifact_that_is_read_back(
     verifier.verify(store.get(artifact.uri), signer.sign(artifact))
 
 
+def test_attributes_that_json_would_change_are_refused_before_they_are_signed(
+    store: ArtifactStore, signer: Signer, tmp_path: Path
+) -> None:
+    artifact = publish(store, tmp_path, rows_by_length={2: 1, 10: 1})
+    with pytest.raises(SignatureError, match="do not come through JSON unchanged"):
+        signer.sign(artifact)
+
+
 def test_no_file_is_read_to_sign(artifact: Artifact, signer: Signer) -> None:
     shutil.rmtree(artifact.folder)
     assert signer.sign(artifact)
