@@ -138,12 +138,11 @@ def deployment_to_json(deployment: Deployment) -> dict[str, Any]:
 
 
 def deployment_from_json(values: dict[str, Any]) -> Deployment:
-    if "servers" not in values:  # from before several versions could be live
-        values = {"servers": [{**values, "weight": WHOLE}], "stopped": values.pop("stopped")}
-    servers = [
-        LiveServer(**{**live, "serving": serving_from_json(live["serving"])}) for live in values["servers"]
-    ]
-    return Deployment(servers=tuple(servers), stopped=values["stopped"])
+    stopped = values.pop("stopped")
+    # Without `servers` it is from before several versions could be live.
+    every = values.get("servers", [{**values, "weight": WHOLE}])
+    servers = (LiveServer(**{**live, "serving": serving_from_json(live["serving"])}) for live in every)
+    return Deployment(servers=tuple(servers), stopped=stopped)
 
 
 def serving_to_json(serving: Serving) -> dict[str, Any]:

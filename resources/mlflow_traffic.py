@@ -5,7 +5,7 @@ happened or it did not, whenever it is cut off. The newest tag is what holds; to
 history. A change holds under the promotion that it was made under: as soon as `production` moves, to
 whichever version, production has all requests again.
 
-Does not cover: two people who change the traffic of one model within the same moment; the later one holds.
+Does not cover: two machines that change the traffic of one model at the same moment; the later one holds.
 """
 
 import json
@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from resources import mlflow_promotion as promotion
+from resources.mlflow import Check, MlflowRegistry, unchecked
 from resources.mlflow_client import RegistryError, mlflow_client
 from resources.mlflow_promotion import PRODUCTION
 from resources.mlflow_versions import (
@@ -50,6 +51,7 @@ class TrafficChange:
         weights: Of the versions beside production; empty where production has all requests again.
         production: What was in production then.
         promotion: When it had been promoted; the change holds until the next promotion or rollback.
+        overridden: The rules of a promotion that a version broke and a person overrode, each as a sentence.
     """
 
     weights: Mapping[str, int]
@@ -58,43 +60,58 @@ class TrafficChange:
     who: str
     why: str
     at: str  # UTC, ISO 8601
+    overridden: tuple[str, ...]
 
 
 class MlflowTraffic:
-    """The traffic of the models on the MLflow server at `tracking_uri`."""
+    """The traffic of the models of a registry."""
 
-    def __init__(self, tracking_uri: str) -> None:
-        self.tracking_uri = tracking_uri
+    def __init__(self, registry: MlflowRegistry) -> None:
+        self._uri, self._locks = registry.tracking_uri, registry.locks
 
     def shares(self, tenant: str, model: str) -> tuple[TrafficShare, ...]:
         """The versions that are to be live with their weights, production first; none before a promotion."""
-        with mlflow_client(self.tracking_uri, f"reading the traffic of {model} of {tenant}") as client:
+        with mlflow_client(self._uri, f"reading the traffic of {model} of {tenant}") as client:
             line = find_model(client, registered_name(tenant, model))
             if line is None or PRODUCTION not in line.aliases:
                 return ()
             return _shares(client, tenant, model, line)
 
     def change(
-        self, tenant: str, model: str, weights: Mapping[str, int], *, who: str, why: str
+        self,
+        tenant: str,
+        model: str,
+        weights: Mapping[str, int],
+        *,
+        who: str,
+        why: str,
+        check: Check = unchecked,
     ) -> tuple[TrafficShare, ...]:
         """Gives versions beside production their weights; production keeps the rest.
 
         Weights that hold already stay as they are, with the record of who gave them.
 
         Args:
-            weights: By label, number or alias of the version. None: production has all requests.
+            weights: By label, number or alias of the version. Empty: production has all requests.
+            check: Asked of each version that has no share yet; raises if it may have none.
 
         Raises:
             RegistryError: Nothing is in production, a version is unknown or is production, or the weights
                 leave nothing for production.
         """
-        with mlflow_client(self.tracking_uri, f"changing the traffic of {model} of {tenant}") as client:
+        with (
+            promotion.turn(self._locks, registered_name(tenant, model)),
+            mlflow_client(self._uri, f"changing the traffic of {model} of {tenant}") as client,
+        ):
             line = _promoted_line(client, tenant, model)
             every = find_versions(client, tenant, model)
             numbers = _numbers(every, weights, f"{model} of {tenant}")
             now = _holding(line)
-            if numbers != (dict(now.weights) if now else {}):
-                change = _new_change(line, numbers, who=who, why=why)
+            known = dict(now.weights) if now else {}
+            if numbers != known:
+                new = [version for version in every if str(version.number) in numbers.keys() - known.keys()]
+                overridden = tuple(rule for version in new for rule in check(version))
+                change = _new_change(line, numbers, who=who, why=why, overridden=overridden)
                 text = json.dumps(asdict(change))
                 client.set_registered_model_tag(line.name, TRAFFIC_TAG + change.at, text)
                 line = client.get_registered_model(line.name)
@@ -102,7 +119,7 @@ class MlflowTraffic:
 
     def history(self, tenant: str, model: str) -> tuple[TrafficChange, ...]:
         """Every change of the traffic, oldest first; those too that a promotion has ended."""
-        with mlflow_client(self.tracking_uri, f"reading the traffic of {model} of {tenant}") as client:
+        with mlflow_client(self._uri, f"reading the traffic of {model} of {tenant}") as client:
             line = find_model(client, registered_name(tenant, model))
             return tuple(_changes(line)) if line else ()
 
@@ -138,7 +155,10 @@ def _holding(line: "RegisteredModel") -> TrafficChange | None:
 
 
 def _changes(line: "RegisteredModel") -> list[TrafficChange]:
-    return [TrafficChange(**value) for value in _tagged(line, TRAFFIC_TAG)]
+    return [
+        TrafficChange(**value | {"overridden": tuple(value["overridden"])})
+        for value in _tagged(line, TRAFFIC_TAG)
+    ]
 
 
 def _promotion_of(line: "RegisteredModel") -> str:
@@ -152,7 +172,9 @@ def _tagged(line: "RegisteredModel", prefix: str) -> list[dict[str, Any]]:
     return [json.loads(line.tags[tag]) for tag in sorted(line.tags) if tag.startswith(prefix)]
 
 
-def _new_change(line: "RegisteredModel", weights: Mapping[str, int], *, who: str, why: str) -> TrafficChange:
+def _new_change(
+    line: "RegisteredModel", weights: Mapping[str, int], *, who: str, why: str, overridden: tuple[str, ...]
+) -> TrafficChange:
     now = datetime.now(UTC)
     if earlier := _changes(line):  # the newest holds: another machine's clock may be ahead of this one
         newest = datetime.strptime(earlier[-1].at, TIME).replace(tzinfo=UTC)
@@ -164,6 +186,7 @@ def _new_change(line: "RegisteredModel", weights: Mapping[str, int], *, who: str
         who=who,
         why=why,
         at=now.strftime(TIME),
+        overridden=overridden,
     )
 
 

@@ -80,7 +80,8 @@ class StreamedModel:
         return seal["etags"] if seal["digest"] == self.digest else None
 
     def _etags(self, store: "ObjectStore") -> dict[str, str]:
-        return {meta["path"]: meta["e_tag"] or "" for page in store.list() for meta in page}
+        every = {meta["path"]: meta["e_tag"] or "" for page in store.list() for meta in page}
+        return {path: etag for path, etag in every.items() if path != SIGNATURE_NAME}
 
     def _manifest(self, store: "ObjectStore", etags: Mapping[str, str]) -> tuple[ArtifactFile, ...]:
         """The files that the promoted digest stands for, all of them there and no other."""

@@ -25,7 +25,8 @@ from resources.mlflow_server import MlflowServer
 from resources.mlflow_traffic import MlflowTraffic, TrafficShare
 from resources.node_cache import Held
 from resources.routes import WHOLE, Route
-from resources.serving import LocalServing, Serving, Wanted
+from resources.serving import LocalServing, Serving, VllmError, Wanted
+from resources.signatures import SignatureError
 from resources.transfer_progress import Log
 
 AUTOMATIC_WHO = "llm-assets"
@@ -101,7 +102,7 @@ def shares_of(registry: MlflowRegistry, tenant: str, model: str) -> tuple[Traffi
     Raises:
         RegistryError: Nothing was promoted yet.
     """
-    shares = MlflowTraffic(registry.tracking_uri).shares(tenant, model)
+    shares = MlflowTraffic(registry).shares(tenant, model)
     if not shares:
         raise RegistryError(
             f"No version of {model} of {tenant} is in production, so there is nothing to serve. "
@@ -125,7 +126,7 @@ def _wanted(
         try:
             served.append(serving_of(catalog, model, shelf, settings, share.version))
             weights.append(share.weight)
-        except ArtifactError as fault:
+        except (ArtifactError, SignatureError, VllmError) as fault:
             faults.append(f"Version {share.version.label} is not live, production has its requests: {fault}")
     weights.insert(0, WHOLE - sum(weights))
     wanted = (Wanted(serving=each, weight=weight) for each, weight in zip(served, weights, strict=True))

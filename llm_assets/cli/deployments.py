@@ -18,6 +18,9 @@ from llm_assets.embedded import embedded_store
 from llm_assets.keys import VLLM_DEPLOYMENT
 from llm_assets.promotion_rules import promotion_check, rollback_check, rules_of
 from resources.artifacts import Line
+from resources.mlflow import Move
+from resources.mlflow_traffic import MlflowTraffic, TrafficChange
+from resources.routes import WHOLE
 
 Candidate = Annotated[
     str | None, typer.Argument(help="A version's label or number; the candidate if left out.")
@@ -64,23 +67,38 @@ def rollback(model: Model, tenant: Tenant, why: Why = "") -> None:
 
 
 def history(model: Model, tenant: Tenant, as_json: AsJson = False) -> None:
-    """Lists every promotion and rollback: when, from which version to which, who, why, what was overridden.
+    """Lists every promotion, rollback and change of the traffic: when, which versions, who, why, what was
+    overridden.
 
     Example: `llm-assets history support_bot --tenant team-a`
     """
     _, registry = with_registry(model, tenant)
-    moves = registry.history(tenant, model)
+    moves: list[Move | TrafficChange] = [*registry.history(tenant, model)]
+    moves += MlflowTraffic(registry).history(tenant, model)
+    moves.sort(key=lambda move: move.at)
     if as_json:
-        typer.echo(json.dumps([asdict(move) for move in moves], indent=2, ensure_ascii=False))
+        rows = [{"action": _action(move), **asdict(move)} for move in moves]
+        typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))
         return
     table = Table("When (UTC)", "What", "From", "To", "Who", "Why", box=None, pad_edge=False)
     for move in moves:
         before = "-" if move.production is None else str(move.production)
         overridden = "".join(f"\n[red]overridden[/] {rule}" for rule in move.overridden)
         table.add_row(
-            move.at[:19].replace("T", " "), move.action, before, str(move.to), move.who, move.why + overridden
+            move.at[:19].replace("T", " "), _action(move), before, _to(move), move.who, move.why + overridden
         )
     Console().print(table)
+
+
+def _action(move: Move | TrafficChange) -> str:
+    return move.action if isinstance(move, Move) else "traffic"
+
+
+def _to(move: Move | TrafficChange) -> str:
+    if isinstance(move, Move):
+        return str(move.to)
+    shares = [f"{number} {weight} %" for number, weight in move.weights.items()]
+    return ", ".join(shares) or f"{move.production} {WHOLE} %"
 
 
 def card(model: Model, tenant: Tenant, version: Version = None, as_json: AsJson = False) -> None:

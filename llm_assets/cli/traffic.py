@@ -7,9 +7,11 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from llm_assets.cli.deployments import deploy
+from llm_assets.cli.deployments import Force, deploy, warn
 from llm_assets.cli.options import AsJson, Model, Tenant, UsageError, Why
 from llm_assets.cli.versions import with_registry
+from llm_assets.embedded import embedded_store
+from llm_assets.promotion_rules import promotion_check, rules_of
 from resources.mlflow_traffic import MlflowTraffic, TrafficShare
 
 Weights = Annotated[
@@ -29,12 +31,13 @@ def traffic(
     weights: Weights = None,
     off: Off = False,
     why: Why = "",
+    force: Force = False,
     as_json: AsJson = False,
 ) -> None:
     """Lets a version answer a share of the requests beside production; without one, shows the shares.
 
-    Each version has a live server of its own, proven before it gets its share. A promotion or a rollback
-    ends the sharing: what is production then has all requests. To go over to the version whole, promote it.
+    A version must pass the rules of a promotion, and has a live server of its own, proven before it gets its
+    share. A promotion or a rollback ends the sharing: what is production then has all requests.
 
     Example: `llm-assets traffic support_bot --tenant team-a candidate=10 --why "new opening hours"`
     """
@@ -42,11 +45,13 @@ def traffic(
         raise UsageError("Give weights, or --off, which ends them; not both.")
     chosen = _parsed(weights or [])
     here, registry = with_registry(model, tenant)
-    register = MlflowTraffic(registry.tracking_uri)
+    register = MlflowTraffic(registry)
     if not weights and not off:
         _show(register.shares(tenant, model), as_json=as_json)
         return
-    shares = register.change(tenant, model, chosen, who=getpass.getuser(), why=why)
+    rules = rules_of(here.catalog, here.settings, embedded_store(here.settings), tenant, model)
+    check = promotion_check(rules, why=why, warn=warn, force=force)
+    shares = register.change(tenant, model, chosen, who=getpass.getuser(), why=why, check=check)
     _show(shares, as_json=False)
     deploy(here, model, tenant)
 

@@ -1,5 +1,6 @@
 """Several versions of one model live at once, driven against a stand-in for vLLM."""
 
+import json
 import multiprocessing
 import os
 import signal
@@ -11,10 +12,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from resources.deployment_state import Wanted
+from resources.deployment_state import STATE_FILE, Wanted
 from resources.local_processes import ProcessRecord
 from resources.routes import Backend, choose
 from resources.serving import LocalServing, Serving, VllmError
+from resources.vllm import gpu_memory_share
 from resources.waiting import wait_until
 from tests.unit.serving.conftest import MakeServing, known_answer
 
@@ -222,6 +224,38 @@ def test_a_fixed_port_is_productions(local_serving: LocalServing, make_serving: 
     route = local_serving.deploy(two, quiet)
     assert route.production.address.endswith(f":{port}")
     assert live(local_serving) == {"v2": 100}
+
+
+def test_on_a_gpu_production_gives_up_memory_before_a_second_version_starts(
+    local_serving: LocalServing, make_serving: MakeServing
+) -> None:
+    one, two = make_serving("v1", device="cuda"), make_serving("v2", device="cuda")
+
+    def memory() -> dict[str, float]:
+        servers = local_serving.servers.processes.all()
+        at = "--gpu-memory-utilization"
+        return {s.attributes["version"]: float(s.command[s.command.index(at) + 1]) for s in servers}
+
+    local_serving.deploy(one, quiet)
+    assert memory() == {"v1": gpu_memory_share(1)}
+    with Asking(local_serving) as asking:
+        local_serving.deploy(shared((one, 90), (two, 10)), quiet)
+    assert not asking.failed
+    assert memory() == {"v1": gpu_memory_share(2), "v2": gpu_memory_share(2)}
+    before = server_of(local_serving, "v2")
+    local_serving.deploy(two, quiet)
+    assert local_serving.servers.processes.all() == (before,), "a smaller share is no reason to start again"
+
+
+def test_a_state_file_from_before_versions_shared_traffic_is_understood(
+    local_serving: LocalServing, make_serving: MakeServing
+) -> None:
+    local_serving.deploy(make_serving("v1"), quiet)
+    file = local_serving.servers.folder(TENANT, MODEL).path / STATE_FILE
+    (server,) = json.loads(file.read_text())["servers"]
+    del server["weight"]
+    file.write_text(json.dumps({**server, "stopped": False}))
+    assert live(local_serving) == {"v1": 100}
 
 
 @pytest.mark.parametrize(

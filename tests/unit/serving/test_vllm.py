@@ -17,6 +17,7 @@ from resources.vllm import (
     serve_environment,
     settings_fingerprint,
 )
+from resources.vllm_streaming import BUFFER_BYTES
 from tests.unit.serving.conftest import MakeServing
 
 EXECUTABLE = Path("/engines/serve/bin/vllm")
@@ -98,6 +99,34 @@ def test_a_server_inherits_no_credential(make_serving: MakeServing) -> None:
     assert not {"HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "PYTHONPATH"} & environment.keys()
 
 
+STREAMED = {"model_folder": None, "model_uri": "gs://bucket/models/v1", "model_digest": "sha256:v1"}
+BUCKET = {
+    "AWS_SECRET_ACCESS_KEY": "t",
+    "AWS_ENDPOINT_URL": "http://x",
+    "GOOGLE_APPLICATION_CREDENTIALS": "/run/key.json",
+    "STORAGE_EMULATOR_HOST": "http://x",
+}
+
+
+def test_streamed_weights_are_loaded_from_their_address_with_a_bounded_buffer(
+    make_serving: MakeServing,
+) -> None:
+    command = serve_command(make_serving(**STREAMED), port=8000, executable=EXECUTABLE)
+    assert command[2] == STREAMED["model_uri"]
+    assert options(command, "--load-format") == ["runai_streamer"]
+    (extra,) = options(command, "--model-loader-extra-config")
+    assert json.loads(extra) == {"memory_limit": BUFFER_BYTES}
+
+
+def test_only_a_server_that_streams_gets_what_the_bucket_needs(make_serving: MakeServing) -> None:
+    inherited = {**BUCKET, "HF_TOKEN": "t", "MLFLOW_TRACKING_PASSWORD": "t"}
+    streaming = environment_of(make_serving(**STREAMED), inherited)
+    assert BUCKET.items() <= streaming.items()
+    assert streaming["VLLM_ASSETS_CACHE"] == "/cache"
+    assert not {"HF_TOKEN", "MLFLOW_TRACKING_PASSWORD"} & streaming.keys()
+    assert not (BUCKET.keys() | {"VLLM_ASSETS_CACHE"}) & environment_of(make_serving(), inherited).keys()
+
+
 @pytest.mark.parametrize(
     ("changed", "value"),
     [
@@ -111,10 +140,13 @@ def test_a_server_inherits_no_credential(make_serving: MakeServing) -> None:
         ("device", "cuda"),
         ("engine", "another lock"),
         ("model_folder", Path("/elsewhere")),
+        ("model_digest", "sha256:other"),
     ],
 )
 def test_every_setting_changes_the_fingerprint(make_serving: MakeServing, changed: str, value: Any) -> None:
     before = make_serving()
+    if changed == "model_digest":
+        before = make_serving(**STREAMED)
     after = type(before)(**{**vars(before), changed: value})
     assert settings_fingerprint(after) != settings_fingerprint(before)
 
@@ -144,6 +176,10 @@ def test_the_fingerprint_leaves_the_known_answers_out(make_serving: MakeServing)
         ({"model": "Support Bot"}, "the model name 'Support Bot'"),
         ({"version": "a@b"}, "the version 'a@b'"),
         ({"known_answers": ()}, "no known answer"),
+        ({"model_folder": None}, "needs either a model folder or the address"),
+        ({**STREAMED, "model_folder": Path("/x")}, "needs either a model folder or the address"),
+        ({**STREAMED, "model_digest": None}, "needs its address and its digest"),
+        ({**STREAMED, "model_uri": "file:/x"}, "not from file:/x; set serving.weights: disk"),
         ({"mode": "adapter"}, "mode adapter and adapter folder None do not fit"),
         ({"adapter_folder": Path("/adapter")}, "mode merged and adapter folder /adapter do not fit"),
         ({**ADAPTER, "lora_rank": None}, "needs the adapter's rank"),
