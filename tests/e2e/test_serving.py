@@ -23,6 +23,7 @@ pytestmark = pytest.mark.engine
 ROOT = Path(__file__).parents[2]
 TENANT, MODEL = "team-a", "support_bot"
 QUESTIONS = ["Who are you?", "What is the capital of France?"]
+MORE_QUESTIONS = ["How do I return a product?", "Tell me about the assistant of the shop."]
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +75,7 @@ def test_a_model_goes_live_merged_and_as_an_adapter_and_never_as_another(
 ) -> None:
     one, two = NAMES
     _goes_live_once(serving, merged(adapted, one))
+    _answers_as_the_exported_model(serving, adapted, one)
     _is_named_when_it_dies(serving)
     endpoint = serving.deploy(over_base(adapted, tiny_model, two), print)
     assert serving.served_digest(TENANT, MODEL) == endpoint.digest
@@ -99,6 +101,20 @@ def _goes_live_once(serving: LocalServing, wanted: Serving) -> None:
     started = time.monotonic()
     assert serving.deploy(wanted, print) == endpoint
     assert time.monotonic() - started < 5
+
+
+def _answers_as_the_exported_model(serving: LocalServing, adapted: Path, name: str) -> None:
+    """The model that was merged as a stream is live; then the one of LLaMA-Factory's export."""
+    streamed = [_greedy(serving, question) for question in (*QUESTIONS, *MORE_QUESTIONS)]
+    exported = {"version": "exported", "digest": "sha256:exported"}
+    serving.deploy(merged(adapted, name, model_folder=adapted / name / "exported", **exported), print)
+    assert streamed == [_greedy(serving, question) for question in (*QUESTIONS, *MORE_QUESTIONS)]
+    assert len(set(streamed)) > 1
+
+
+def _greedy(serving: LocalServing, question: str) -> str:
+    asked = [{"role": "user", "content": question}]
+    return serving.ask(TENANT, MODEL, asked, max_tokens=24, temperature=0)
 
 
 def _is_named_when_it_dies(serving: LocalServing) -> None:
