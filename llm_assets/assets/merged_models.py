@@ -241,4 +241,7 @@ def merged_model_checks(model: ModelEntry) -> list[dg.AssetChecksDefinition]:
 def _not_compared(merge: Mapping[str, Any]) -> str:
     if merge["method"] == "trained in full":
         return "The model was trained in full: nothing was merged."
-    return "Not compared: there is no question and no held-out row, or the vocabulary was resized."
+    return (
+        "Not compared: there is no question and no held-out row, the vocabulary was resized, or the model "
+        "does not fit into memory in float32; the log of the run says which."
+    )

@@ -1,9 +1,9 @@
 """Whether a merged model says what base and adapter say: next-token distributions, side by side.
 
 Both are run over the same tokens (the known questions with the merged model's answers, held-out rows with
-their replies), base and adapter unmerged by PEFT. On a CPU both compute in float32, so what differs is the
-rounding of the merged weights alone. Not covered: sampling, long contexts, and models that do not fit
-into memory, which could not be asked the known questions either.
+their replies), base and adapter unmerged by PEFT. Both compute in float32, one after the other, so what
+differs is the rounding of the merged weights alone. Not covered: sampling, long contexts, and models that do
+not fit into the memory of the GPU or the machine in float32: those are not compared, and it is said.
 
 The limit follows from the rounding. A weight is off by at most u = 2^-8 of itself in bfloat16 (2^-11 in
 float16), and independently of the others; so each of n merged matrices turns its output by at most u,
@@ -13,6 +13,7 @@ takes d twice as large, because later layers may amplify what earlier ones turne
 forgotten tensor is orders of magnitude beyond it.
 """
 
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,11 +24,12 @@ from llm_assets.workers import machine
 from llm_assets.workers.chat_template import Encoding
 from llm_assets.workers.greedy import Answer
 from llm_assets.workers.merging.adapters import ADAPTER_WEIGHTS
-from llm_assets.workers.merging.weight_files import read_layout
+from llm_assets.workers.merging.weight_files import read_layout, read_model
 from llm_assets.workers.reporting import Order, Report
 
 UNIT_ROUNDOFF = {"bfloat16": 2.0**-8, "float16": 2.0**-11, "float32": 2.0**-24}
 AMPLIFIED = 2.0
+ROOM = 1.3  # for activations, logits and the adapter beside the weights
 ARITHMETIC_NOISE = 1e-6  # what summing in another order does to float32 logits
 MOST_PROMPT_TOKENS, MOST_REPLY_TOKENS = 256, 32
 
@@ -49,15 +51,19 @@ def compare(
     started = time.monotonic()
     prompts = [*_known(answers), *_held_out(encoding, order.get("held_out", []))]
     if not prompts:
+        report.line("Not compared with base and adapter: there is no question and no held-out row.")
         return None
-    compute = "float32" if order.get("device", "cpu") == "cpu" else str(order.get("dtype", "auto"))
-    merged = _distributions(_load(Path(order["output_folder"]), compute), prompts)
+    device = _device(Path(order["output_folder"]))
+    if device is None:
+        report.line("Not compared with base and adapter: in float32 they do not fit into memory.")
+        return None
+    merged = _distributions(_load(Path(order["output_folder"]), device), prompts)
     reference = _distributions(
-        _load(Path(order["base_folder"]), compute, Path(order["adapter_folder"])), prompts
+        _load(Path(order["base_folder"]), device, Path(order["adapter_folder"])), prompts
     )
     rows = [_row(*each) for each in zip(prompts, reference, merged, strict=True)]
     found = _summary(rows)
-    roundoff = max(UNIT_ROUNDOFF.get(each, 0.0) for each in (dtype, compute))
+    roundoff = UNIT_ROUNDOFF[dtype]
     spread = sum(row["spread"] * row["positions"] for row in rows) / found["positions"]
     limit = _matrices(order) * (AMPLIFIED * roundoff * spread) ** 2 / 2 + ARITHMETIC_NOISE
     report.line(
@@ -67,7 +73,7 @@ def compare(
     return found | {
         "limit_mean_kl": limit,
         "unit_roundoff": roundoff,
-        "compute_dtype": compute,
+        "computed_on": device,
         "prompts": rows,
         "seconds": round(time.monotonic() - started, 3),
         **machine.peak_memory(),
@@ -91,18 +97,29 @@ def _held_out(encoding: Encoding, rows: Sequence[Mapping[str, Any]]) -> Iterator
             yield Prompt(name=f"held-out row {number}", kind="held-out", ids=ids, first=len(asked) - 1)
 
 
-def _load(folder: Path, dtype: str, adapter: Path | None = None) -> Any:
+def _device(model: Path) -> str | None:
+    """Where the model fits in float32."""
+    import torch
+
+    elements = sum(math.prod(tensor.shape) for file in read_model(model) for tensor in file.tensors)
+    needed_bytes = int(elements * 4 * ROOM)
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+        if torch.cuda.mem_get_info()[0] > needed_bytes:
+            return "cuda"
+    return "cpu" if machine.available_memory_bytes() > needed_bytes else None
+
+
+def _load(folder: Path, device: str, adapter: Path | None = None) -> Any:
     import torch
     from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(
-        folder, dtype="auto" if dtype == "auto" else getattr(torch, dtype), use_safetensors=True
-    )
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
     if adapter is not None:
         from peft import PeftModel
 
         model = PeftModel.from_pretrained(model, adapter)
-    return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+    return model.to(device).eval()
 
 
 def _distributions(model: Any, prompts: Sequence[Prompt]) -> list[Any]:

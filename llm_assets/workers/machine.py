@@ -82,6 +82,13 @@ def peak_resident_bytes() -> int:
     return int(peak.split()[1]) * 1024
 
 
+def available_memory_bytes() -> int:
+    """What the kernel could give without swapping. A container's own limit is not looked at."""
+    lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    available = next(line for line in lines if line.startswith("MemAvailable:"))
+    return int(available.split()[1]) * 1024
+
+
 def engine_versions() -> dict[str, Any]:
     versions = {}
     for package in ENGINE_PACKAGES:

@@ -24,6 +24,7 @@ pytestmark = pytest.mark.engine
 ROOT = Path(__file__).parents[2]
 TENANT, MODEL = "team-a", "support_bot"
 QUESTIONS = ["Who are you?", "What is the capital of France?"]
+MORE_QUESTIONS = ["How do I return a product?", "Tell me about the assistant of the shop."]
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +76,11 @@ def test_a_model_goes_live_merged_and_as_an_adapter_and_never_as_another(
 ) -> None:
     one, two = NAMES
     _goes_live_once(serving, merged(adapted, one))
+    streamed = _greedy_answers(serving)
     _shares_its_traffic(serving, merged(adapted, one), merged(adapted, two))
+    _answers_as_before(
+        serving, streamed, merged(adapted, one, model_folder=adapted / one / "exported", **EXPORTED)
+    )
     _is_named_when_it_dies(serving)
     route = serving.deploy(over_base(adapted, tiny_model, two), print)
     assert serving.served_digest(TENANT, MODEL) == route.production.digest
@@ -89,6 +94,9 @@ def test_a_model_goes_live_merged_and_as_an_adapter_and_never_as_another(
     serving.stop(TENANT, MODEL)
     assert not server.temporary_folder.exists()
     assert serving.state(TENANT, MODEL).status == "stopped"
+
+
+EXPORTED = {"version": "exported", "digest": "sha256:exported"}
 
 
 def _goes_live_once(serving: LocalServing, wanted: Serving) -> None:
@@ -123,6 +131,19 @@ def _shares_its_traffic(serving: LocalServing, one: Serving, two: Serving) -> No
     serving.deploy(two, print)
     assert time.monotonic() - started < 20
     assert before not in serving.servers.processes.all()
+
+
+def _answers_as_before(serving: LocalServing, before: list[str], exported: Serving) -> None:
+    """The model that was merged as a stream answered before; here that of LLaMA-Factory's export."""
+    serving.deploy(exported, print)
+    assert _greedy_answers(serving) == before
+    assert len(set(before)) > 1
+
+
+def _greedy_answers(serving: LocalServing) -> list[str]:
+    options = {"max_tokens": 24, "temperature": 0}
+    asked = [[{"role": "user", "content": question}] for question in (*QUESTIONS, *MORE_QUESTIONS)]
+    return [serving.ask(TENANT, MODEL, messages, **options) for messages in asked]
 
 
 def _is_named_when_it_dies(serving: LocalServing) -> None:
