@@ -15,7 +15,7 @@ from resources.artifacts import Artifact, ArtifactError, ArtifactFile
 from resources.local_processes import LocalProcesses
 from resources.node_cache import Held
 from resources.waiting import wait_until
-from tests.unit.node_cache.conftest import Node, a_node, problem_of, some_bytes
+from tests.unit.node_cache.conftest import AMPLE, Node, a_node, problem_of, some_bytes
 
 SIZE = 100_000
 ENV = {"PATH": os.environ["PATH"]}
@@ -114,20 +114,17 @@ def test_a_child_of_a_killed_server_keeps_the_artifact(node: Node, processes: Lo
     assert [cached.uri for cached in node.cache.prune(to_bytes=0, log=node.said.append)] == [first.uri]
 
 
-def test_a_server_that_died_long_ago_counts_as_used_when_it_was_last_seen_alive(
-    node: Node, processes: LocalProcesses
-) -> None:
-    node = node.limited_to(3 * SIZE)
-    first, second, third = models(node, 3)
-    with node.hold(first) as held:
+def test_a_server_counts_as_used_when_it_was_last_seen_alive(node: Node, processes: LocalProcesses) -> None:
+    node = node.limited_to(3 * SIZE + 100)
+    served, second, third, fourth, fifth = models(node, 5)
+    with node.hold(served) as held:
         pid = serve(processes, held, "sleep", "600")
-    node.fetch(second)
-    node.fetch(third)  # evicts the second, and sees that the first is in use
+    for artifact in (second, third, fourth):
+        node.fetch(artifact)  # the fourth evicts the second, and sees that the first is in use
     os.kill(pid, signal.SIGKILL)
-    wait_until(lambda: not node.cache.held(node.cache.cached()[0]), what="the kill", timeout_s=10)
-    os.utime(node.cache.root / "leases" / third.digest.removeprefix("sha256:"), (1, 1))
-    node.fetch(second)
-    assert node.uris() == [first.uri, second.uri]
+    wait_until(lambda: not any(map(node.cache.held, node.cache.cached())), what="the kill", timeout_s=10)
+    node.fetch(fifth)
+    assert node.uris() == [served.uri, fourth.uri, fifth.uri]
 
 
 def test_a_fetch_that_was_given_up_is_evicted_too(node: Node) -> None:
@@ -153,6 +150,8 @@ def test_pruning_to_nothing_leaves_no_file(node: Node) -> None:
     (node.cache.root / "artifacts" / f".{'0' * 64}").mkdir()
     (node.cache.root / "files" / "ab").mkdir(exist_ok=True)
     (node.cache.root / "files" / "ab" / ("ab" * 32)).write_bytes(b"of no artifact")
+    assert node.cache.prune(to_bytes=AMPLE, log=node.said.append) == ()
+    assert not list((node.cache.root / "artifacts").glob(".*"))
     assert len(node.cache.prune(to_bytes=0, log=node.said.append)) == 3
     assert [path for path in node.cache.root.rglob("*") if not path.is_dir()] == []
     assert list((node.cache.root / "artifacts").iterdir()) == []

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from resources.artifacts import Artifact, ArtifactError
-from resources.node_cache.locks import locked
+from resources.node_cache.locks import locked, try_lock, unlock
 from resources.node_cache.places import Places
 from resources.waiting import wait_until
 from tests.conftest import ROOT
@@ -81,6 +81,27 @@ def test_who_waits_for_another_process_says_so(node: Node) -> None:
             wait_until(lambda: told in node.said, what="the word of who waits", timeout_s=10)
             assert not waiting.done()
         assert problem_of(artifact, waiting.result()) is None
+
+
+def test_a_lock_whose_file_goes_with_it_is_never_held_twice(tmp_path: Path) -> None:
+    lock, inside = tmp_path / "lock", tmp_path / "inside"
+
+    def enter() -> None:
+        entered, until = 0, time.monotonic() + 1
+        while time.monotonic() < until:
+            if (descriptor := try_lock(lock)) is not None:
+                inside.mkdir()  # fails where another is inside
+                entered += 1
+                inside.rmdir()
+                lock.unlink()
+                unlock(descriptor)
+        if entered < 10:
+            raise AssertionError(entered)
+
+    with running(*[enter] * 4) as processes:
+        for process in processes:
+            process.join(30)
+        assert [process.exitcode for process in processes] == [0] * 4
 
 
 def test_waiting_for_another_process_has_an_end_and_names_the_file(tmp_path: Path) -> None:
