@@ -65,13 +65,25 @@ def test_what_is_held_is_not_evicted_and_the_error_says_what_holds_the_room(node
         starts = node.source.starts()
         with pytest.raises(
             ArtifactError,
-            match=rf"{third.uri} needs 0\.10 MiB more .*0\.19 MiB are held: {first.uri} .*{second.uri} .*"
-            "End a server of these, or raise LLM_ASSETS_CACHE_GIB; nothing was fetched",
+            match=rf"{third.uri} needs 0\.10 MiB more .* 0\.19 MiB cannot be evicted\. End a server .*"
+            rf"raise LLM_ASSETS_CACHE_GIB; nothing was fetched\. What is held: {first.uri} .*{second.uri} ",
         ):
             node.fetch(third)
         assert node.source.starts() == starts
         assert problem_of(first, held.folder) is None
     node.fetch(third)
+
+
+def test_where_evicting_all_that_may_go_would_not_be_enough_nothing_is_evicted(node: Node) -> None:
+    node = node.limited_to(3 * SIZE + 100)
+    held, free, _ = models(node, 3)
+    large = node.source.artifact("large", {"weights": some_bytes(5 * SIZE // 2)})
+    node.fetch(free)
+    with node.hold(held):
+        with pytest.raises(ArtifactError, match=r"0\.10 MiB cannot be evicted"):
+            node.fetch(large)
+        assert node.uris() == [free.uri, held.uri]
+    node.fetch(large)
 
 
 def test_an_artifact_that_is_larger_than_the_limit_is_refused_and_evicts_nothing(node: Node) -> None:
@@ -91,7 +103,7 @@ def test_a_server_keeps_its_artifact_until_it_is_killed(node: Node, processes: L
     with node.hold(first) as held:
         pid = serve(processes, held, "sleep", "600")
     assert [node.cache.held(cached) for cached in node.cache.cached()] == [True]
-    with pytest.raises(ArtifactError, match=f"are held: {first.uri}"):
+    with pytest.raises(ArtifactError, match=f"What is held: {first.uri}"):
         node.fetch(second)
     assert node.cache.prune(to_bytes=0, log=node.said.append) == ()
     assert problem_of(first, held.folder) is None
@@ -164,7 +176,7 @@ def test_a_disk_with_too_little_room_is_said_before_anything_is_fetched(node: No
     with (
         pytest.raises(
             ArtifactError,
-            match=r"large needs 2\.00 MiB more, but the disk of .* has 1\.00 MiB free.*nothing was",
+            match=r"large needs 2\.00 MiB more .* disk would have 1\.00 MiB free.*nothing was fetched",
         ),
         small.cache.hold(large, source.download(large), small.said.append),
     ):
@@ -234,7 +246,7 @@ def test_whatever_happens_a_held_folder_is_right_and_the_limit_is_kept(
             try:
                 folder = held[number].enter_context(node.hold(artifacts[number])).folder
             except ArtifactError as error:
-                assert "are held" in str(error)  # noqa: PT017
+                assert "cannot be evicted" in str(error)  # noqa: PT017
                 assert len(held) == 3
                 held.pop(number)
                 continue
