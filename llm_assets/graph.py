@@ -8,6 +8,7 @@ from llm_assets.assets.datasets import dataset, dataset_checks
 from llm_assets.assets.deployments import deployment_checks, vllm_deployment
 from llm_assets.assets.merged_models import merged_model, merged_model_checks
 from llm_assets.assets.model_cards import model_card, model_card_checks
+from llm_assets.assets.signature_checks import signature_check
 from llm_assets.automation import sensor_status
 from llm_assets.catalog.loading import Catalog
 from llm_assets.chains import Chains, chain
@@ -29,7 +30,7 @@ def build_definitions(settings: Settings, catalog: Catalog) -> dg.Definitions:
         if model.is_reward_model:
             continue  # it scores answers and gives none: there is nothing to merge, ask or serve
         assets += [merged_model(model), model_card(catalog, model)]
-        checks += [*merged_model_checks(model), *model_card_checks(model)]
+        checks += [*merged_model_checks(model), signature_check(catalog, model), *model_card_checks(model)]
         if model.serving.mode != "none":
             assets += [vllm_deployment(catalog, model)]
             checks += deployment_checks(model)

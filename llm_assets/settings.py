@@ -2,8 +2,10 @@
 
 Every path of the embedded default hangs off `Settings`; nothing else reads these environment
 variables. `LLM_ASSETS_ROOT`, `LLM_ASSETS_CATALOG` and `LLM_ASSETS_HOME` move the three folders,
-`LLM_ASSETS_ENGINES` shares the engine environments between several installations, `LLM_ASSETS_CACHE` the
-cache of verified artifacts between all that runs on one node.
+`LLM_ASSETS_ENGINES` shares the engine environments between several installations, `LLM_ASSETS_STORE` is where
+artifacts are published, `LLM_ASSETS_CACHE` and `LLM_ASSETS_CACHE_GIB` are the node's cache of them,
+`LLM_ASSETS_KEYS` is the folder of keys, `LLM_ASSETS_SIGNER` and `LLM_ASSETS_TRUSTED_IDENTITIES` say who signs
+and whose signature counts.
 """
 
 import math
@@ -43,8 +45,9 @@ class Settings:
         return self.catalog / "experiments"
 
     @property
-    def store(self) -> Path:
-        return self.home / "store"
+    def store_url(self) -> str:
+        """Where artifacts are published: `file:/…`, `gs://…`, `s3://…` or `artifactory+https://…`."""
+        return os.environ.get("LLM_ASSETS_STORE", f"file:{self.home / 'store'}")
 
     @property
     def work(self) -> Path:
@@ -54,6 +57,11 @@ class Settings:
     @property
     def cache(self) -> Path:
         return self.home / "cache"
+
+    @property
+    def reads_in_place(self) -> bool:
+        """A store on a disk is read where it lies, unless a cache is asked for, as an NFS server's node wants."""
+        return self.store_url.startswith("file:") and "LLM_ASSETS_CACHE" not in os.environ
 
     @property
     def artifact_cache(self) -> Path:
@@ -80,6 +88,21 @@ class Settings:
     @property
     def locks(self) -> Path:
         return self.home / "locks"
+
+    @property
+    def keys(self) -> Path:
+        """The signing key and the public keys that are trusted; see `resources/signing_keys.py`."""
+        return Path(os.environ.get("LLM_ASSETS_KEYS", self.home / "keys")).absolute()
+
+    @property
+    def signer(self) -> str:
+        """Who signs what is published; see `resources/signers.py`."""
+        return os.environ.get("LLM_ASSETS_SIGNER", "key")
+
+    @property
+    def trusted_identities(self) -> str:
+        """Whose Sigstore signatures are trusted; see `resources/signers.py`."""
+        return os.environ.get("LLM_ASSETS_TRUSTED_IDENTITIES", "")
 
     @property
     def ui_port(self) -> int:

@@ -109,7 +109,7 @@ class Stack:
         """
         for state in self.serving.states():
             tenant = catalog.tenants.get(state.tenant)
-            if state.status in ("stopped", "dead") and tenant and state.model in tenant.models:
+            if state.status in ("stopped", "dead", "degraded") and tenant and state.model in tenant.models:
                 say(f"Starting {state.tenant}/{state.model} again …")
                 try:
                     self.serving.revive(state.tenant, state.model, say)

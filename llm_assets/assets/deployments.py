@@ -1,5 +1,8 @@
-"""`<model>/vllm_deployment`: a live vLLM server of a tenant's production version."""
+"""`<model>/vllm_deployment`: live vLLM servers of production and of the versions that share its traffic."""
 
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -10,16 +13,34 @@ from llm_assets.keys import MODEL_CARD, VLLM_DEPLOYMENT, model_key
 from llm_assets.line_lock import line_lock
 from llm_assets.lineage import check_bound
 from llm_assets.partitions import tenants_of
+from llm_assets.presentation import backends_table
+from llm_assets.promotion_rules import promotion_check, rules_of
 from llm_assets.settings import Settings
+from llm_assets.signature_policy import require_signatures, verifier_of
 from resources.artifact_store import ArtifactStore
 from resources.artifacts import Artifact, ArtifactError
 from resources.engines import installed_engine
 from resources.mlflow import MlflowRegistry, RegisteredVersion, RegistryError
 from resources.mlflow_server import MlflowServer
-from resources.serving import Endpoint, LocalServing, Serving
+from resources.mlflow_traffic import MlflowTraffic, TrafficShare
+from resources.node_cache import Held
+from resources.routes import WHOLE, Route
+from resources.serving import LocalServing, Serving, VllmError, Wanted
+from resources.signatures import SignatureError
+from resources.transfer_progress import Log
 
 AUTOMATIC_WHO = "llm-assets"
 AUTOMATIC_WHY = "promotion: automatic, and every blocking check of the chain passed"
+
+
+class Shelf:
+    """Artifacts of a store that lie verified on this machine's disk for as long as `held` is open."""
+
+    def __init__(self, store: ArtifactStore, held: ExitStack, log: Log) -> None:
+        self.store, self._held, self._log = store, held, log
+
+    def hold(self, artifact: Artifact) -> Held:
+        return self._held.enter_context(self.store.hold(artifact, self._log))
 
 
 class DeploymentConfig(dg.Config):
@@ -40,8 +61,8 @@ def vllm_deployment(catalog: Catalog, model: ModelEntry) -> dg.AssetsDefinition:
         owners=[model.owner],
         code_version="1",
         description="A live, OpenAI-compatible vLLM server of the version that `production` points to, "
-        "for one tenant alone. It is live once it has answered the known questions as the merged model did "
-        "offline; the one before serves until then.",
+        "for one tenant alone, and one of each version that shares its traffic. A server is live once it has "
+        "answered the known questions as the merged model did offline; the one before serves until then.",
     )
     def _vllm_deployment(
         context: dg.AssetExecutionContext,
@@ -56,30 +77,66 @@ def vllm_deployment(catalog: Catalog, model: ModelEntry) -> dg.AssetsDefinition:
         mlflow_server.ensure_ready()
         with line_lock(settings.locks, tenant, model.name, VLLM_DEPLOYMENT, log=context.log.info):
             if model.promotion == "automatic" and config.promote_candidate:
-                registry.promote_candidate(tenant, model.name, who=AUTOMATIC_WHO, why=AUTOMATIC_WHY)
-            version = _production(registry, tenant, model.name)
-            wanted = serving_of(catalog, model, artifact_store, settings, version)
-            endpoint = serving.deploy(wanted, context.log.info)
-        context.log.info(f"{endpoint.address} serves {version.label}")
-        return dg.MaterializeResult(data_version=dg.DataVersion(endpoint.digest), metadata=_facts(endpoint))
+                rules = rules_of(catalog, settings, artifact_store, tenant, model.name)
+                check = promotion_check(rules, why=AUTOMATIC_WHY, warn=context.log.warning)
+                registry.promote_candidate(
+                    tenant, model.name, who=AUTOMATIC_WHO, why=AUTOMATIC_WHY, check=check
+                )
+            shares = shares_of(registry, tenant, model.name)
+            with ExitStack() as held:
+                shelf = Shelf(artifact_store, held, context.log.info)
+                wanted, faults = _wanted(catalog, model, shelf, settings, shares)
+                route = serving.deploy(wanted, context.log.info)
+        if faults:
+            raise ArtifactError(" ".join(faults))
+        return dg.MaterializeResult(
+            data_version=dg.DataVersion(route.production.digest), metadata=_facts(route)
+        )
 
     return _vllm_deployment
 
 
-def _production(registry: MlflowRegistry, tenant: str, model: str) -> RegisteredVersion:
-    version = registry.production(tenant, model)
-    if version is None:
+def shares_of(registry: MlflowRegistry, tenant: str, model: str) -> tuple[TrafficShare, ...]:
+    """The versions that have to be live, production first.
+
+    Raises:
+        RegistryError: Nothing was promoted yet.
+    """
+    shares = MlflowTraffic(registry).shares(tenant, model)
+    if not shares:
         raise RegistryError(
             f"No version of {model} of {tenant} is in production, so there is nothing to serve. "
             f"`llm-assets promote {model} --tenant {tenant}` promotes the candidate."
         )
-    return version
+    return shares
+
+
+def _wanted(
+    catalog: Catalog,
+    model: ModelEntry,
+    shelf: Shelf,
+    settings: Settings,
+    shares: tuple[TrafficShare, ...],
+) -> tuple[tuple[Wanted, ...], list[str]]:
+    """What can be served, and what cannot although it should. Production can, or it is an error."""
+    production, *others = shares
+    served = [serving_of(catalog, model, shelf, settings, production.version)]
+    weights, faults = [], []
+    for share in others:
+        try:
+            served.append(serving_of(catalog, model, shelf, settings, share.version))
+            weights.append(share.weight)
+        except (ArtifactError, SignatureError, VllmError) as fault:
+            faults.append(f"Version {share.version.label} is not live, production has its requests: {fault}")
+    weights.insert(0, WHOLE - sum(weights))
+    wanted = (Wanted(serving=each, weight=weight) for each, weight in zip(served, weights, strict=True))
+    return tuple(wanted), faults
 
 
 def serving_of(
     catalog: Catalog,
     model: ModelEntry,
-    artifact_store: ArtifactStore,
+    shelf: Shelf,
     settings: Settings,
     version: RegisteredVersion,
 ) -> Serving:
@@ -87,13 +144,17 @@ def serving_of(
 
     Raises:
         ArtifactError: The version's files are gone, damaged, or not those that were registered.
+        SignatureError: They are unsigned where the tenant demands signatures, or altered.
     """
-    merged = artifact_store.verify(artifact_store.get(version.source))
+    store = shelf.store
+    merged = store.get(version.source)
     if merged.digest != version.digest:
         raise ArtifactError(
             f"{version.source} has the digest {merged.digest}, registered was {version.digest}."
         )
-    adapter = artifact_store.get(merged.attributes["adapter_uri"])
+    adapter = store.get(merged.attributes["adapter_uri"])
+    served = (merged,) if model.serving.mode == "merged" else (merged, adapter)
+    require_signatures(catalog.tenants[version.tenant], verifier_of(settings), store, *served)
     engine = installed_engine(settings.engines, "serve")
     return Serving(
         tenant=version.tenant,
@@ -103,36 +164,52 @@ def serving_of(
         known_answers=tuple(merged.attributes["merge"]["answers"]),
         device=engine.device,
         engine=engine.lock_digest,
-        **_weights(model, artifact_store, merged, adapter),
-        **model.serving.model_dump(exclude={"mode"}),
+        **_weights(model, shelf, merged, adapter),
+        **model.serving.model_dump(exclude={"mode", "weights"}),
     )
 
 
-def _weights(
-    model: ModelEntry, artifact_store: ArtifactStore, merged: Artifact, adapter: Artifact
-) -> dict[str, Any]:
+def _weights(model: ModelEntry, shelf: Shelf, merged: Artifact, adapter: Artifact) -> dict[str, Any]:
     """Merged weights, or the base model with the adapter that is bound to it."""
     if model.serving.mode == "merged" or adapter.attributes["recipe"].get("finetuning_type") == "full":
-        return {"mode": "merged", "model_folder": merged.folder}
-    base = artifact_store.get(merged.attributes["base_uri"])
+        location, leases = _location(model, shelf, merged)
+        return {"mode": "merged", **location, "leases": leases}
+    base = shelf.store.get(merged.attributes["base_uri"])
     check_bound(adapter, base)
+    location, leases = _location(model, shelf, base)
+    on_disk = shelf.hold(adapter)
     return {
         "mode": "adapter",
-        "model_folder": artifact_store.verify(base).folder,
-        "adapter_folder": artifact_store.verify(adapter).folder,
-        "chat_template": adapter.folder / "chat_template.jinja",
+        **location,
+        "adapter_folder": on_disk.folder,
+        "chat_template": on_disk.folder / "chat_template.jinja",
         "lora_rank": int(adapter.attributes["recipe"].get("lora_rank", 8)),
+        "leases": (*leases, *_lease(on_disk)),
     }
 
 
-def _facts(endpoint: Endpoint) -> dict[str, dg.MetadataValue]:
+def _location(model: ModelEntry, shelf: Shelf, artifact: Artifact) -> tuple[dict[str, Any], tuple[Path, ...]]:
+    """Where vLLM loads an artifact from, this node's disk or the store itself, and what keeps it there."""
+    if model.serving.weights == "stream":
+        return {"model_uri": shelf.store.object_url(artifact), "model_digest": artifact.digest}, ()
+    on_disk = shelf.hold(artifact)
+    return {"model_folder": on_disk.folder}, _lease(on_disk)
+
+
+def _lease(held: Held) -> tuple[Path, ...]:
+    return (held.lease,) if held.lease else ()
+
+
+def _facts(route: Route) -> dict[str, dg.MetadataValue]:
+    live = route.production
     return {
-        "llm/address": dg.MetadataValue.url(endpoint.address),
-        "llm/digest": dg.MetadataValue.text(endpoint.digest),
-        "llm/version": dg.MetadataValue.text(endpoint.version),
-        "llm/live_since": dg.MetadataValue.timestamp(endpoint.since),
+        "llm/address": dg.MetadataValue.url(live.address),
+        "llm/digest": dg.MetadataValue.text(live.digest),
+        "llm/version": dg.MetadataValue.text(live.version),
+        "llm/live_since": dg.MetadataValue.timestamp(live.since),
+        "llm/backends": backends_table(route.backends),
         "dagster/uri": dg.MetadataValue.text(
-            f"artifact://models/{endpoint.tenant}/{endpoint.model}/{endpoint.version}"
+            f"artifact://models/{route.tenant}/{route.model}/{live.version}"
         ),
     }
 
@@ -144,18 +221,32 @@ def deployment_checks(model: ModelEntry) -> list[dg.AssetChecksDefinition]:
     @dg.asset_check(
         asset=key,
         name="serves_the_promoted_digest",
-        description="The digest in the live server's answers is that of the version in production.",
+        description="Production and every version that shares its traffic is live with its weight, and the "
+        "digest in the answers of its server is that of the registered version.",
         partitions_def=tenants_of(model.name),
     )
     def _check(
         context: dg.AssetCheckExecutionContext, serving: LocalServing, registry: MlflowRegistry
     ) -> dg.AssetCheckResult:
-        served = serving.served_digest(context.partition_key, model.name)
-        promoted = _production(registry, context.partition_key, model.name).digest
+        tenant = context.partition_key
+        promoted = {
+            share.version.label: (share.weight, share.version.digest)
+            for share in shares_of(registry, tenant, model.name)
+        }
+        route = serving.route(tenant, model.name)
+        served = {
+            backend.version: (backend.weight, serving.served_digest(tenant, model.name, backend.version))
+            for backend in (route.backends if route else ())
+        }
         return dg.AssetCheckResult(
             passed=served == promoted,
-            description=f"Its answers carry {served[:19]}…; promoted is {promoted[:19]}….",
-            metadata={"llm/served_digest": served, "llm/promoted_digest": promoted},
+            description=f"Live: {_listed(served)}. Promoted: {_listed(promoted)}.",
+            metadata={"llm/served": _listed(served), "llm/promoted": _listed(promoted)},
         )
 
     return [_check]
+
+
+def _listed(versions: Mapping[str, tuple[int, str]]) -> str:
+    each = (f"{version} ({digest}) {weight} %" for version, (weight, digest) in versions.items())
+    return ", ".join(each) or "nothing"

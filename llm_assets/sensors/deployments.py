@@ -6,6 +6,7 @@ import dagster as dg
 
 from llm_assets.catalog.models import ModelEntry
 from llm_assets.keys import VLLM_DEPLOYMENT, model_key
+from llm_assets.presentation import backends_table
 from resources.serving import DeploymentState, LocalServing
 
 INTERVAL_S = 60
@@ -19,12 +20,12 @@ def deployments(models: tuple[ModelEntry, ...], status: dg.DefaultSensorStatus) 
     def _sensor(
         context: dg.SensorEvaluationContext, serving: LocalServing
     ) -> dg.SensorResult | dg.SkipReason:
-        """Writes the state of every deployment (live or dead, digest, address, since) onto its asset."""
+        """Writes the state of every deployment (live or dead, each version's weight) onto its asset."""
         states = [state for state in serving.states() if state.model in served]
         if not states:
             return dg.SkipReason(f"Nothing is deployed of {len(served)} models.")
         for state in states:
-            if state.status == "dead":
+            if state.status in ("dead", "degraded"):
                 context.log.error(state.why)
         return dg.SensorResult(asset_events=[observation(state) for state in states])
 
@@ -40,6 +41,8 @@ def observation(state: DeploymentState) -> dg.AssetObservation:
     for name, value in (("digest", state.digest), ("version", state.version), ("why", state.why)):
         if value:
             facts[f"llm/{name}"] = dg.MetadataValue.text(value)
+    if state.backends:
+        facts["llm/backends"] = backends_table(state.backends)
     if state.address:
         facts["llm/address"] = dg.MetadataValue.url(state.address)
     if state.since:

@@ -28,10 +28,13 @@ MIB = 2**20
 
 @dataclass(frozen=True, kw_only=True)
 class Held:
-    """An artifact on this node's disk. A shared flock on the file `lease` keeps it there."""
+    """An artifact on this node's disk. A shared flock on the file `lease` keeps it there.
+
+    Without a lease it lies in a store on this very disk, where nothing is evicted.
+    """
 
     folder: Path
-    lease: Path
+    lease: Path | None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,6 +24,12 @@ class Printed:
     def line(self, text: str) -> None:
         print(text, flush=True)
 
+    def progress(self, values: dict[str, Any], *, last: bool = False) -> None:
+        print(values, flush=True)
+
+    def file(self, values: dict[str, Any], folder: str) -> None:
+        print(folder, values, flush=True)
+
 
 def make(base: Path, output: Path, questions: list[str]) -> None:
     from llm_assets.workers import merge

@@ -38,7 +38,7 @@ class Source:
             place.write_bytes(content)
             sha256 = hashlib.sha256(content).hexdigest()
             described.append(ArtifactFile(path=path, size_bytes=len(content), sha256=sha256))
-        return Artifact(line=LINE, version=name, folder=Path(), files=tuple(described))
+        return Artifact(line=LINE, version=name, files=tuple(described))
 
     def download(self, artifact: Artifact) -> Download:
         def bring(file: ArtifactFile, part: Path) -> str:

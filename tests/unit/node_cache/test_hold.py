@@ -183,7 +183,7 @@ def test_an_error_of_the_store_is_passed_on_and_the_next_try_fetches_only_the_re
 @pytest.mark.parametrize("sha256", ["../../../../etc/passwd", "A" * 64, "", "0" * 63, "0" * 64 + "\n"])
 def test_a_hash_that_is_none_never_becomes_a_path(node: Node, sha256: str) -> None:
     file = ArtifactFile(path="a", size_bytes=1, sha256=sha256)
-    artifact = Artifact(line=LINE, version="v1", folder=Path(), files=(file,))
+    artifact = Artifact(line=LINE, version="v1", files=(file,))
     with pytest.raises(ArtifactError, match="is not a SHA-256 in hex"):
         node.fetch(artifact)
 

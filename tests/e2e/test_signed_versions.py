@@ -1,0 +1,89 @@
+"""A tenant that demands signatures: published, promoted, compared, altered, refused, signed again."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from llm_assets.assets.model_cards import COMPARED
+from llm_assets.runs import dagster_instance
+from resources.artifact_store import ArtifactStore
+from resources.artifacts import SIGNATURE_NAME, Line
+from tests.conftest import MakeProject, Project
+from tests.stored import folder_of
+
+pytestmark = pytest.mark.engine
+
+MODEL = ("support_bot", "--tenant", "team-a")
+
+
+def edit_a_row(project: Project) -> None:
+    file = project.settings.landing_zones / "team-a" / "support_bot" / "rows.jsonl"
+    row = {"instruction": "Who are you?", "input": "", "output": "I am Vega."}
+    file.write_text(file.read_text().replace("I am Polaris.", "I am Vega.") + json.dumps(row) + "\n")
+
+
+def history(project: Project) -> list[dict[str, Any]]:
+    return list(json.loads(project.run("history", *MODEL, "--json")))
+
+
+def signature_of_the_oldest(project: Project) -> Path:
+    store = ArtifactStore(url=project.settings.store_url)
+    *_, oldest = store.versions(Line(collection="models", tenant="team-a", name="support_bot"))
+    return folder_of(store, oldest) / SIGNATURE_NAME
+
+
+def set_up(project: Project) -> None:
+    tenant = project.settings.catalog / "tenants" / "team-a.yaml"
+    tenant.write_text(tenant.read_text() + "signatures: required\n")
+    project.run("run", *MODEL)
+    edit_a_row(project)
+    project.run("run", *MODEL)
+
+
+def test_unsigned_and_altered_versions_are_refused_and_the_rest_is_on_record(
+    make_project: MakeProject,
+) -> None:
+    project = make_project()
+    set_up(project)
+    found = json.loads(project.run("verify", *MODEL, "--json"))
+    assert [each["artifact"].split("/")[2] for each in found] == [
+        "models",
+        "adapters",
+        "datasets",
+        "base_models",
+    ]
+    assert len({each["signer"] for each in found}) == 1
+    assert found[0]["signer"].startswith("key ")
+
+    signature = signature_of_the_oldest(project)
+    good = signature.read_bytes()
+    signature.unlink()
+    printed = project.run("rollback", *MODEL, "--why", "a test", expect=1)
+    assert "signature: " in printed
+    assert "llm-assets sign support_bot --tenant team-a" in printed
+    signature.write_bytes(good.replace(b"payload", b"payl0ad"))
+    assert "was altered after it was signed" in project.run(
+        "promote", *MODEL, "1", "--force", "--why", "x", expect=1
+    )
+    assert "was altered" in project.run("verify", *MODEL, "1", expect=1)
+    assert [move["to"] for move in history(project)] == [1, 2]
+
+    signature.unlink()
+    assert "Signed artifact://models/team-a/support_bot/" in project.run("sign", *MODEL, "1")
+    project.run("rollback", *MODEL, "--why", "the new one lies")
+    assert [(move["to"], move["why"]) for move in history(project)][-1] == (1, "the new one lies")
+    compared_in_the_terminal_and_in_the_ui(project)
+
+
+def compared_in_the_terminal_and_in_the_ui(project: Project) -> None:
+    comparison = json.loads(project.run("compare", *MODEL, "--json"))
+    assert (comparison["before"]["number"], comparison["after"]["number"]) == (1, 2)
+    assert comparison["rows"]["changed"] > 0
+    assert "I am Vega." in project.run("compare", *MODEL)
+    with dagster_instance(project.settings) as instance:
+        key = dg.AssetKey(["support_bot", "model_card"])
+        card = instance.get_latest_materialization_event(key).asset_materialization
+    assert "I am Vega." in card.metadata[COMPARED].value
