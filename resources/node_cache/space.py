@@ -15,11 +15,11 @@ from resources.node_cache.locks import locked, try_lock, unlock
 from resources.node_cache.places import Places
 from resources.node_cache.survey import (
     Cached,
-    Stored,
     all_cached,
     all_stored,
     contents_of,
     find,
+    held,
     hex_digest,
     lease_of,
     touch,
@@ -49,16 +49,7 @@ def set_aside(places: Places, artifact: Artifact, *, limit_bytes: int, log: Log)
     with locked(places.space_lock(), what=BUSY, log=log):
         space = Space(places, wanted, log)
         needed_bytes = sum(size for sha256, size in wanted.items() if not space.has(sha256))
-        space.make_room(
-            lambda: (
-                space.set_aside_bytes + needed_bytes <= limit_bytes
-                and space.to_come_bytes + needed_bytes <= shutil.disk_usage(places.root).free
-            )
-        )
-        if space.set_aside_bytes + needed_bytes > limit_bytes:
-            raise ArtifactError(_no_room(space, artifact, needed_bytes, limit_bytes))
-        if space.to_come_bytes + needed_bytes > shutil.disk_usage(places.root).free:
-            raise ArtifactError(_no_disk(space, artifact, needed_bytes))
+        space.make_room(artifact, needed_bytes, limit_bytes)
         for file in artifact.files:
             if not space.has(file.sha256):
                 places.part(file).touch()
@@ -69,9 +60,7 @@ def prune(places: Places, *, to_bytes: int, log: Log) -> tuple[Cached, ...]:
     """Evicts by least use until at most `to_bytes` are left; gives what was evicted."""
     with locked(places.space_lock(), what=BUSY, log=log):
         space = Space(places, {}, log)
-        space.sweep()
-        space.make_room(lambda: space.set_aside_bytes <= to_bytes)
-        return tuple(space.evicted)
+        return space.evict(space.sweep(), enough=lambda: space.set_aside_bytes <= to_bytes)
 
 
 class Space:
@@ -79,33 +68,77 @@ class Space:
 
     def __init__(self, places: Places, wanted: Iterable[str], log: Log) -> None:
         self._places, self._wanted, self._log = places, tuple(wanted), log
-        self.root = places.root
         self._stored = all_stored(places)
         self.set_aside_bytes = sum(each.set_aside_bytes for each in self._stored.values())
-        self.to_come_bytes = sum(_to_come_bytes(each) for each in self._stored.values())
-        self.evicted: list[Cached] = []
-        self.kept: list[Cached] = []
+        self.to_come_bytes = sum(each.to_come_bytes for each in self._stored.values())
 
     def has(self, sha256: str) -> bool:
         return sha256 in self._stored
 
-    def make_room(self, enough: Callable[[], bool]) -> None:
-        """Evicts until there is enough room, or until all that is left is held."""
-        if enough():
-            return
-        known = self.sweep()
-        uses = self._uses(known)
+    def make_room(self, artifact: Artifact, needed_bytes: int, limit_bytes: int) -> None:
+        """Evicts until there is room for so many bytes more.
+
+        Raises:
+            ArtifactError: All that nobody holds is not enough; then nothing is evicted.
+        """
+
+        def enough() -> bool:
+            return self._fits(needed_bytes, limit_bytes)
+
+        while not enough():
+            known = self.sweep()
+            kept = [cached for cached in known if held(self._places, cached)]
+            if reason := self._refusal(kept, needed_bytes, limit_bytes):
+                names = ", ".join(f"{each.uri} ({_mib(each.size_bytes)})" for each in kept) or "nothing"
+                raise ArtifactError(
+                    f"{artifact.uri} needs {_mib(needed_bytes)} more in the node's cache at "
+                    f"{self._places.root}, {reason}; nothing was fetched. What is held: {names}."
+                )
+            self.evict(known, enough=enough)
+
+    def evict(self, known: Iterable[Cached], *, enough: Callable[[], bool]) -> tuple[Cached, ...]:
+        """In the given order, until there is enough or the rest is held; gives what was evicted."""
+        uses, evicted = self._uses(known), []
         for cached in known:
             if enough():
-                return
-            if self._evict(cached.digest):
-                self._log(f"Evicted {cached.uri} ({_mib(cached.size_bytes)}) from the node's cache.")
-                self.evicted.append(cached)
-                uses.subtract(cached.contents.keys())
-                self._remove([sha256 for sha256 in cached.contents if not uses[sha256]])
-            else:
+                break
+            if not self._evict(cached.digest):
                 touch(lease_of(self._places, cached))  # it is in use at this moment
-                self.kept.append(cached)
+                continue
+            self._log(f"Evicted {cached.uri} ({_mib(cached.size_bytes)}) from the node's cache.")
+            evicted.append(cached)
+            uses.subtract(cached.contents.keys())
+            self._remove([sha256 for sha256 in cached.contents if not uses[sha256]])
+        return tuple(evicted)
+
+    def _fits(self, needed_bytes: int, limit_bytes: int) -> bool:
+        free_bytes = shutil.disk_usage(self._places.root).free
+        return (
+            self.set_aside_bytes + needed_bytes <= limit_bytes
+            and self.to_come_bytes + needed_bytes <= free_bytes
+        )
+
+    def _refusal(self, kept: Iterable[Cached], needed_bytes: int, limit_bytes: int) -> str | None:
+        """Why there would be too little room even if only `kept` were left; None when there is enough."""
+        uses = self._uses(kept)
+        left = [stored for sha256, stored in self._stored.items() if sha256 in uses]
+        set_aside_bytes = sum(each.set_aside_bytes for each in left)
+        if set_aside_bytes + needed_bytes > limit_bytes:
+            return (
+                f"which may hold {_mib(limit_bytes)} and of which {_mib(set_aside_bytes)} cannot be evicted. "
+                "End a server of what is held, or raise LLM_ASSETS_CACHE_GIB"
+            )
+        evictable_bytes = sum(each.on_disk_bytes for each in self._stored.values()) - sum(
+            each.on_disk_bytes for each in left
+        )
+        free_bytes = shutil.disk_usage(self._places.root).free + evictable_bytes
+        to_come_bytes = sum(each.to_come_bytes for each in left)
+        if to_come_bytes + needed_bytes > free_bytes:
+            return (
+                f"but even with all evicted that nobody holds its disk would have {_mib(free_bytes)} free, "
+                f"{_mib(to_come_bytes)} of them set aside. Free some space, or move LLM_ASSETS_CACHE"
+            )
+        return None
 
     def sweep(self) -> tuple[Cached, ...]:
         """Removes what killed processes left; gives what is there, the least recently used first."""
@@ -143,32 +176,7 @@ class Space:
                 for path in stored.paths:
                     Path(path).unlink(missing_ok=True)
                 self.set_aside_bytes -= stored.set_aside_bytes
-                self.to_come_bytes -= _to_come_bytes(stored)
-
-
-def _to_come_bytes(stored: Stored) -> int:
-    return stored.set_aside_bytes - stored.on_disk_bytes
-
-
-def _no_room(space: Space, artifact: Artifact, needed_bytes: int, limit_bytes: int) -> str:
-    return (
-        f"{artifact.uri} needs {_mib(needed_bytes)} more in the node's cache, which may hold "
-        f"{_mib(limit_bytes)}; {_mib(space.set_aside_bytes)} are held: {_names(space.kept)}. "
-        "End a server of these, or raise LLM_ASSETS_CACHE_GIB; nothing was fetched."
-    )
-
-
-def _no_disk(space: Space, artifact: Artifact, needed_bytes: int) -> str:
-    return (
-        f"{artifact.uri} needs {_mib(needed_bytes)} more, but the disk of the node's cache at "
-        f"{space.root} has {_mib(shutil.disk_usage(space.root).free)} free, of which "
-        f"{_mib(space.to_come_bytes)} are set aside, and all that is left in the cache is held: "
-        f"{_names(space.kept)}. Free some space or move LLM_ASSETS_CACHE; nothing was fetched."
-    )
-
-
-def _names(kept: list[Cached]) -> str:
-    return ", ".join(f"{each.uri} ({_mib(each.size_bytes)})" for each in kept) or "nothing"
+                self.to_come_bytes -= stored.to_come_bytes
 
 
 def _mib(size_bytes: int) -> str:

@@ -42,6 +42,10 @@ class Stored:
     set_aside_bytes: int
     on_disk_bytes: int
 
+    @property
+    def to_come_bytes(self) -> int:
+        return self.set_aside_bytes - self.on_disk_bytes
+
 
 def contents_of(files: Iterable[ArtifactFile]) -> dict[str, int]:
     return {file.sha256: file.size_bytes for file in files}

@@ -15,7 +15,7 @@ from resources.artifacts import Artifact, ArtifactError, ArtifactFile
 from resources.local_processes import LocalProcesses
 from resources.node_cache import Held
 from resources.waiting import wait_until
-from tests.unit.node_cache.conftest import Node, a_node, problem_of, some_bytes
+from tests.unit.node_cache.conftest import AMPLE, Node, a_node, problem_of, some_bytes
 
 SIZE = 100_000
 ENV = {"PATH": os.environ["PATH"]}
@@ -65,13 +65,25 @@ def test_what_is_held_is_not_evicted_and_the_error_says_what_holds_the_room(node
         starts = node.source.starts()
         with pytest.raises(
             ArtifactError,
-            match=rf"{third.uri} needs 0\.10 MiB more .*0\.19 MiB are held: {first.uri} .*{second.uri} .*"
-            "End a server of these, or raise LLM_ASSETS_CACHE_GIB; nothing was fetched",
+            match=rf"{third.uri} needs 0\.10 MiB more .* 0\.19 MiB cannot be evicted\. End a server .*"
+            rf"raise LLM_ASSETS_CACHE_GIB; nothing was fetched\. What is held: {first.uri} .*{second.uri} ",
         ):
             node.fetch(third)
         assert node.source.starts() == starts
         assert problem_of(first, held.folder) is None
     node.fetch(third)
+
+
+def test_where_evicting_all_that_may_go_would_not_be_enough_nothing_is_evicted(node: Node) -> None:
+    node = node.limited_to(3 * SIZE + 100)
+    held, free, _ = models(node, 3)
+    large = node.source.artifact("large", {"weights": some_bytes(5 * SIZE // 2)})
+    node.fetch(free)
+    with node.hold(held):
+        with pytest.raises(ArtifactError, match=r"0\.10 MiB cannot be evicted"):
+            node.fetch(large)
+        assert node.uris() == [free.uri, held.uri]
+    node.fetch(large)
 
 
 def test_an_artifact_that_is_larger_than_the_limit_is_refused_and_evicts_nothing(node: Node) -> None:
@@ -91,7 +103,7 @@ def test_a_server_keeps_its_artifact_until_it_is_killed(node: Node, processes: L
     with node.hold(first) as held:
         pid = serve(processes, held, "sleep", "600")
     assert [node.cache.held(cached) for cached in node.cache.cached()] == [True]
-    with pytest.raises(ArtifactError, match=f"are held: {first.uri}"):
+    with pytest.raises(ArtifactError, match=f"What is held: {first.uri}"):
         node.fetch(second)
     assert node.cache.prune(to_bytes=0, log=node.said.append) == ()
     assert problem_of(first, held.folder) is None
@@ -114,20 +126,17 @@ def test_a_child_of_a_killed_server_keeps_the_artifact(node: Node, processes: Lo
     assert [cached.uri for cached in node.cache.prune(to_bytes=0, log=node.said.append)] == [first.uri]
 
 
-def test_a_server_that_died_long_ago_counts_as_used_when_it_was_last_seen_alive(
-    node: Node, processes: LocalProcesses
-) -> None:
-    node = node.limited_to(3 * SIZE)
-    first, second, third = models(node, 3)
-    with node.hold(first) as held:
+def test_a_server_counts_as_used_when_it_was_last_seen_alive(node: Node, processes: LocalProcesses) -> None:
+    node = node.limited_to(3 * SIZE + 100)
+    served, second, third, fourth, fifth = models(node, 5)
+    with node.hold(served) as held:
         pid = serve(processes, held, "sleep", "600")
-    node.fetch(second)
-    node.fetch(third)  # evicts the second, and sees that the first is in use
+    for artifact in (second, third, fourth):
+        node.fetch(artifact)  # the fourth evicts the second, and sees that the first is in use
     os.kill(pid, signal.SIGKILL)
-    wait_until(lambda: not node.cache.held(node.cache.cached()[0]), what="the kill", timeout_s=10)
-    os.utime(node.cache.root / "leases" / third.digest.removeprefix("sha256:"), (1, 1))
-    node.fetch(second)
-    assert node.uris() == [first.uri, second.uri]
+    wait_until(lambda: not any(map(node.cache.held, node.cache.cached())), what="the kill", timeout_s=10)
+    node.fetch(fifth)
+    assert node.uris() == [served.uri, fourth.uri, fifth.uri]
 
 
 def test_a_fetch_that_was_given_up_is_evicted_too(node: Node) -> None:
@@ -153,6 +162,8 @@ def test_pruning_to_nothing_leaves_no_file(node: Node) -> None:
     (node.cache.root / "artifacts" / f".{'0' * 64}").mkdir()
     (node.cache.root / "files" / "ab").mkdir(exist_ok=True)
     (node.cache.root / "files" / "ab" / ("ab" * 32)).write_bytes(b"of no artifact")
+    assert node.cache.prune(to_bytes=AMPLE, log=node.said.append) == ()
+    assert not list((node.cache.root / "artifacts").glob(".*"))
     assert len(node.cache.prune(to_bytes=0, log=node.said.append)) == 3
     assert [path for path in node.cache.root.rglob("*") if not path.is_dir()] == []
     assert list((node.cache.root / "artifacts").iterdir()) == []
@@ -165,7 +176,7 @@ def test_a_disk_with_too_little_room_is_said_before_anything_is_fetched(node: No
     with (
         pytest.raises(
             ArtifactError,
-            match=r"large needs 2\.00 MiB more, but the disk of .* has 1\.00 MiB free.*nothing was",
+            match=r"large needs 2\.00 MiB more .* disk would have 1\.00 MiB free.*nothing was fetched",
         ),
         small.cache.hold(large, source.download(large), small.said.append),
     ):
@@ -235,7 +246,7 @@ def test_whatever_happens_a_held_folder_is_right_and_the_limit_is_kept(
             try:
                 folder = held[number].enter_context(node.hold(artifacts[number])).folder
             except ArtifactError as error:
-                assert "are held" in str(error)  # noqa: PT017
+                assert "cannot be evicted" in str(error)  # noqa: PT017
                 assert len(held) == 3
                 held.pop(number)
                 continue
