@@ -66,7 +66,7 @@ def test_a_dataset_becomes_a_live_model_and_only_what_changed_is_made_again(
 ) -> None:
     project = make_project()
     printed = project.run(*RUN)
-    assert "step 16/16" in printed
+    assert "step 15/15" in printed
     assert project.run("ask", "support_bot", "-t", "team-a", "Who are you?").startswith("I am Polaris.")
     [live] = states(project)
     assert (live["tenant"], live["status"], live["digest"]) == (
