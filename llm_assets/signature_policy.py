@@ -57,6 +57,6 @@ def bundle_of(store: ArtifactStore, artifact: Artifact) -> bytes | None:
 def sign_published(store: ArtifactStore, signer: Signer, artifact: Artifact) -> None:
     """Signs what was published without a signature, after every byte was compared with the manifest."""
     bundle = signer.sign(store.verify(artifact))
-    unfinished = artifact.folder / f".{uuid.uuid4().hex}"
+    unfinished = artifact.folder.parent / f".{uuid.uuid4().hex}"  # a kill must leave nothing in the folder
     unfinished.write_bytes(bundle)
     unfinished.replace(artifact.folder / SIGNATURE_NAME)

@@ -14,7 +14,9 @@ from llm_assets.comparison import compare_versions, comparison_text
 from resources.artifact_store import ArtifactStore
 from resources.mlflow import RegisteredVersion
 
-Before = Annotated[str | None, typer.Argument(help="A label or number; production if left out.")]
+Before = Annotated[
+    str | None, typer.Argument(help="A label or number; production if left out, or what was before it.")
+]
 After = Annotated[str | None, typer.Argument(help="A label or number; the candidate if left out.")]
 
 
@@ -37,21 +39,11 @@ def compare(
 def _chosen(
     versions: Sequence[RegisteredVersion], before: str | None, after: str | None
 ) -> tuple[RegisteredVersion, RegisteredVersion]:
+    """Production and candidate unless others are named; if they are one, what was before production."""
     first = by_alias(versions, "production") if before is None else by_name(versions, before)
     second = by_alias(versions, "candidate") if after is None else by_name(versions, after)
+    if before is None and first.number == second.number:
+        first = by_alias(versions, "previous")
     if first.number == second.number:
-        others = ", ".join(str(each.number) for each in versions if each.number != first.number)
-        what = (
-            "production and candidate are one version"
-            if before is None and after is None
-            else "that is one version"
-        )
-        raise UsageError(
-            f"Version {first.number} would be compared with itself: {what}. "
-            + (
-                f"Name two of its versions; the others are {others}."
-                if others
-                else "There is no other version."
-            )
-        )
+        raise UsageError(f"Version {first.number} would be compared with itself; name two versions.")
     return first, second
