@@ -44,13 +44,13 @@ def promote(
     here, registry = with_registry(model, tenant)
     versions = registry.versions(tenant, model)
     chosen = by_alias(versions, "candidate") if version is None else by_name(versions, version)
-    rules = rules_of(here.catalog, here.settings, _store(here), tenant, model)
-    check = promotion_check(rules, why=why, warn=_warn, force=force)
+    rules = rules_of(here.catalog, here.settings, store_of(here), tenant, model)
+    check = promotion_check(rules, why=why, warn=warn, force=force)
     promoted = registry.promote(
         tenant, model, version=chosen.number, who=getpass.getuser(), why=why, check=check
     )
     Console().print(f"Version {promoted.number} ({promoted.label}) is production.", highlight=False)
-    _deploy(here, model, tenant)
+    deploy(here, model, tenant)
 
 
 def rollback(model: Model, tenant: Tenant, why: Why = "") -> None:
@@ -59,10 +59,10 @@ def rollback(model: Model, tenant: Tenant, why: Why = "") -> None:
     Example: `llm-assets rollback support_bot --tenant team-a --why "wrong opening hours"`
     """
     here, registry = with_registry(model, tenant)
-    check = rollback_check(rules_of(here.catalog, here.settings, _store(here), tenant, model), why=why)
+    check = rollback_check(rules_of(here.catalog, here.settings, store_of(here), tenant, model), why=why)
     promoted = registry.rollback(tenant, model, who=getpass.getuser(), why=why, check=check)
     Console().print(f"Version {promoted.number} ({promoted.label}) is production again.", highlight=False)
-    _deploy(here, model, tenant)
+    deploy(here, model, tenant)
 
 
 def history(model: Model, tenant: Tenant, as_json: AsJson = False) -> None:
@@ -107,7 +107,7 @@ def card(model: Model, tenant: Tenant, version: Version = None, as_json: AsJson 
     """
     here, registry = with_registry(model, tenant)
     wanted = named_or_production(registry, model, tenant, version)
-    cards = _store(here).versions(Line(collection="cards", tenant=tenant, name=model))
+    cards = store_of(here).versions(Line(collection="cards", tenant=tenant, name=model))
     folder = next((each.folder for each in cards if each.digest == wanted.tags.get("card_digest")), None)
     if folder is None:
         raise UsageError(
@@ -121,15 +121,15 @@ def card(model: Model, tenant: Tenant, version: Version = None, as_json: AsJson 
     Console().print(Markdown(text.split("\n---\n", 1)[-1]))
 
 
-def _store(here: Installation) -> ArtifactStore:
+def store_of(here: Installation) -> ArtifactStore:
     return ArtifactStore(root=str(here.settings.store))
 
 
-def _warn(text: str) -> None:
+def warn(text: str) -> None:
     Console(stderr=True, soft_wrap=True).print(text, style="yellow", highlight=False, markup=False)
 
 
-def _deploy(here: Installation, model: str, tenant: str) -> None:
+def deploy(here: Installation, model: str, tenant: str) -> None:
     op_config = {f"{model}__{VLLM_DEPLOYMENT}": {"config": {"promote_candidate": False}}}
     if not execute(here, model, tenant, op_config=op_config, only=VLLM_DEPLOYMENT):
         raise typer.Exit(1)

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from llm_assets.cli.deployments import Force, _deploy, _store, _warn
+from llm_assets.cli.deployments import Force, deploy, store_of, warn
 from llm_assets.cli.options import AsJson, Model, Tenant, UsageError, Why
 from llm_assets.cli.versions import with_registry
 from llm_assets.promotion_rules import promotion_check, rules_of
@@ -35,8 +35,8 @@ def traffic(
 ) -> None:
     """Lets a version answer a share of the requests beside production; without one, shows the shares.
 
-    A version must pass the rules of a promotion, and has a live server of its own, proven before it gets its
-    share. A promotion or a rollback ends the sharing: what is production then has all requests.
+    VERSION is a label, a number, or an alias such as `candidate`. It must pass the rules of a promotion, and
+    has a live server of its own, proven before it gets its share; production keeps the rest. A promotion or a rollback ends the sharing: what is production then has all requests.
 
     Example: `llm-assets traffic support_bot --tenant team-a candidate=10 --why "new opening hours"`
     """
@@ -48,11 +48,11 @@ def traffic(
     if not weights and not off:
         _show(register.shares(tenant, model), as_json=as_json)
         return
-    rules = rules_of(here.catalog, here.settings, _store(here), tenant, model)
-    check = promotion_check(rules, why=why, warn=_warn, force=force)
+    rules = rules_of(here.catalog, here.settings, store_of(here), tenant, model)
+    check = promotion_check(rules, why=why, warn=warn, force=force)
     shares = register.change(tenant, model, chosen, who=getpass.getuser(), why=why, check=check)
     _show(shares, as_json=False)
-    _deploy(here, model, tenant)
+    deploy(here, model, tenant)
 
 
 def _parsed(weights: list[str]) -> dict[str, int]:
