@@ -36,7 +36,8 @@ def traffic(
     """Lets a version answer a share of the requests beside production; without one, shows the shares.
 
     VERSION is a label, a number, or an alias such as `candidate`. It must pass the rules of a promotion, and
-    has a live server of its own, proven before it gets its share; production keeps the rest. A promotion or a rollback ends the sharing: what is production then has all requests.
+    has a live server of its own, proven before it gets its share; production keeps the rest. A promotion or a
+    rollback ends the sharing: what is production then has all requests.
 
     Example: `llm-assets traffic support_bot --tenant team-a candidate=10 --why "new opening hours"`
     """
