@@ -44,9 +44,13 @@ def set_up(project: Project) -> None:
 
 
 def test_unsigned_and_altered_versions_are_refused_and_the_rest_is_on_record(
-    make_project: MakeProject,
+    make_project: MakeProject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     project = make_project()
+    monkeypatch.setenv("DAGSTER_HOME", str(project.settings.dagster_home))
+    for name, value in project.environment.items():  # dagster_instance sets what is not set
+        if name.startswith("LLM_ASSETS_"):
+            monkeypatch.setenv(name, value)
     set_up(project)
     found = json.loads(project.run("verify", *MODEL, "--json"))
     assert [each["artifact"].split("/")[2] for each in found] == [
