@@ -48,7 +48,7 @@ class Rollout:
                 with self._ended_on_failure(server):
                     up[at] = _live(each.serving, server)
                     self._record(up)
-                self._end_others({live.server for live in up.values()})
+                self._end_others(self._kept(up))
         return self._switch(up)
 
     def _up_already(self) -> dict[int, LiveServer]:
@@ -74,16 +74,19 @@ class Rollout:
 
     def _switch(self, up: Mapping[int, LiveServer]) -> Deployment:
         deployment = self._record(up)
-        self._end_others({live.server for live in deployment.servers})
+        self._end_others(self._kept(up))
         return deployment
+
+    def _kept(self, up: Mapping[int, LiveServer]) -> set[str]:
+        """What is live, and what a killed deploy was starting of the versions that are still to come."""
+        coming = (self._leftover(each.serving) for at, each in enumerate(self.wanted) if at not in up)
+        return {live.server for live in up.values()} | {server.name for server in coming if server}
 
     def _record(self, up: Mapping[int, LiveServer]) -> Deployment:
         """Makes live what is up: production has whatever weight the others do not have yet."""
         weights = {at: self.wanted[at].weight for at in up if at}
         weights[0] = WHOLE - sum(weights.values())
-        deployment = Deployment(
-            servers=tuple(replace(up[at], weight=weights[at]) for at in sorted(up)),
-        )
+        deployment = Deployment(servers=tuple(replace(up[at], weight=weights[at]) for at in sorted(up)))
         if self.folder.read() != deployment:
             self.folder.write(deployment)
             for live in deployment.servers:
@@ -94,7 +97,7 @@ class Rollout:
         """A proven server of the serving. One that an earlier, killed deploy was starting is taken over."""
         old = self._recorded()
         shares_port = next((server for server in old if self._has_port(server, serving.port)), None)
-        leftover = None if shares_port else self._leftover(old, serving)
+        leftover = None if shares_port else self._leftover(serving)
         self._end_others({server.name for server in (*old, leftover) if server})
         if leftover:
             self.log(f"Taking over vLLM of {serving.name} (pid {leftover.pid}), which was being started.")
@@ -117,8 +120,8 @@ class Rollout:
     def _has_port(self, server: ProcessRecord, port: int | None) -> bool:
         return port == server.attributes["port"] and self.servers.processes.alive(server)
 
-    def _leftover(self, old: tuple[ProcessRecord, ...], serving: Serving) -> ProcessRecord | None:
-        fingerprint = settings_fingerprint(serving)
+    def _leftover(self, serving: Serving) -> ProcessRecord | None:
+        fingerprint, old = settings_fingerprint(serving), self._recorded()
         for server in self.servers.of(serving.tenant, serving.model):
             fits = server.attributes["fingerprint"] == fingerprint and server not in old
             port_fits = serving.port in (None, server.attributes["port"])

@@ -13,7 +13,7 @@ from llm_assets.keys import MODEL_CARD, VLLM_DEPLOYMENT, model_key
 from llm_assets.line_lock import line_lock
 from llm_assets.lineage import check_bound
 from llm_assets.partitions import tenants_of
-from llm_assets.presentation import backends_table
+from llm_assets.presentation import backends_table, table
 from llm_assets.promotion_rules import promotion_check, rules_of
 from llm_assets.settings import Settings
 from llm_assets.signature_policy import require_signatures, verifier_of
@@ -29,6 +29,7 @@ from resources.serving import LocalServing, Serving, VllmError, Wanted
 from resources.signatures import SignatureError
 from resources.transfer_progress import Log
 
+DIGEST_SHOWN = 19  # "sha256:" and twelve digits
 AUTOMATIC_WHO = "llm-assets"
 AUTOMATIC_WHY = "promotion: automatic, and every blocking check of the chain passed"
 
@@ -241,12 +242,23 @@ def deployment_checks(model: ModelEntry) -> list[dg.AssetChecksDefinition]:
         return dg.AssetCheckResult(
             passed=served == promoted,
             description=f"Live: {_listed(served)}. Promoted: {_listed(promoted)}.",
-            metadata={"llm/served": _listed(served), "llm/promoted": _listed(promoted)},
+            metadata={"llm/served": _rows(served), "llm/promoted": _rows(promoted)},
         )
 
     return [_check]
 
 
+def _rows(versions: Mapping[str, tuple[int, str]]) -> dg.MetadataValue:
+    return table(
+        [
+            {"version": version, "weight": weight, "digest": digest}
+            for version, (weight, digest) in versions.items()
+        ]
+    )
+
+
 def _listed(versions: Mapping[str, tuple[int, str]]) -> str:
-    each = (f"{version} ({digest}) {weight} %" for version, (weight, digest) in versions.items())
+    each = (
+        f"{version} ({digest[:DIGEST_SHOWN]}…) {weight} %" for version, (weight, digest) in versions.items()
+    )
     return ", ".join(each) or "nothing"

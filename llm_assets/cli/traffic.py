@@ -36,8 +36,9 @@ def traffic(
 ) -> None:
     """Lets a version answer a share of the requests beside production; without one, shows the shares.
 
-    A version must pass the rules of a promotion, and has a live server of its own, proven before it gets its
-    share. A promotion or a rollback ends the sharing: what is production then has all requests.
+    VERSION is a label, a number, or an alias such as `candidate`. It must pass the rules of a promotion, and
+    has a live server of its own, proven before it gets its share; production keeps the rest. A promotion or a
+    rollback ends the sharing: what is production then has all requests.
 
     Example: `llm-assets traffic support_bot --tenant team-a candidate=10 --why "new opening hours"`
     """

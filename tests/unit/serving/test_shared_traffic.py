@@ -302,6 +302,25 @@ def test_a_deploy_of_two_versions_killed_at_any_moment_is_finished_by_the_next_a
     assert len(seen) > 1, "the kills came before and after a switch"
 
 
+def test_a_second_version_that_a_killed_deploy_was_starting_is_taken_over(
+    local_serving: LocalServing, make_serving: MakeServing
+) -> None:
+    one, two = make_serving("v1"), make_serving("v2", behaviour={"loads_s": 2})
+    local_serving.deploy(one, quiet)
+    wanted = shared((one, 90), (two, 10))
+    deploying = multiprocessing.get_context("fork").Process(target=local_serving.deploy, args=(wanted, quiet))
+    deploying.start()
+    wait_until(lambda: len(stand_ins(local_serving)) == 2, what="the second server", timeout_s=10)
+    deploying.kill()
+    deploying.join()
+    started = server_of(local_serving, "v2")
+    said: list[str] = []
+    local_serving.deploy(wanted, said.append)
+    assert server_of(local_serving, "v2") == started
+    assert f"Taking over vLLM of team-a/support_bot (pid {started.pid})" in " ".join(said)
+    assert live(local_serving) == {"v1": 90, "v2": 10}
+
+
 def backends(*weights: int) -> tuple[Backend, ...]:
     return tuple(
         Backend(version=f"v{at}", digest="d", address="http://x", weight=weight, since=0.0)
