@@ -1,10 +1,10 @@
 """Objects in a generic repository of JFrog Artifactory, through its REST API.
 
-https://jfrog.com/help/r/jfrog-rest-apis. Listing and copying need Artifactory Pro (or better); the token needs
-Read, Deploy and Delete on the repository. Artifactory has no conditional write: see `artifactory_claims.py` for what
-`create` rests on. Memory: blocks of 256 KiB for an upload, 32 MiB for a download (`pieces.py`).
-Not covered: uploads of one file in parallel parts; Artifactory takes a file as one request, so a broken one begins
-again, unless the server has its bytes already (deploy by checksum).
+https://jfrog.com/help/r/jfrog-rest-apis. Listing and copying need Artifactory Pro (or better); the token
+needs Read, Deploy and Delete on the repository. Artifactory has no conditional write: see
+`artifactory_claims.py` for what `create` rests on. Memory: blocks of 256 KiB for an upload, 32 MiB for a
+download (`pieces.py`). Not covered: uploads of one file in parallel parts; Artifactory takes a file as one
+request, so a broken one begins again, unless the server has its bytes already (deploy by checksum).
 """
 
 import os
@@ -43,7 +43,7 @@ class ArtifactoryStore:
     """The objects below a folder of one repository."""
 
     def __init__(self, url: str, *, token: str | None = None, patience: Patience | None = None) -> None:
-        """`url` as in `artifactory+https://host/artifactory/repository/folder`; the token from the environment."""
+        """`url` as in `artifactory+https://host/artifactory/repository/folder`; the token by environment."""
         self.url = url.rstrip("/")
         self._base, self._folder = _split(self.url)
         token = token or os.environ.get(TOKEN_VARIABLE)
@@ -56,7 +56,7 @@ class ArtifactoryStore:
         return iter([found for found in self._listed(prefix) if not unfinished(found.key)])
 
     def folders(self, prefix: str) -> Names:
-        """From the deep list: Artifactory keeps folders that have become empty, and those are none of ours."""
+        """From the deep list: Artifactory keeps folders that have become empty; those are none of ours."""
         below = (found.key.removeprefix(prefix) for found in self.list(prefix))
         return sorted({path.split("/", 1)[0] for path in below if "/" in path})
 
@@ -152,8 +152,8 @@ class ArtifactoryStore:
         address = f"{self._base}/api/storage/{quote(repository)}"
         if self._http.ask("GET", address, doing=doing, also=(404, 400)).status_code != 200:
             raise ObjectStoreError(
-                f"{doing}: there is no repository {repository!r}, or the token in {TOKEN_VARIABLE} may not see it. Make "
-                "a generic local repository of that name, or correct the store's URL."
+                f"{doing}: there is no repository {repository!r}, or the token in {TOKEN_VARIABLE} may not "
+                "see it. Make a generic local repository of that name, or correct the store's URL."
             )
 
     def _path(self, key: str) -> str:

@@ -1,12 +1,13 @@
 """Creating an object only where there is none, in a store without conditional writes.
 
-A writer first puts a claim beside the key and lists the claims. It writes only while its claim is the only one: of two
-writers, the one whose claim came second sees the first one's claim, or the finished object. Of several, the smallest
-name stays and the others withdraw, so one of them gets through.
+A writer first puts a claim beside the key and lists the claims. It writes only while its claim is the only
+one: of two writers, the one whose claim came second sees the first one's claim, or the finished object. Of
+several, the smallest name stays and the others withdraw, so one of them gets through.
 
-What this rests on, and S3 or Google Cloud Storage do not need: a listing shows every finished write (so it does in
-Artifactory, whose nodes share one database), and no writer stops for longer than `CLAIM_S` between its listing and its
-write and then goes on. For that case the object is read back, and a writer that finds another's bytes has lost.
+What this rests on, and S3 or Google Cloud Storage do not need: a listing shows every finished write (so it
+does in Artifactory, whose nodes share one database), and no writer stops for longer than `CLAIM_S` between
+its listing and its write and then goes on. For that case the object is read back, and a writer that finds
+another's bytes has lost.
 """
 
 import random
@@ -44,8 +45,8 @@ def create_with_claim(store: Claimable, key: str, content: bytes, *, patience: P
                 return _write_alone(store, key, content)
             if time.monotonic() > give_up:
                 raise ObjectStoreError(
-                    f"The object store {store.url} could not create {key!r}: other writers claim it below {folder}. "
-                    "Look whether they still run, delete those claims if not, and run again."
+                    f"The object store {store.url} could not create {key!r}: other writers claim it "
+                    f"below {folder}. Look whether they still run, delete those claims if not, and run again."
                 )
             time.sleep(random.uniform(0.5, 1.0) * min(0.2, patience.first_pause_s))  # noqa: S311 (jitter)
         return False

@@ -13,11 +13,12 @@ S3_PARTS = "s3_parts"
 """The checksum of an S3 object uploaded in parts: the MD5 of their MD5s, a hyphen, their number."""
 S3_MOST_PARTS = 10_000
 S3_PART_BYTES = 8 * 1024 * 1024
+S3_COPIED_PART_BYTES = 512 * 1024 * 1024
 MIB = 1024 * 1024
 
 
 def matching(stored: StoredObject, source: Path) -> Transferred | None:
-    """One read of `source`: what it holds, if `stored` holds the same; None if not, or if nothing proves it."""
+    """One read of `source`: what it holds, if `stored` holds the same; else, or without proof, None."""
     if source.stat().st_size != stored.size_bytes:
         return None
     sha256 = hashlib.sha256()
@@ -35,8 +36,15 @@ def _proofs(stored: StoredObject) -> list[tuple[str, Hasher]]:
         ("sha256", hashlib.sha256()),
         ("sha1", hashlib.sha1(usedforsecurity=False)),
         ("md5", hashlib.md5(usedforsecurity=False)),
-        (S3_PARTS, PartsMd5(s3_part_bytes(stored.size_bytes))),
+        (S3_PARTS, PartsMd5(_part_bytes(stored))),
     ]
+
+
+def _part_bytes(stored: StoredObject) -> int:
+    """Of one part of this object: as this program uploads, or, if their number says so, as it copies."""
+    parts = stored.checksums.get(S3_PARTS, "").rpartition("-")[2]
+    copied = -(-stored.size_bytes // S3_COPIED_PART_BYTES)
+    return S3_COPIED_PART_BYTES if parts == str(copied) else s3_part_bytes(stored.size_bytes)
 
 
 def s3_part_bytes(size_bytes: int) -> int:

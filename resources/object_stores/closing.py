@@ -5,6 +5,6 @@ from collections.abc import Callable
 
 
 def closed_with(store: object, *closers: Callable[[], None]) -> None:
-    """Calls `closers` when nobody holds `store` any more, or when the process ends. None of them may hold it."""
+    """Calls `closers`, which may not hold `store`, when nobody holds it any more or the process ends."""
     for close in closers:
         weakref.finalize(store, close)

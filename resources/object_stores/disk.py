@@ -1,9 +1,9 @@
 """Objects as files below a folder: a disk, NFS, or a ReadWriteMany volume.
 
-An object appears by one rename or one hard link of a finished, synced file. Objects never change in place, so copies
-inside the store share their bytes as hard links; so does an uploaded file of the same disk, which its owner must not
-change afterwards. Memory: two blocks of 1 MiB for each transfer.
-Not covered: file systems without hard links (SMB, some FUSE mounts), where `create` fails with the system's error.
+An object appears by one rename or one hard link of a finished, synced file. Objects never change in place, so
+copies inside the store share their bytes as hard links; so does an uploaded file of the same disk, which its
+owner must not change afterwards. Memory: two blocks of 1 MiB for each transfer. Not covered: file systems
+without hard links (SMB, some FUSE mounts), where `create` fails with the system's error.
 """
 
 import hashlib
@@ -43,7 +43,7 @@ LEFT_OVER_S = 24 * 3600.0
 class DiskStore:
     """The objects below `root`."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, left_over_s: float = LEFT_OVER_S) -> None:
         if not root.is_absolute():
             raise ObjectStoreError(
                 f"The object store file:{root} needs an absolute path: file:/srv/artifacts."
@@ -51,6 +51,7 @@ class DiskStore:
         self.root = root
         self.url = f"file:{root}"
         self._temporaries = root / f"{UNFINISHED}writes"
+        self._left_over_s = left_over_s
         self._cleared = False
 
     def list(self, prefix: str) -> Iterator[StoredObject]:
@@ -155,7 +156,7 @@ class DiskStore:
         self._cleared = True
         for left in self._temporaries.iterdir():
             with suppress(FileNotFoundError):  # its writer finished
-                if time.time() - left.stat().st_ctime > LEFT_OVER_S:
+                if time.time() - left.stat().st_ctime > self._left_over_s:
                     left.unlink()
 
     @contextmanager

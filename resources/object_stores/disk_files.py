@@ -68,7 +68,7 @@ def appear(temporary: Path, target: Path) -> None:
 
 
 def appear_alone(temporary: Path, target: Path) -> bool:
-    """Names a finished file only where nothing has that name; by a hard link, which is exclusive on NFS too."""
+    """Names a finished file only where nothing has that name; a hard link is exclusive on NFS too."""
     sync(temporary)
     try:
         _in_its_folder(target, lambda: os.link(temporary, target))
@@ -78,7 +78,7 @@ def appear_alone(temporary: Path, target: Path) -> bool:
 
 
 def _in_its_folder(target: Path, name: Callable[[], object]) -> None:
-    """Makes the folder and names the file in it, again where a `delete` removed the empty folder between the two."""
+    """Makes the folder and names the file in it; again where a `delete` removed the empty folder."""
     while True:
         target.parent.mkdir(parents=True, exist_ok=True)
         try:

@@ -24,8 +24,8 @@ def disk_errors_named(doing: str, *, disk: str, path: Path) -> Iterator[None]:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise ObjectStoreError(f"{doing}: {error}. Look at that path and its permissions.") from error
         raise ObjectStoreError(
-            f"{doing}: the disk of {disk} is full ({_free_mib(path)} MiB free). Nothing unfinished is visible; free "
-            "some space and run again."
+            f"{doing}: the disk of {disk} is full ({_free_mib(path)} MiB free). Nothing unfinished is "
+            "visible; free some space and run again."
         ) from error
 
 

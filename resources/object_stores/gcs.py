@@ -1,10 +1,10 @@
 """Objects in a bucket of Google Cloud Storage.
 
-google-cloud-storage knows the credentials (Application Default, a service account, Workload Identity), lists, copies,
-deletes, opens resumable uploads, and honours STORAGE_EMULATOR_HOST. The bytes go through `http_requests.py`: its own
-transfers hold whole chunks in memory and cannot be told how slow is too slow (docs/decisions).
-Memory: 256 KiB for an upload; for a download see `pieces.py`.
-Not covered: one file uploaded in parallel parts; composed objects have no MD5, by which `matches` knows a file.
+google-cloud-storage knows the credentials (Application Default, a service account, Workload Identity), lists,
+copies, deletes, opens resumable uploads, and honours STORAGE_EMULATOR_HOST. The bytes go through
+`http_requests.py`: its own transfers hold whole chunks in memory and cannot be told how slow is too slow
+(docs/decisions). Memory: 256 KiB for an upload; for a download see `pieces.py`. Not covered: one file
+uploaded in parallel parts; composed objects have no MD5, by which `matches` knows a file.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ class GcsStore:
     """The objects below a prefix of one bucket."""
 
     def __init__(self, url: str, *, client: Client | None = None, patience: Patience | None = None) -> None:
-        """`url` as in `gs://bucket/folder`; `client` for instance from dagster-gcp's `GCSResource.get_client()`."""
-        self.url = url.rstrip("/")
+        """`url` as in `gs://bucket/folder`; `client` such as dagster-gcp's `GCSResource.get_client()`."""
+        self.url = SCHEME + url.removeprefix(SCHEME).strip("/")
         bucket, _, folder = self.url.removeprefix(SCHEME).partition("/")
         if not bucket:
             raise ObjectStoreError(f"{url!r} names no bucket: gs://<bucket>/<folder> does.")
@@ -126,16 +126,11 @@ class GcsStore:
         """By rewriting, in as many calls as Google asks for."""
         from google.api_core.exceptions import NotFound
 
-        original, target, token = self._blob(source), self._blob(key), None
+        rewrite = partial(self._blob(key).rewrite, self._blob(source), retry=None, timeout=self._timeout)
+        token: str | None = None
         try:
             while True:
-                token, _, _ = self._bucket_asked(
-                    "copy",
-                    source,
-                    lambda token=token: target.rewrite(
-                        original, token=token, retry=None, timeout=self._timeout
-                    ),
-                )
+                token, _, _ = self._asked("copy", source, partial(rewrite, token=token))
                 if token is None:
                     return
         except NotFound as error:
@@ -149,7 +144,7 @@ class GcsStore:
 
         blob = self._blob(key)
         try:
-            self._bucket_asked("delete", key, lambda: blob.delete(retry=None, timeout=self._timeout))
+            self._asked("delete", key, lambda: blob.delete(retry=None, timeout=self._timeout))
         except NotFound:
             return
 
@@ -170,7 +165,18 @@ class GcsStore:
         return self._client.list_blobs(self._bucket, retry=None, timeout=self._timeout, **options)
 
     def _bucket_asked(self, verb: str, key: str, call: Callable[[], T]) -> T:
-        """A call of the client; a missing bucket is told as one."""
+        """A call of the client that needs the bucket only."""
+        from google.api_core.exceptions import NotFound
+
+        try:
+            return self._asked(verb, key, call)
+        except NotFound as error:
+            raise ObjectStoreError(
+                f"{self._doing(verb, key)}: there is no bucket {self._bucket.name!r}. Make it, or correct "
+                "the store's URL."
+            ) from error
+
+    def _asked(self, verb: str, key: str, call: Callable[[], T]) -> T:
         return asked(call, patience=self._patience, doing=self._doing(verb, key), url=self.url)
 
     def _blob(self, key: str) -> Blob:

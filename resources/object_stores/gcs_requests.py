@@ -1,4 +1,4 @@
-"""What a Google Cloud Storage client gives: credentials for our own requests, and its calls with our retries."""
+"""What a Google Cloud Storage client gives: credentials for our requests, and its calls with our retries."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ def new_client(url: str) -> Client:
         from google.cloud import storage
     except ImportError as error:
         raise ObjectStoreError(
-            f"The object store {url} needs google-cloud-storage, which is not installed here ({error}). Install it: "
-            "pip install 'llm-assets[gcs]'."
+            f"The object store {url} needs google-cloud-storage, which is not installed here ({error}). "
+            "Install it: pip install 'llm-assets[gcs]'."
         ) from error
     try:
         return storage.Client(project="-")  # objects are asked for by bucket; no project is needed

@@ -1,8 +1,8 @@
 """A file into Google Cloud Storage: small ones in one request, large ones resumable.
 
-https://cloud.google.com/storage/docs/resumable-uploads. A resumable upload is one request for the whole file; if it
-breaks, the server is asked how much it holds and the rest is sent. A test server that answers this question wrongly is
-found out by the checksum of what it stored.
+https://cloud.google.com/storage/docs/resumable-uploads. A resumable upload is one request for the whole file;
+if it breaks, the server is asked how much it holds and the rest is sent. A test server that answers this
+question wrongly is found out by the checksum of what it stored.
 """
 
 import base64

@@ -1,4 +1,4 @@
-"""HTTP requests with deadlines and retries, whose errors hold no secret. For Artifactory and Google Cloud Storage."""
+"""HTTP requests with deadlines and retries, whose errors hold no secret; for Artifactory and Google."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
 """What every object store does, in the words that the artifact store uses.
 
-Keys are relative to the store's URL, POSIX-like (`models/team-a/support_bot/…/model.safetensors`), and may hold
-spaces and any letters. All verbs may be called from several threads at once.
+Keys are relative to the store's URL, POSIX-like (`models/team-a/support_bot/…/model.safetensors`), and may
+hold spaces and any letters. All verbs may be called from several threads at once.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -31,8 +31,8 @@ class ObjectMissing(ObjectStoreError):
 class StoredObject:
     """An object as its store lists it, with the checksums that the store itself keeps.
 
-    `checksums` maps `md5`, `sha1`, `sha256` or `crc32c` to hex, and `s3_parts` to an S3 ETag of several parts. It may
-    be empty.
+    `checksums` maps `md5`, `sha1`, `sha256` or `crc32c` to hex, and `s3_parts` to an S3 ETag of several
+    parts. It may be empty.
     """
 
     key: str
@@ -49,7 +49,7 @@ class Transferred:
 
 
 class ObjectStore(Protocol):
-    """A place for objects. Where a deadline passes or access is refused, every verb raises ObjectStoreError."""
+    """A place for objects. Every verb raises ObjectStoreError after its deadline, and where it is refused."""
 
     @property
     def url(self) -> str:
@@ -77,7 +77,8 @@ class ObjectStore(Protocol):
     def download(self, key: str, target: Path, moved: Moved) -> Transferred:
         """Writes the object to `target`, going on behind the bytes that `target` already holds.
 
-        What a killed download left is a prefix of the object; should the object have changed since, the hash tells.
+        What a killed download left is a prefix of the object; should the object have changed since, the hash
+        tells.
 
         Raises:
             ObjectMissing: It is not there.
@@ -91,7 +92,7 @@ class ObjectStore(Protocol):
         """
 
     def matches(self, stored: StoredObject, source: Path) -> Transferred | None:
-        """Whether `stored` has the bytes of `source`, by the store's own checksum; None where it cannot be told."""
+        """What `source` holds, if by the store's own checksum `stored` holds the same; else None."""
 
     def delete(self, key: str) -> None:
         """Deletes an object; one that is gone already is deleted too."""
@@ -101,8 +102,8 @@ def checked_key(url: str, key: str) -> str:
     parts = key.split("/")
     if any(part in ("", ".", "..") or part.startswith(UNFINISHED) for part in parts) or "\0" in key:
         raise ObjectStoreError(
-            f"The object store {url} takes no key {key!r}: a key is a relative path such as 'a/b.txt', and none of its "
-            f"parts is empty, '.', '..' or begins with {UNFINISHED!r}."
+            f"The object store {url} takes no key {key!r}: a key is a relative path such as 'a/b.txt', and "
+            f"none of its parts is empty, '.', '..' or begins with {UNFINISHED!r}."
         )
     return key
 
@@ -122,6 +123,6 @@ def unfinished(key: str) -> bool:
 
 def missing(url: str, key: str) -> ObjectMissing:
     return ObjectMissing(
-        f"The object store {url} holds no object {key!r}. It was never written, or it was deleted; list the store to "
-        "see what is there."
+        f"The object store {url} holds no object {key!r}. It was never written, or it was deleted; list the "
+        "store to see what is there."
     )

@@ -17,28 +17,29 @@ def open_object_store(url: str, *, patience: Patience | None = None) -> ObjectSt
     """The store at `url`, whose last folder need not exist yet.
 
     Raises:
-        ObjectStoreError: The URL has another form or holds credentials, or the cloud's library or credentials are
+        ObjectStoreError: The URL has another form or holds credentials, or the cloud's library or credentials
+        are
             missing.
     """
     scheme, _, rest = url.partition(":")
     if "@" in rest.removeprefix("//").split("/", 1)[0]:
         raise ObjectStoreError(
-            f"The URL of an object store holds no credentials, but the one of {scheme}: does. Give them by the "
-            "environment: Application Default Credentials, AWS_ACCESS_KEY_ID, or ARTIFACTORY_TOKEN."
+            f"The URL of an object store holds no credentials, but the one of {scheme}: does. Give them by "
+            "the environment: Application Default Credentials, AWS_ACCESS_KEY_ID, or ARTIFACTORY_TOKEN."
         )
     if scheme == "file":
         from resources.object_stores.disk import DiskStore
 
         return DiskStore(Path(rest.removeprefix("//")))
-    if scheme == "gs":
+    if url.startswith("gs://"):
         from resources.object_stores.gcs import GcsStore
 
         return GcsStore(url, patience=patience)
-    if scheme == "s3":
+    if url.startswith("s3://"):
         from resources.object_stores.s3 import S3Store
 
         return S3Store(url, patience=patience)
-    if scheme in ("artifactory+https", "artifactory+http"):
+    if url.startswith(("artifactory+https://", "artifactory+http://")):
         from resources.object_stores.artifactory import ArtifactoryStore
 
         return ArtifactoryStore(url, patience=patience)

@@ -83,9 +83,9 @@ def persist(attempt: Callable[[], T], *, patience: Patience, doing: str) -> T:
             pause_s = pause_before(tries, passing, patience)
             if now + pause_s - failing_since > patience.give_up_s:
                 raise ObjectStoreError(
-                    f"{doing}: {passing}; so it went {tries} times in {now - failing_since:.0f} s. The store is down, "
-                    "overloaded or out of reach from here: look at its status and at the network, then run again. "
-                    "What is there already is not sent again."
+                    f"{doing}: {passing}; so it went {tries} times in {now - failing_since:.0f} s. The store "
+                    "is down, overloaded or out of reach from here: look at its status and at the network, "
+                    "then run again; what is there already is not sent again."
                 ) from passing
         time.sleep(pause_s)
 
@@ -96,7 +96,7 @@ def pause_before(tries: int, passing: Passing, patience: Patience) -> float:
 
 
 def retry_after_s(header: str | None) -> float:
-    """The seconds of a Retry-After header; a date there, which the stores here do not send, counts as none."""
+    """The seconds of a Retry-After header; a date, which the stores here do not send, counts as none."""
     return float(header) if header and header.isdigit() else 0.0
 
 
@@ -112,11 +112,11 @@ def refused(doing: str, *, status: int, permission: str, credential: str) -> Obj
 
 
 def broken_connection(error: Exception, doing: str) -> Passing | ObjectStoreError:
-    """What an HTTP library's own error means: mostly something passing; a certificate does not change by waiting."""
+    """What an HTTP library's error means: mostly something passing; a certificate stays as it is."""
     if untrusted_certificate(error):
         return ObjectStoreError(
-            f"{doing}: {error}. Its certificate is not trusted here: set SSL_CERT_FILE (REQUESTS_CA_BUNDLE and "
-            "AWS_CA_BUNDLE for the cloud libraries) to your company's certificates."
+            f"{doing}: {error}. Its certificate is not trusted here: set SSL_CERT_FILE (REQUESTS_CA_BUNDLE "
+            "and AWS_CA_BUNDLE for the cloud libraries) to your company's certificates."
         )
     return Passing(f"{type(error).__name__}: {error}")
 

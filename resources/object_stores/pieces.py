@@ -1,7 +1,7 @@
-"""Large objects in pieces, a few at once, in order: retried piece by piece, hashed on the way, in bounded memory.
+"""Large objects in pieces, a few at once, in order: retried one by one, hashed on the way, in bounded memory.
 
-Each transfer holds one piece of 16 MiB, and all transfers of one store together at most eight further ones that run
-ahead: eight threads that transfer at once hold 256 MiB at most, however large the files are.
+Each transfer holds one piece of 16 MiB, and all transfers of one store together at most eight further ones
+that run ahead: eight threads that transfer at once hold 256 MiB at most, however large the files are.
 """
 
 import hashlib
@@ -50,7 +50,7 @@ class Workers:
         self._pool.shutdown(wait=False)
 
     def in_order(self, tasks: Iterable[Task[T]]) -> Iterator[T]:
-        """The results of `tasks` in their order; further ones run ahead as far as the store's bound allows."""
+        """The results of `tasks` in their order; some run ahead, as far as the store's bound allows."""
         window: deque[Future[T]] = deque()
         ahead = 0
         try:

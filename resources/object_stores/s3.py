@@ -1,10 +1,10 @@
 """Objects in an S3-compatible bucket: AWS, MinIO, Ceph, or Google Cloud Storage by its S3 interface.
 
-boto3 finds the credentials and the region as everywhere (environment, profile, IRSA, instance); AWS_ENDPOINT_URL names
-another server than AWS, which is then asked by path, not by host. Large files go in parts, copies above 5 GiB too.
-Memory: see `pieces.py`, for uploads and downloads alike.
-Not covered: parts of an upload whose writer was killed stay until the bucket's rule AbortIncompleteMultipartUpload
-ends them (set one day); with encryption by KMS keys an ETag is no MD5, so `matches` knows no file there.
+boto3 finds the credentials and the region as everywhere (environment, profile, IRSA, instance);
+AWS_ENDPOINT_URL names another server than AWS, which is then asked by path, not by host. Large files go in
+parts, copies above 5 GiB too. Memory: see `pieces.py`, for uploads and downloads alike. Not covered: parts of
+an upload whose writer was killed stay until the bucket's rule AbortIncompleteMultipartUpload ends them (set
+one day); with encryption by KMS keys an ETag is no MD5, so `matches` knows no file there.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class S3Store:
 
     def __init__(self, url: str, *, patience: Patience | None = None) -> None:
         """`url` as in `s3://bucket/folder`; credentials and endpoint from the environment."""
-        self.url = url.rstrip("/")
+        self.url = SCHEME + url.removeprefix(SCHEME).strip("/")
         self._bucket, _, folder = self.url.removeprefix(SCHEME).partition("/")
         if not self._bucket:
             raise ObjectStoreError(f"{url!r} names no bucket: s3://<bucket>/<folder> does.")

@@ -1,16 +1,15 @@
-"""Copies inside a bucket: whole up to 5 GiB, which is all that one request of S3 copies, and in parts above."""
+"""Copies inside a bucket: whole up to 5 GiB, the most that one request of S3 copies, and in parts above."""
 
 from collections.abc import Iterator
 from functools import partial
 
-from resources.object_stores.checksums import s3_part_bytes
+from resources.object_stores.checksums import S3_COPIED_PART_BYTES, s3_part_bytes
 from resources.object_stores.pieces import Task, Workers
 from resources.object_stores.s3_requests import S3Requests
 from resources.object_stores.s3_uploads import UploadInParts
 
 MOST_BYTES = 5 * 1024**3
 """https://docs.aws.amazon.com/AmazonS3/latest/API/API_CopyObject.html"""
-COPIED_PART_BYTES = 512 * 1024 * 1024
 
 
 def copy_object(
@@ -25,7 +24,7 @@ def copy_object(
     if size_bytes <= most_bytes:
         return requests.found("copy_object", doing, Key=key, CopySource=original) is not None
     with UploadInParts(requests, key, doing) as parts:
-        for _ in workers.in_order(_tasks(parts, original, size_bytes, min(COPIED_PART_BYTES, most_bytes))):
+        for _ in workers.in_order(_tasks(parts, original, size_bytes, min(S3_COPIED_PART_BYTES, most_bytes))):
             continue
         parts.complete()
     return True

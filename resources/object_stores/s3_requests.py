@@ -1,4 +1,4 @@
-"""Requests to S3 by boto3, whose own retries are off: with deadlines, retried here, with errors that name the remedy."""
+"""Requests to S3 by boto3, with our deadlines, retries and errors in place of its own."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ class S3Requests:
         return self.persist(lambda: self.call(verb, doing, **options), doing)
 
     def found(self, verb: str, doing: str, **options: Any) -> dict[str, Any] | None:
-        """One call with retries; None where the object that it needs is not there."""
+        """One call with retries; None where the object or upload that it needs is not there."""
         return self.persist(lambda: self._found(verb, doing, **options), doing)
 
     def persist(self, attempt: Callable[[], T], doing: str) -> T:
@@ -194,7 +194,8 @@ class S3Requests:
             return getattr(self._client, verb)(Bucket=self.bucket, **options)
         except (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError) as error:
             raise ObjectStoreError(
-                f"{doing}: {error}. Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or give the pod a role."
+                f"{doing}: {error}. Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or give "
+                "the pod a role."
             ) from error
         except ParamValidationError as error:
             raise ObjectStoreError(f"{doing}: {error}") from error
@@ -213,8 +214,8 @@ def _judged(error: ClientError, doing: str) -> Passing | ObjectStoreError:
 
 
 def _missing(error: ClientError) -> bool:
-    """The object is not there; a missing bucket is told as an error."""
-    return error.response.get("Error", {}).get("Code") in ("NoSuchKey", "404", "NotFound")
+    """The object, or the upload in parts, is not there; a missing bucket is told as an error."""
+    return error.response.get("Error", {}).get("Code") in ("NoSuchKey", "NoSuchUpload", "404", "NotFound")
 
 
 def _status(error: ClientError) -> int:

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 
 from resources.object_stores.checksums import s3_part_bytes
 from resources.object_stores.hashing import Hasher
-from resources.object_stores.objects import Moved, Transferred
+from resources.object_stores.objects import Moved, ObjectStoreError, Transferred
 from resources.object_stores.pieces import Task, Workers
 from resources.object_stores.s3_requests import S3Requests
 
@@ -75,9 +75,19 @@ class UploadInParts:
         parts: list[dict[str, Any]] = [
             {"PartNumber": number, "ETag": etag} for number, etag in sorted(self._etags.items())
         ]
-        self._requests.ask(
-            "complete_multipart_upload", self._doing, MultipartUpload={"Parts": parts}, **self._upload
-        )
+        told = {"MultipartUpload": {"Parts": parts}}
+        done = self._requests.found("complete_multipart_upload", self._doing, **told, **self._upload)
+        if done is None and not self._complete():
+            raise ObjectStoreError(
+                f"{self._doing}: the store ended the upload before it was whole. Run again."
+            )
+
+    def _complete(self) -> bool:
+        """Whether the object is there with our parts: only the answer to an earlier try was lost."""
+        there = self._requests.found("head_object", self._doing, Key=self._key) or {}
+        parts = b"".join(bytes.fromhex(etag.strip('"')) for _, etag in sorted(self._etags.items()))
+        whole = hashlib.md5(parts, usedforsecurity=False).hexdigest()
+        return there.get("ETag", "").strip('"') == f"{whole}-{len(self._etags)}"
 
     def _send(self, number: int, content: bytes) -> int:
         answer = self._requests.send("upload_part", self._doing, content, PartNumber=number, **self._upload)

@@ -1,8 +1,9 @@
-"""A STAND-IN for Artifactory, which cannot run here: the few calls that the store makes, as JFrog's REST pages say.
+"""A STAND-IN for Artifactory, which cannot run here: the few calls that the store makes, as JFrog's docs say.
 
-https://jfrog.com/help/r/jfrog-rest-apis: Deploy Artifact, Deploy Artifact by Checksum, Retrieve Artifact, Delete Item,
-Copy Item, File List, Error Responses. As there, files are kept by checksum, paths point to them, and a folder that has
-become empty stays. Set LLM_ASSETS_TEST_ARTIFACTORY to run the same tests against a real one.
+https://jfrog.com/help/r/jfrog-rest-apis: Deploy Artifact, Deploy Artifact by Checksum, Retrieve Artifact,
+Delete Item, Copy Item, File List, Error Responses. As there, files are kept by checksum, paths point to them,
+and a folder that has become empty stays. Set LLM_ASSETS_TEST_ARTIFACTORY to run the same tests against a real
+one.
 """
 
 import hashlib
@@ -12,7 +13,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 TOKEN = "token-of-the-tests"
 READER = "token-that-may-only-read"
+AGE_HEADER = "X-Stand-In-Age-S"
+"""Not JFrog's: how old a deployed file is to look."""
 BLOCK = 1024 * 1024
 
 
@@ -218,7 +221,8 @@ class Handler(BaseHTTPRequestHandler):
                 left -= len(block)
         sha256, sha1, md5 = (hasher.hexdigest() for hasher in hashers)
         temporary.rename(self.repository.blobs / sha256)
-        entry = Entry(sha256=sha256, sha1=sha1, md5=md5, size=size, modified=_stamp())
+        modified = _stamp(age_s=float(self.headers.get(AGE_HEADER, 0)))
+        entry = Entry(sha256=sha256, sha1=sha1, md5=md5, size=size, modified=modified)
         with self.repository.lock:
             self.repository.entries[name] = entry
         self._answer(201, _told(entry))
@@ -251,5 +255,5 @@ def _now(entry: Entry) -> Entry:
     return Entry(sha256=entry.sha256, sha1=entry.sha1, md5=entry.md5, size=entry.size, modified=_stamp())
 
 
-def _stamp() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
+def _stamp(*, age_s: float = 0) -> str:
+    return (datetime.now(UTC) - timedelta(seconds=age_s)).isoformat(timespec="milliseconds")

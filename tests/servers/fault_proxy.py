@@ -1,6 +1,7 @@
 """A TCP proxy whose connections fail as networks and stores do."""
 
 import contextlib
+import select
 import socket
 import struct
 import threading
@@ -10,7 +11,8 @@ from contextlib import contextmanager
 from typing import Literal, get_args
 from urllib.parse import urlsplit
 
-Fault = Literal["503", "reset", "truncate", "trickle", "hang"]
+Fault = Literal["503", "reset", "truncate", "trickle", "hang", "deaf"]
+"""`hang`: nothing reaches the server. `deaf`: everything does, but no answer comes back."""
 FAULTS: tuple[Fault, ...] = get_args(Fault)
 
 AFTER_BYTES = 200_000
@@ -33,6 +35,7 @@ class FaultProxy:
         self.times = 0
         self.failed = 0
         self._sockets: list[socket.socket] = []
+        self._threads: list[threading.Thread] = []
         threading.Thread(target=self._serve, daemon=True).start()
 
     @property
@@ -40,10 +43,13 @@ class FaultProxy:
         return f"http://127.0.0.1:{self._listener.getsockname()[1]}{self._path}"
 
     def close(self) -> None:
+        """Ends every connection; the threads close their sockets themselves."""
         for open_socket in (self._listener, *self._sockets):
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):  # it ended before
                 open_socket.shutdown(socket.SHUT_RDWR)
-            open_socket.close()
+        self._listener.close()
+        for thread in self._threads:
+            thread.join()
 
     def _serve(self) -> None:
         while True:
@@ -54,18 +60,22 @@ class FaultProxy:
             self._sockets.append(client)
             faulty = self.failed < self.times
             self.failed += faulty
-            threading.Thread(target=self._connection, args=(client, faulty), daemon=True).start()
+            self._threads.append(
+                threading.Thread(target=self._connection, args=(client, faulty), daemon=True)
+            )
+            self._threads[-1].start()
 
     def _connection(self, client: socket.socket, faulty: bool) -> None:
-        if faulty and self.fault == "503":
-            return _answer_503(client)
-        if faulty and self.fault == "hang":
-            return _swallow(client)
-        server = socket.create_connection(self._upstream)
-        self._sockets.append(server)
         fault = self.fault if faulty else None
-        threading.Thread(target=_pump, args=(client, server, fault), daemon=True).start()
-        return _pump(server, client, fault)
+        if fault in ("503", "hang"):
+            with client, contextlib.suppress(OSError):  # the client may end it
+                return _answer_503(client) if fault == "503" else _swallow(client)
+        try:
+            server = socket.create_connection(self._upstream)
+        except OSError:  # the server is gone, as it may be
+            return client.close()
+        self._sockets.append(server)
+        return _pump(client, server, fault)
 
 
 @contextmanager
@@ -77,17 +87,24 @@ def fault_proxy(upstream: str) -> Iterator[FaultProxy]:
         proxy.close()
 
 
-def _pump(source: socket.socket, target: socket.socket, fault: Fault | None) -> None:
-    passed = 0
+def _pump(client: socket.socket, server: socket.socket, fault: Fault | None) -> None:
+    """Forwards both ways on one thread: a socket that another thread reads would not be closed at once."""
+    other, passed = {client: server, server: client}, {client: 0, server: 0}
     with contextlib.suppress(OSError):  # either side may end the connection
-        while block := source.recv(TRICKLE_BYTES if fault == "trickle" else BLOCK):
-            target.sendall(block)
-            passed += len(block)
-            if fault == "trickle" and passed > TRICKLE_BYTES:
-                time.sleep(TRICKLE_PAUSE_S)
-            if fault in ("reset", "truncate") and passed > AFTER_BYTES:
-                return _end(source, target, abruptly=fault == "reset")
-    return _end(source, target, abruptly=False)
+        while True:
+            for source in select.select(list(other), [], [])[0]:
+                block = source.recv(TRICKLE_BYTES if fault == "trickle" else BLOCK)
+                if source is server and fault == "deaf":
+                    other = {client: server} if not block else other
+                    continue
+                other[source].sendall(block)
+                passed[source] += len(block)
+                if fault == "trickle" and passed[source] > TRICKLE_BYTES:
+                    time.sleep(TRICKLE_PAUSE_S)
+                broken = fault in ("reset", "truncate") and passed[source] > AFTER_BYTES
+                if broken or not block:
+                    return _end(client, server, abruptly=fault == "reset")
+    return _end(client, server, abruptly=False)
 
 
 def _end(*sockets: socket.socket, abruptly: bool) -> None:
@@ -95,20 +112,16 @@ def _end(*sockets: socket.socket, abruptly: bool) -> None:
         with contextlib.suppress(OSError):
             if abruptly:  # closing sends RST
                 ended.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            else:
-                ended.shutdown(socket.SHUT_RDWR)
             ended.close()
 
 
 def _answer_503(client: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        while client.recv(BLOCK):
-            client.sendall(UNAVAILABLE)
-            client.shutdown(socket.SHUT_WR)
-            _swallow(client)
+    client.recv(BLOCK)
+    client.sendall(UNAVAILABLE)
+    client.shutdown(socket.SHUT_WR)
+    _swallow(client)
 
 
 def _swallow(client: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        while client.recv(BLOCK):
-            continue
+    while client.recv(BLOCK):
+        continue

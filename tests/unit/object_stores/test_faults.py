@@ -17,7 +17,7 @@ from tests.unit.object_stores.conftest import SERVED, Server, Servers
 
 SIZE = 9 * 1024 * 1024
 """Of a file in several parts on S3 and in a resumable upload on Google Cloud Storage."""
-TIMES: dict[Fault, int] = {"503": 2, "reset": 2, "truncate": 2, "trickle": 1, "hang": 1}
+TIMES: dict[Fault, int] = {"503": 2, "reset": 2, "truncate": 2, "trickle": 1, "hang": 1, "deaf": 1}
 """Broken connections before good ones; each trickle and each silence takes seconds to be noticed."""
 FOR_EVER = 10**9
 SHORT = Patience(connect_s=1, silence_s=0.3, slowest_bytes_per_s=2**25, give_up_s=0.7, first_pause_s=0.05)
@@ -121,3 +121,12 @@ def test_small_requests_get_over_a_503_too(
     }
     assert ask[verb]()
     assert proxy.failed == 2
+
+
+def test_a_creation_whose_answer_was_lost_counts_as_ours(
+    through: str, proxy: FaultProxy, patience: Patience
+) -> None:
+    proxy.fault, proxy.times = "deaf", 1
+    assert open_object_store(through, patience=patience).create("a", b"1")
+    assert proxy.failed == 1
+    assert not open_object_store(through).create("a", b"1")
