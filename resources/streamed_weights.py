@@ -2,64 +2,63 @@
 
 The streamer checks nothing, so this does. Before a server starts, the manifest in the bucket must have the
 promoted digest, the files beside it must be exactly the manifest's, and every byte is read once and
-hashed, in bounded memory and without touching the disk. What was read is remembered by the store's
-ETags (a *seal*), so the next start on this node compares ETags instead of reading everything again.
-Once the server is up, the ETags must still be those: what it loaded in between is what was read.
+hashed, in bounded memory and without touching the disk. What was read is remembered by the checksums that
+the store keeps of its objects (a *seal*), so the next start on this node compares those instead of reading
+everything again. Once the server is up, they must still be the same: what it loaded in between is what was
+read.
 
-Rests on the store: an object whose ETag is the same has the same bytes. Not covered: an object that is
-replaced and put back while a server loads.
+Rests on the store's checksums. Not covered: an object that is replaced and put back while a server loads.
 """
 
-import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from resources.artifacts import MANIFEST_NAME, SIGNATURE_NAME, ArtifactFile, digest_of
+from resources.object_stores.objects import ObjectStore, ObjectStoreError
+from resources.object_stores.opening import open_object_store
+from resources.object_stores.patience import Patience
 from resources.vllm import VllmError
 from resources.vllm_streaming import DISK
 
-if TYPE_CHECKING:
-    from obstore.store import ObjectStore
-
 READERS = 8
-CHUNK_BYTES = 8 * 2**20
-EMULATOR = "STORAGE_EMULATOR_HOST"  # the variable of Google's own libraries
-ENDPOINT = "AWS_ENDPOINT_URL"
+NOWHERE = Path(os.devnull)
 
 
 @dataclass(frozen=True, kw_only=True)
 class StreamedModel:
     """A model below an address (`gs://bucket/…/<version>`), and the digest that it has to have.
 
-    `seal` is the file in which the ETags of what was verified are remembered.
+    `seal` is the file in which the checksums of what was verified are remembered.
     """
 
     uri: str
     digest: str
     seal: Path
+    patience: Patience = field(default_factory=Patience)
 
     def verify(self) -> None:
         """Raises:
         VllmError: It is not what was promoted (names the file), or the bucket does not answer.
         """
         with self._reaching() as store:
-            etags = self._etags(store)
-            if self._sealed() == etags:
+            checksums = _checksums(store)
+            if self._sealed() == checksums:
                 return
-            files = self._manifest(store, etags)
+            files = self._manifest(store, checksums)
             with ThreadPoolExecutor(READERS) as readers:
-                reads = [readers.submit(self._check, store, file, etags[file.path]) for file in files]
+                reads = [readers.submit(self._check, store, file) for file in files]
                 for read in reads:
                     read.result()
+            if _checksums(store) != checksums:
+                raise self._refused("it was changed while it was read; try again")
         self.seal.parent.mkdir(parents=True, exist_ok=True)
         draft = self.seal.with_name(f".{self.seal.name}.{os.getpid()}")
-        draft.write_text(json.dumps({"digest": self.digest, "etags": etags}, indent=1))
+        draft.write_text(json.dumps({"digest": self.digest, "checksums": checksums}, indent=1))
         draft.replace(self.seal)
 
     def require_unchanged(self) -> None:
@@ -67,8 +66,8 @@ class StreamedModel:
         VllmError: An object is another one than was verified.
         """
         with self._reaching() as store:
-            etags, sealed = self._etags(store), self._sealed() or {}
-        changed = sorted(path for path in {*etags, *sealed} if etags.get(path) != sealed.get(path))
+            now, sealed = _checksums(store), self._sealed() or {}
+        changed = sorted(path for path in {*now, *sealed} if now.get(path) != sealed.get(path))
         if changed:
             raise self._refused(f"{changed[0]} was changed while the server loaded it")
 
@@ -77,48 +76,38 @@ class StreamedModel:
             seal = json.loads(self.seal.read_text())
         except FileNotFoundError:
             return None
-        return seal["etags"] if seal["digest"] == self.digest else None
+        return seal["checksums"] if seal["digest"] == self.digest else None
 
-    def _etags(self, store: "ObjectStore") -> dict[str, str]:
-        every = {meta["path"]: meta["e_tag"] or "" for page in store.list() for meta in page}
-        return {path: etag for path, etag in every.items() if path != SIGNATURE_NAME}
-
-    def _manifest(self, store: "ObjectStore", etags: Mapping[str, str]) -> tuple[ArtifactFile, ...]:
+    def _manifest(self, store: ObjectStore, there: Mapping[str, str]) -> tuple[ArtifactFile, ...]:
         """The files that the promoted digest stands for, all of them there and no other."""
-        if MANIFEST_NAME not in etags:
+        if MANIFEST_NAME not in there:
             raise self._refused("it has no manifest; publish it again")
         try:
-            content = json.loads(bytes(store.get(MANIFEST_NAME).bytes()))
+            content = json.loads(store.read(MANIFEST_NAME))
             files = tuple(ArtifactFile(**file) for file in content["files"])
         except (ValueError, KeyError, TypeError) as fault:
             raise self._refused(f"its {MANIFEST_NAME} is no manifest ({fault!r})") from fault
         if (digest := f"sha256:{digest_of(files)}") != self.digest:
             raise self._refused(f"its manifest is of {digest}, promoted was {self.digest}")
         expected = {file.path for file in files} | {MANIFEST_NAME}
-        if wrong := sorted(expected ^ (set(etags) - {SIGNATURE_NAME})):
+        if wrong := sorted(expected ^ (set(there) - {SIGNATURE_NAME})):
             raise self._refused(
                 f"{wrong[0]} is {'missing' if wrong[0] in expected else 'not of the version'}"
             )
         return files
 
-    def _check(self, store: "ObjectStore", file: ArtifactFile, etag: str) -> None:
-        sha256, size_bytes = hashlib.sha256(), 0
-        for chunk in store.get(file.path, options={"if_match": etag}).stream(min_chunk_size=CHUNK_BYTES):
-            sha256.update(chunk)
-            size_bytes += len(chunk)
-        if (size_bytes, sha256.hexdigest()) != (file.size_bytes, file.sha256):
+    def _check(self, store: ObjectStore, file: ArtifactFile) -> None:
+        read = store.download(file.path, NOWHERE, lambda _: None)
+        if (read.size_bytes, read.sha256) != (file.size_bytes, file.sha256):
             raise self._refused(f"the bytes of {file.path} are not those that were published")
 
     @contextmanager
-    def _reaching(self) -> Iterator["ObjectStore"]:
-        from obstore.exceptions import BaseError
-
+    def _reaching(self) -> Iterator[ObjectStore]:
         try:
-            yield _store(self.uri)
-        except BaseError as fault:
-            reason = str(fault).strip().splitlines()[0]
+            yield open_object_store(self.uri, patience=self.patience)
+        except ObjectStoreError as fault:
             raise VllmError(
-                f"{self.uri} cannot be read: {reason} Give this machine access to the bucket (workload "
+                f"{self.uri} cannot be read: {fault} Give this machine access to the bucket (workload "
                 f"identity, or the provider's own environment variables), or set {DISK}."
             ) from fault
 
@@ -126,14 +115,9 @@ class StreamedModel:
         return VllmError(f"{self.uri} is not served: {problem}.")
 
 
-def _store(uri: str) -> "ObjectStore":
-    """A client of the bucket with the credentials of this process's environment."""
-    from obstore.store import from_url
-
-    options: dict[str, Any] = {"client_options": {"allow_http": True}}
-    if uri.startswith("s3://") and os.environ.get(ENDPOINT, "").startswith("http://"):
-        return from_url(uri, **options)
-    if uri.startswith("gs://") and (emulator := os.environ.get(EMULATOR)):
-        account = {"gcs_base_url": emulator, "disable_oauth": True, "private_key": "", "client_email": ""}
-        return from_url(uri, service_account_key=json.dumps({**account, "private_key_id": ""}), **options)
-    return from_url(uri)
+def _checksums(store: ObjectStore) -> dict[str, str]:
+    """Of every object below the address: its size and what the store says of its bytes."""
+    return {
+        stored.key: f"{stored.size_bytes} {json.dumps(dict(stored.checksums), sort_keys=True)}"
+        for stored in store.list("")
+    }

@@ -5,6 +5,7 @@ Few tests, because every start of vLLM takes 20 s and more.
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -166,10 +167,11 @@ def bucket(
 
 
 def test_weights_are_streamed_from_the_bucket_and_never_touch_the_disk(
-    serving: LocalServing, adapted: Path, bucket: Bucket
+    serving: LocalServing, adapted: Path, bucket: Bucket, tmp_path: Path
 ) -> None:
     name = NAMES[0]
-    uri, digest = bucket.publish(adapted / name / "merged", f"models/{TENANT}/{MODEL}/{name}")
+    shutil.copytree(adapted / name / "merged", tmp_path / "merged")
+    uri, digest = bucket.publish(tmp_path / "merged", "store")
     streamed = {"model_folder": None, "model_uri": uri, "model_digest": digest, "digest": digest}
     wanted = merged(adapted, name, **streamed)
     serving.deploy(wanted, print)  # proven by its known answers
@@ -178,7 +180,7 @@ def test_weights_are_streamed_from_the_bucket_and_never_touch_the_disk(
     assert "Run" in server.log.read_text()
     assert SECRET not in " ".join(server.command)
     assert not [path for path in Path(serving.home).rglob("*") if path.suffix == ".safetensors"]
-    bucket.put(f"models/{TENANT}/{MODEL}/{name}/config.json", b"{}")
+    bucket.put(f"{uri}/config.json", b"{}", tmp_path)
     serving.stop(TENANT, MODEL)
     with pytest.raises(VllmError, match=r"the bytes of config\.json are not those(.|\n)*Nothing is live"):
         serving.revive(TENANT, MODEL, print)

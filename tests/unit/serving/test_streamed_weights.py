@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 
 from resources.artifacts import MANIFEST_NAME
+from resources.object_stores.patience import Patience
 from resources.streamed_weights import StreamedModel
 from resources.vllm import VllmError
 from tests.buckets import Bucket, gcs_bucket, s3_bucket
 from tests.conftest import free_port
 
+IMPATIENT = Patience(connect_s=2, silence_s=5, give_up_s=1)
 WEIGHTS = bytes(range(256)) * 80_000  # 20 MB: several chunks
 
 
@@ -34,7 +36,7 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def place(request: pytest.FixtureRequest) -> str:
     """Where the test's own model lies in the bucket."""
-    return f"store/{abs(hash(request.node.name))}/v1"
+    return f"store/{abs(hash(request.node.name))}"
 
 
 @pytest.fixture
@@ -44,7 +46,8 @@ def published(
     for variable, value in bucket.environment.items():
         monkeypatch.setenv(variable, value)
     uri, digest = bucket.publish(folder, place)
-    return StreamedModel(uri=uri, digest=digest, seal=tmp_path / "seals" / "v1.json")
+    seal = tmp_path / "seals" / "v1.json"
+    return StreamedModel(uri=uri, digest=digest, seal=seal, patience=IMPATIENT)
 
 
 def test_a_whole_model_is_verified_and_stays_so(published: StreamedModel) -> None:
@@ -61,21 +64,21 @@ def test_what_was_verified_is_not_read_again(published: StreamedModel) -> None:
 
 
 def test_one_flipped_byte_is_refused_and_names_the_file(
-    published: StreamedModel, bucket: Bucket, place: str
+    published: StreamedModel, bucket: Bucket, tmp_path: Path
 ) -> None:
     altered = bytearray(WEIGHTS)
     altered[-1] ^= 1
-    bucket.put(f"{place}/model.safetensors", bytes(altered))
+    bucket.put(f"{published.uri}/model.safetensors", bytes(altered), tmp_path)
     with pytest.raises(VllmError, match=r"is not served: the bytes of model\.safetensors are not those"):
         published.verify()
     assert not published.seal.exists()
 
 
 def test_what_changes_while_a_server_loads_is_refused(
-    published: StreamedModel, bucket: Bucket, place: str
+    published: StreamedModel, bucket: Bucket, tmp_path: Path
 ) -> None:
     published.verify()
-    bucket.put(f"{place}/model.safetensors", WEIGHTS[1:])
+    bucket.put(f"{published.uri}/model.safetensors", WEIGHTS[1:], tmp_path)
     with pytest.raises(VllmError, match=r"model\.safetensors was changed while the server loaded it"):
         published.require_unchanged()
     with pytest.raises(VllmError, match=r"the bytes of model\.safetensors"):
@@ -83,9 +86,11 @@ def test_what_changes_while_a_server_loads_is_refused(
 
 
 def test_weights_that_are_not_of_the_version_are_refused(
-    published: StreamedModel, bucket: Bucket, place: str
+    published: StreamedModel, bucket: Bucket, tmp_path: Path
 ) -> None:
-    bucket.put(f"{place}/another.safetensors", b"x")  # the streamer would load every one it finds
+    bucket.put(
+        f"{published.uri}/another.safetensors", b"x", tmp_path
+    )  # the streamer would load every one it finds
     with pytest.raises(VllmError, match=r"another\.safetensors is not of the version"):
         published.verify()
 
@@ -99,8 +104,8 @@ def test_another_version_is_refused_by_its_digest(published: StreamedModel) -> N
         other.verify()  # the seal is of the other digest
 
 
-def test_a_manifest_that_is_none_is_refused(published: StreamedModel, bucket: Bucket, place: str) -> None:
-    bucket.put(f"{place}/{MANIFEST_NAME}", b"<html>")
+def test_a_manifest_that_is_none_is_refused(published: StreamedModel, bucket: Bucket, tmp_path: Path) -> None:
+    bucket.put(f"{published.uri}/{MANIFEST_NAME}", b"<html>", tmp_path)
     with pytest.raises(VllmError, match="is no manifest"):
         published.verify()
 
