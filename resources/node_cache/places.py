@@ -32,6 +32,8 @@ class Places:
         try:
             for name in ("files", "coming", "artifacts", "manifests", "leases", "locks"):
                 (self.root / name).mkdir(parents=True, exist_ok=True)
+                if not os.access(self.root / name, os.W_OK):
+                    raise PermissionError(f"{self.root / name} belongs to another user")
         except (PermissionError, FileExistsError, NotADirectoryError) as error:
             raise ArtifactError(
                 f"The node's cache cannot be kept at {self.root}: {error}. "

@@ -1,10 +1,12 @@
 """Many processes on one cache: each file is fetched once, and a kill at any moment harms nothing."""
 
 import multiprocessing
+import os
 import random
 import re
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -235,6 +237,31 @@ def bytes_on_disk(node: Node) -> int:
 
 def folder_of(node: Node, artifact: Artifact) -> Path:
     return node.cache.root / "artifacts" / artifact.digest.removeprefix("sha256:")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs the right to become another user")
+def test_a_process_of_another_user_is_told_so() -> None:
+    with tempfile.TemporaryDirectory() as place:
+        Path(place).chmod(0o755)
+        node, answers = a_node(Path(place)), FORK.SimpleQueue()
+        artifact = node.source.artifact("v1", {"weights": b"weights"})
+        node.fetch(artifact)
+
+        def as_nobody() -> None:
+            os.setuid(65534)
+            try:
+                node.fetch(artifact)
+            except ArtifactError as error:
+                answers.put(str(error))
+            else:
+                answers.put("no error")
+
+        with running(as_nobody) as (process,):
+            process.join(30)
+            assert process.exitcode == 0
+        assert re.search(
+            r"cannot be kept at .* belongs to another user\. Set LLM_ASSETS_CACHE", answers.get()
+        )
 
 
 def test_a_process_in_another_pid_namespace_shares_and_holds_like_any(tmp_path: Path) -> None:
