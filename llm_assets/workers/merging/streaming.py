@@ -24,6 +24,8 @@ from llm_assets.workers.merging.journal import UNFINISHED, Journal, Written, che
 from llm_assets.workers.merging.weight_files import Tensor, WeightFile, read_into, write_from
 
 BLOCK_BYTES = 4 << 20
+LARGEST_KEPT_BYTES = 2 * BLOCK_BYTES
+READ_AHEAD_BYTES = 4 * BLOCK_BYTES
 BLOCKS_AHEAD = 3  # beyond one for each computing thread: being read, hashed, written
 Buffer = np.ndarray[Any, np.dtype[np.uint8]]
 Said = Callable[[int], None]
@@ -115,6 +117,7 @@ class Streaming:
         for block in _blocks(file, [output.target.changes for output in outputs]):
             buffers = free.get()
             raw = _of_size(buffers, 0, block.size_bytes)
+            os.posix_fadvise(source, block.end, READ_AHEAD_BYTES, os.POSIX_FADV_WILLNEED)
             read_into(source, raw.data, block.start, file.path)
             if expected:
                 digest.update(raw.data)
@@ -207,6 +210,9 @@ def _finished(file: WeightFile, output: _Output) -> Written:
 
 
 def _of_size(buffers: list[Buffer], number: int, size_bytes: int) -> Buffer:
+    """A buffer that is used again; a tensor that is held whole gets one of its own, which goes with it."""
+    if size_bytes > LARGEST_KEPT_BYTES:
+        return np.empty(size_bytes, np.uint8)
     if buffers[number].size < size_bytes:
         buffers[number] = np.empty(max(size_bytes, BLOCK_BYTES), np.uint8)
     return buffers[number][:size_bytes]
