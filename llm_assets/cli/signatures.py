@@ -19,6 +19,8 @@ from resources.artifacts import Artifact, ArtifactError, Line
 from resources.mlflow import RegisteredVersion
 from resources.signatures import SignatureError, Verifier
 
+SHOWN_KEY = len("key ") + 16  # of 64 digits; --json has them all
+
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
@@ -121,4 +123,5 @@ def _state(found: Finding) -> Text:
         return Text("see below", style="red")
     if not found.signer:
         return Text.assemble("as published; ", ("not signed", "yellow"))
-    return Text(f"as published; signed by {found.signer} at {found.signed_at}")
+    signer = f"{found.signer[:SHOWN_KEY]}…" if found.signer.startswith("key ") else found.signer
+    return Text(f"as published; signed by {signer} {found.signed_at}")
