@@ -45,11 +45,13 @@ class Rollout:
             if at not in up:
                 with self._saying_what_goes_on():
                     server = self._successor(each.serving)
+                live = _live(each.serving, server)
                 with self._ended_on_failure(server):
-                    up[at] = _live(each.serving, server)
-                    self._record(up)
+                    self._write({**up, at: live})
+                up[at] = live
+                self._announce(up)
                 self._end_others(self._kept(up))
-        return self._switch(up)
+        return self._deployment(up)
 
     def _up_already(self) -> dict[int, LiveServer]:
         """Of the wanted versions, by their place, those whose server is live and does as it should."""
@@ -72,26 +74,29 @@ class Rollout:
         """Whether it was started with as many live versions beside it in mind as there are to be now."""
         return serving.device == "cpu" or server.attributes.get("live_versions", 1) >= len(self.wanted)
 
-    def _switch(self, up: Mapping[int, LiveServer]) -> Deployment:
-        deployment = self._record(up)
+    def _switch(self, up: Mapping[int, LiveServer]) -> None:
+        if self.folder.read() != self._deployment(up):
+            self._write(up)
+            self._announce(up)
         self._end_others(self._kept(up))
-        return deployment
+
+    def _deployment(self, up: Mapping[int, LiveServer]) -> Deployment:
+        """Of what is up: production has whatever weight the others do not have yet."""
+        weights = {at: self.wanted[at].weight for at in up if at}
+        weights[0] = WHOLE - sum(weights.values())
+        return Deployment(servers=tuple(replace(up[at], weight=weights[at]) for at in sorted(up)))
+
+    def _write(self, up: Mapping[int, LiveServer]) -> None:
+        self.folder.write(self._deployment(up))
+
+    def _announce(self, up: Mapping[int, LiveServer]) -> None:
+        for live in self._deployment(up).servers:
+            self.log(_announcement(live))
 
     def _kept(self, up: Mapping[int, LiveServer]) -> set[str]:
         """What is live, and what a killed deploy was starting of the versions that are still to come."""
         coming = (self._leftover(each.serving) for at, each in enumerate(self.wanted) if at not in up)
         return {live.server for live in up.values()} | {server.name for server in coming if server}
-
-    def _record(self, up: Mapping[int, LiveServer]) -> Deployment:
-        """Makes live what is up: production has whatever weight the others do not have yet."""
-        weights = {at: self.wanted[at].weight for at in up if at}
-        weights[0] = WHOLE - sum(weights.values())
-        deployment = Deployment(servers=tuple(replace(up[at], weight=weights[at]) for at in sorted(up)))
-        if self.folder.read() != deployment:
-            self.folder.write(deployment)
-            for live in deployment.servers:
-                self.log(_announcement(live))
-        return deployment
 
     def _successor(self, serving: Serving) -> ProcessRecord:
         """A proven server of the serving. One that an earlier, killed deploy was starting is taken over."""

@@ -302,6 +302,20 @@ def test_a_deploy_of_two_versions_killed_at_any_moment_is_finished_by_the_next_a
     assert len(seen) > 1, "the kills came before and after a switch"
 
 
+def test_a_run_that_is_cancelled_just_after_the_switch_leaves_the_new_version_live(
+    local_serving: LocalServing, make_serving: MakeServing
+) -> None:
+    def cancelled(line: str) -> None:
+        if "is live at" in line:
+            raise KeyboardInterrupt
+
+    one, two = make_serving("v1"), make_serving("v2")
+    local_serving.deploy(one, quiet)
+    with pytest.raises(KeyboardInterrupt):
+        local_serving.deploy(shared((one, 90), (two, 10)), cancelled)
+    assert live(local_serving) == {"v1": 90, "v2": 10}
+
+
 def test_a_second_version_that_a_killed_deploy_was_starting_is_taken_over(
     local_serving: LocalServing, make_serving: MakeServing
 ) -> None:
