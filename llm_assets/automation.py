@@ -1,4 +1,4 @@
-"""Do sensors and schedules run from the start? On under `llm-assets up`, off in the demo and in plain `dagster dev`."""
+"""Do sensors and schedules run from the start? Under `llm-assets up` they do, in the demo they do not."""
 
 import os
 

@@ -60,7 +60,7 @@ class Settings:
 
     @property
     def reads_in_place(self) -> bool:
-        """A store on a disk is read where it lies, unless a cache is asked for, as an NFS server's node wants."""
+        """A store on a disk is read where it lies, unless a cache is asked for, as on a node with NFS."""
         return self.store_url.startswith("file:") and "LLM_ASSETS_CACHE" not in os.environ
 
     @property

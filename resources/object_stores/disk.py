@@ -1,9 +1,10 @@
 """Objects as files below a folder: a disk, NFS, or a ReadWriteMany volume.
 
-An object appears by one rename or one hard link of a finished, synced file. Objects never change in place, so
-copies inside the store share their bytes as hard links; so does an uploaded file of the same disk, which its
-owner must not change afterwards. Memory: two blocks of 1 MiB for each transfer. Not covered: file systems
-without hard links (SMB, some FUSE mounts), where `create` fails with the system's error.
+An object appears by one rename or one hard link of a finished file, and is on the disk once the next `create`
+returned: what is written before a manifest outlives a power cut if the manifest does. Objects never change in
+place, so copies inside the store share their bytes as hard links; so does an uploaded file of the same disk,
+which its owner must not change afterwards. Memory: two blocks of 1 MiB for each transfer. Not covered: file
+systems without hard links (SMB, some FUSE mounts), where `create` fails with the system's error.
 """
 
 import hashlib
@@ -21,6 +22,7 @@ from resources.object_stores.disk_files import (
     files_below,
     linked,
     remove_empty_folders,
+    settle,
 )
 from resources.object_stores.free_space import disk_errors_named
 from resources.object_stores.hashing import pour, sha256_of
@@ -75,6 +77,7 @@ class DiskStore:
     def create(self, key: str, content: bytes) -> bool:
         target = self._path(key)
         with self._named("create", key), self._temporary() as temporary:
+            settle(self.root)
             temporary.write_bytes(content)
             return appear_alone(temporary, target)
 
@@ -141,8 +144,9 @@ class DiskStore:
     @contextmanager
     def _temporary(self) -> Iterator[Path]:
         """A name for a file that is not an object yet; what still has it at the end is removed."""
-        self._temporaries.mkdir(parents=True, exist_ok=True)
-        self._clear_left_overs()
+        if not self._cleared:
+            self._temporaries.mkdir(parents=True, exist_ok=True)
+            self._clear_left_overs()
         path = self._temporaries / f"{UNFINISHED}{uuid.uuid4().hex}"
         try:
             yield path
@@ -151,8 +155,6 @@ class DiskStore:
 
     def _clear_left_overs(self) -> None:
         """Deletes, once for each opened store, the temporaries of killed writers."""
-        if self._cleared:
-            return
         self._cleared = True
         for left in self._temporaries.iterdir():
             with suppress(FileNotFoundError):  # its writer finished

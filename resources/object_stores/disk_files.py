@@ -1,15 +1,18 @@
 """How a file comes into a folder whole: written or linked under another name, synced, then named."""
 
+import ctypes
 import errno
 import hashlib
 import os
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from resources.object_stores.hashing import pour
 from resources.object_stores.objects import UNFINISHED, Moved, Transferred
 
 NO_HARD_LINK = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP)
+LIBC = ctypes.CDLL(None, use_errno=True)
 KERNEL_COPY = 256 * 1024 * 1024
 """Bytes asked of one copy_file_range call; none of them pass through this process."""
 
@@ -62,8 +65,7 @@ def linked(source: Path, target: Path) -> bool:
 
 
 def appear(temporary: Path, target: Path) -> None:
-    """Names a finished file, in place of what has that name."""
-    sync(temporary)
+    """Names a finished file, in place of what has that name. It is on the disk after the next `settle`."""
     _in_its_folder(target, lambda: temporary.replace(target))
 
 
@@ -74,11 +76,27 @@ def appear_alone(temporary: Path, target: Path) -> bool:
         _in_its_folder(target, lambda: os.link(temporary, target))
     except FileExistsError:
         return target.exists() and temporary.samefile(target)  # NFS may link and lose its answer
+    sync(target.parent)
     return True
 
 
+def settle(folder: Path) -> None:
+    """Brings all that was written to the file system of `folder` to its disk: one call for any number."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        if LIBC.syncfs(descriptor):
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number), str(folder))
+    finally:
+        os.close(descriptor)
+
+
 def _in_its_folder(target: Path, name: Callable[[], object]) -> None:
-    """Makes the folder and names the file in it; again where a `delete` removed the empty folder."""
+    """Names the file in its folder, which is made where it is not there or a `delete` removed it, empty."""
+    if target.parent.is_dir():
+        with suppress(FileNotFoundError):
+            name()
+            return
     while True:
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -87,7 +105,7 @@ def _in_its_folder(target: Path, name: Callable[[], object]) -> None:
             if target.parent.is_dir():
                 raise
         else:
-            return sync(target.parent)
+            return
 
 
 def remove_empty_folders(folder: Path, root: Path) -> None:
