@@ -326,10 +326,7 @@ def test_a_promotion_killed_at_any_moment_happened_or_did_not(registry: MlflowRe
     for number in (1, 2):
         registry.register(entry(model, number))
     registry.promote(TENANT, model, version=1, who="ann", why="start")
-    began = time.monotonic()
-    registry.promote(TENANT, model, version=2, who="ann", why="to know how long it takes")
-    lasts_s = time.monotonic() - began
-    states = []
+    lasts_s, states = 0.2, []
     for _ in range(30):
         before = aliases(registry, model)["production"]
         wanted = 3 - before
@@ -340,7 +337,10 @@ def test_a_promotion_killed_at_any_moment_happened_or_did_not(registry: MlflowRe
         now = aliases(registry, model)["production"]
         states.append(now == wanted)
         assert now in (before, wanted)
+        began = time.monotonic()
         registry.promote(TENANT, model, version=wanted, who="ann", why="again")
+        if not states[-1]:
+            lasts_s = time.monotonic() - began  # as busy as the machine is now
         after = aliases(registry, model)
         assert (after["production"], after["previous"]) == (wanted, before)
         assert registry.history(TENANT, model)[-1].to == wanted
