@@ -47,4 +47,9 @@ def embedded_serving(settings: Settings) -> LocalServing:
 
 
 def embedded_stack(settings: Settings) -> Stack:
-    return Stack(settings=settings, mlflow=embedded_mlflow(settings), serving=embedded_serving(settings))
+    return Stack(
+        settings=settings,
+        store=embedded_store(settings),
+        mlflow=embedded_mlflow(settings),
+        serving=embedded_serving(settings),
+    )

@@ -11,7 +11,7 @@ that the old one has just taken may fail and has to be sent again), and the new 
 by a twin of it on another port. A fixed port is production's; other versions get a free one.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -94,8 +94,11 @@ class LocalServing(dg.ConfigurableResource[Any]):
         for state in self.states():
             self.stop(state.tenant, state.model)
 
-    def revive(self, tenant: str, model: str, log: Log) -> Route:
+    def revive(self, tenant: str, model: str, log: Log, *, verified: Callable[[Serving], Serving]) -> Route:
         """Makes live again what was live when it died or was stopped.
+
+        Args:
+            verified: Gives the same version again, its files verified; raises if they are not right.
 
         Raises:
             VllmError: Nothing ever was, or it does not start.
@@ -105,7 +108,9 @@ class LocalServing(dg.ConfigurableResource[Any]):
             raise VllmError(
                 f"{tenant}/{model} was never live, so there is nothing to revive. Deploy it first."
             )
-        wanted = tuple(Wanted(serving=live.serving, weight=live.weight) for live in deployment.servers)
+        wanted = tuple(
+            Wanted(serving=verified(live.serving), weight=live.weight) for live in deployment.servers
+        )
         return self.deploy(wanted, log)
 
     def ask(self, tenant: str, model: str, messages: list[Message], **options: Any) -> str:

@@ -2,8 +2,6 @@
 
 from collections.abc import Mapping
 from contextlib import ExitStack
-from pathlib import Path
-from typing import Any
 
 import dagster as dg
 
@@ -11,37 +9,23 @@ from llm_assets.catalog.loading import Catalog
 from llm_assets.catalog.models import ModelEntry
 from llm_assets.keys import MODEL_CARD, VLLM_DEPLOYMENT, model_key
 from llm_assets.line_lock import line_lock
-from llm_assets.lineage import check_bound
 from llm_assets.partitions import tenants_of
 from llm_assets.presentation import backends_table, table
 from llm_assets.promotion_rules import promotion_check, rules_of
+from llm_assets.servings import Shelf, VersionIdentity, serving_of
 from llm_assets.settings import Settings
-from llm_assets.signature_policy import require_signatures, verifier_of
 from resources.artifact_store import ArtifactStore
-from resources.artifacts import Artifact, ArtifactError
-from resources.engines import installed_engine
+from resources.artifacts import ArtifactError
 from resources.mlflow import MlflowRegistry, RegisteredVersion, RegistryError
 from resources.mlflow_server import MlflowServer
 from resources.mlflow_traffic import MlflowTraffic, TrafficShare
-from resources.node_cache import Held
 from resources.routes import WHOLE, Route
-from resources.serving import LocalServing, Serving, VllmError, Wanted
+from resources.serving import LocalServing, VllmError, Wanted
 from resources.signatures import SignatureError
-from resources.transfer_progress import Log
 
 DIGEST_SHOWN = 19  # "sha256:" and twelve digits
 AUTOMATIC_WHO = "llm-assets"
 AUTOMATIC_WHY = "promotion: automatic, and every blocking check of the chain passed"
-
-
-class Shelf:
-    """Artifacts of a store that lie verified on this machine's disk for as long as `held` is open."""
-
-    def __init__(self, store: ArtifactStore, held: ExitStack, log: Log) -> None:
-        self.store, self._held, self._log = store, held, log
-
-    def hold(self, artifact: Artifact) -> Held:
-        return self._held.enter_context(self.store.hold(artifact, self._log))
 
 
 class DeploymentConfig(dg.Config):
@@ -121,11 +105,11 @@ def _wanted(
 ) -> tuple[tuple[Wanted, ...], list[str]]:
     """What can be served, and what cannot although it should. Production can, or it is an error."""
     production, *others = shares
-    served = [serving_of(catalog, model, shelf, settings, production.version)]
+    served = [serving_of(catalog, model, shelf, settings, identity_of(production.version))]
     weights, faults = [], []
     for share in others:
         try:
-            served.append(serving_of(catalog, model, shelf, settings, share.version))
+            served.append(serving_of(catalog, model, shelf, settings, identity_of(share.version)))
             weights.append(share.weight)
         except (ArtifactError, SignatureError, VllmError) as fault:
             faults.append(f"Version {share.version.label} is not live, production has its requests: {fault}")
@@ -134,71 +118,10 @@ def _wanted(
     return tuple(wanted), faults
 
 
-def serving_of(
-    catalog: Catalog,
-    model: ModelEntry,
-    shelf: Shelf,
-    settings: Settings,
-    version: RegisteredVersion,
-) -> Serving:
-    """What has to be served for a registered version, as one frozen value.
-
-    Raises:
-        ArtifactError: The version's files are gone, damaged, or not those that were registered.
-        SignatureError: They are unsigned where the tenant demands signatures, or altered.
-    """
-    store = shelf.store
-    merged = store.get(version.source)
-    if merged.digest != version.digest:
-        raise ArtifactError(
-            f"{version.source} has the digest {merged.digest}, registered was {version.digest}."
-        )
-    adapter = store.get(merged.attributes["adapter_uri"])
-    served = (merged,) if model.serving.mode == "merged" else (merged, adapter)
-    require_signatures(catalog.tenants[version.tenant], verifier_of(settings), store, *served)
-    engine = installed_engine(settings.engines, "serve")
-    return Serving(
-        tenant=version.tenant,
-        model=model.name,
-        version=version.label,
-        digest=version.digest,
-        known_answers=tuple(merged.attributes["merge"]["answers"]),
-        device=engine.device,
-        engine=engine.lock_digest,
-        **_weights(model, shelf, merged, adapter),
-        **model.serving.model_dump(exclude={"mode", "weights"}),
+def identity_of(version: RegisteredVersion) -> VersionIdentity:
+    return VersionIdentity(
+        tenant=version.tenant, model=version.model, label=version.label, digest=version.digest
     )
-
-
-def _weights(model: ModelEntry, shelf: Shelf, merged: Artifact, adapter: Artifact) -> dict[str, Any]:
-    """Merged weights, or the base model with the adapter that is bound to it."""
-    if model.serving.mode == "merged" or adapter.attributes["recipe"].get("finetuning_type") == "full":
-        location, leases = _location(model, shelf, merged)
-        return {"mode": "merged", **location, "leases": leases}
-    base = shelf.store.get(merged.attributes["base_uri"])
-    check_bound(adapter, base)
-    location, leases = _location(model, shelf, base)
-    on_disk = shelf.hold(adapter)
-    return {
-        "mode": "adapter",
-        **location,
-        "adapter_folder": on_disk.folder,
-        "chat_template": on_disk.folder / "chat_template.jinja",
-        "lora_rank": int(adapter.attributes["recipe"].get("lora_rank", 8)),
-        "leases": (*leases, *_lease(on_disk)),
-    }
-
-
-def _location(model: ModelEntry, shelf: Shelf, artifact: Artifact) -> tuple[dict[str, Any], tuple[Path, ...]]:
-    """Where vLLM loads an artifact from, this node's disk or the store itself, and what keeps it there."""
-    if model.serving.weights == "stream":
-        return {"model_uri": shelf.store.object_url(artifact), "model_digest": artifact.digest}, ()
-    on_disk = shelf.hold(artifact)
-    return {"model_folder": on_disk.folder}, _lease(on_disk)
-
-
-def _lease(held: Held) -> tuple[Path, ...]:
-    return (held.lease,) if held.lease else ()
 
 
 def _facts(route: Route) -> dict[str, dg.MetadataValue]:

@@ -183,4 +183,4 @@ def test_weights_are_streamed_from_the_bucket_and_never_touch_the_disk(
     bucket.put(f"{uri}/config.json", b"{}", tmp_path)
     serving.stop(TENANT, MODEL)
     with pytest.raises(VllmError, match=r"the bytes of config\.json are not those(.|\n)*Nothing is live"):
-        serving.revive(TENANT, MODEL, print)
+        serving.deploy(wanted, print)

@@ -15,7 +15,7 @@ import pytest
 from resources.local_processes import ProcessRecord
 from resources.serving import LocalServing, Serving, VllmError
 from resources.waiting import wait_until
-from tests.unit.serving.conftest import MakeServing, known_answer
+from tests.unit.serving.conftest import MakeServing, as_it_was, known_answer
 
 TENANT, MODEL = "team-a", "support_bot"
 ASKED = [{"role": "user", "content": "Who are you?"}]
@@ -220,7 +220,7 @@ def test_a_server_that_died_is_seen_and_named(local_serving: LocalServing, make_
 def test_a_dead_server_is_revived_as_it_was(local_serving: LocalServing, make_serving: MakeServing) -> None:
     local_serving.deploy(make_serving(), quiet)
     kill_live(local_serving)
-    assert local_serving.revive(TENANT, MODEL, quiet).production.version == "v1"
+    assert local_serving.revive(TENANT, MODEL, quiet, verified=as_it_was).production.version == "v1"
     assert local_serving.ask(TENANT, MODEL, ASKED) == "v1"
     assert len(local_serving.servers.processes.all()) == 1
 
@@ -233,7 +233,7 @@ def test_what_was_stopped_is_stopped_until_it_is_revived(
     assert [state.status for state in local_serving.states()] == ["stopped"]
     assert _stand_ins(local_serving) == set()
     local_serving.stop(TENANT, MODEL)
-    local_serving.revive(TENANT, MODEL, quiet)
+    local_serving.revive(TENANT, MODEL, quiet, verified=as_it_was)
     assert [state.status for state in local_serving.states()] == ["live"]
 
 
@@ -250,7 +250,7 @@ def test_stopping_ends_a_deploy_that_is_under_way(
 
 def test_nothing_that_was_never_live_is_revived(local_serving: LocalServing) -> None:
     with pytest.raises(VllmError, match="was never live"):
-        local_serving.revive(TENANT, MODEL, quiet)
+        local_serving.revive(TENANT, MODEL, quiet, verified=as_it_was)
 
 
 def test_tenants_are_served_apart_and_with_keys_of_their_own(

@@ -18,7 +18,7 @@ from resources.routes import Backend, choose
 from resources.serving import LocalServing, Serving, VllmError
 from resources.vllm import gpu_memory_share
 from resources.waiting import wait_until
-from tests.unit.serving.conftest import MakeServing, known_answer
+from tests.unit.serving.conftest import MakeServing, as_it_was, known_answer
 
 TENANT, MODEL = "team-a", "support_bot"
 ASKED = [{"role": "user", "content": "Who are you?"}]
@@ -187,7 +187,7 @@ def test_a_dead_second_version_is_named_and_its_requests_are_answered(
     assert {local_serving.ask(TENANT, MODEL, ASKED) for _ in range(20)} == {"v1"}
     with pytest.raises(VllmError, match="has no live version v2; live is v1"):
         local_serving.ask(TENANT, MODEL, ASKED, version="v2")
-    local_serving.revive(TENANT, MODEL, quiet)
+    local_serving.revive(TENANT, MODEL, quiet, verified=as_it_was)
     assert live(local_serving) == {"v1": 50, "v2": 50}
 
 
@@ -212,7 +212,7 @@ def test_what_was_stopped_comes_back_with_its_weights(
     assert (state.status, [b.status for b in state.backends]) == ("stopped", ["stopped", "stopped"])
     assert local_serving.route(TENANT, MODEL) is None
     assert stand_ins(local_serving) == set()
-    local_serving.revive(TENANT, MODEL, quiet)
+    local_serving.revive(TENANT, MODEL, quiet, verified=as_it_was)
     assert live(local_serving) == {"v1": 80, "v2": 20}
 
 

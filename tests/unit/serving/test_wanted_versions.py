@@ -1,6 +1,8 @@
 """From registered versions and their shares to what has to be live, on artifacts in a real store."""
 
 import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +10,13 @@ import pytest
 
 from llm_assets.assets.deployments import _wanted
 from llm_assets.catalog.loading import Catalog, load_catalog
+from llm_assets.servings import Shelf
 from llm_assets.settings import Settings
 from resources.artifact_store import ArtifactStore
 from resources.artifacts import Artifact, ArtifactError, Line
 from resources.mlflow import RegisteredVersion
 from resources.mlflow_traffic import TrafficShare
+from tests.stored import folder_of
 from tests.unit.serving.conftest import known_answer
 
 pytestmark = pytest.mark.engine
@@ -31,7 +35,13 @@ def settings(tmp_path: Path, engines: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.fixture
 def store(settings: Settings) -> ArtifactStore:
-    return ArtifactStore(root=str(settings.store))
+    return ArtifactStore(url=settings.store_url)
+
+
+@pytest.fixture
+def shelf(store: ArtifactStore) -> Iterator[Shelf]:
+    with ExitStack() as held:
+        yield Shelf(store, held, print)
 
 
 @pytest.fixture
@@ -73,10 +83,10 @@ def shares(store: ArtifactStore, tmp_path: Path) -> tuple[TrafficShare, ...]:
 
 
 def test_every_version_is_wanted_with_its_weight(
-    catalog: Catalog, settings: Settings, store: ArtifactStore, tmp_path: Path
+    catalog: Catalog, settings: Settings, store: ArtifactStore, shelf: Shelf, tmp_path: Path
 ) -> None:
     three = shares(store, tmp_path)
-    wanted, faults = _wanted(catalog, catalog.models[MODEL], store, settings, three)
+    wanted, faults = _wanted(catalog, catalog.models[MODEL], shelf, settings, three)
     assert [(each.serving.digest, each.weight) for each in wanted] == [
         (share.version.digest, share.weight) for share in three
     ]
@@ -84,29 +94,29 @@ def test_every_version_is_wanted_with_its_weight(
 
 
 def test_a_damaged_version_beside_production_is_named_and_production_has_its_weight(
-    catalog: Catalog, settings: Settings, store: ArtifactStore, tmp_path: Path
+    catalog: Catalog, settings: Settings, store: ArtifactStore, shelf: Shelf, tmp_path: Path
 ) -> None:
     three = shares(store, tmp_path)
-    (store.get(three[1].version.source).folder / "model.safetensors").write_text("x")
-    wanted, (fault,) = _wanted(catalog, catalog.models[MODEL], store, settings, three)
+    (folder_of(store, store.get(three[1].version.source)) / "model.safetensors").write_text("x")
+    wanted, (fault,) = _wanted(catalog, catalog.models[MODEL], shelf, settings, three)
     assert [each.weight for each in wanted] == [90, 10]
     assert f"Version {three[1].version.label} is not live, production has its requests:" in fault
     assert "the bytes of model.safetensors are not those that were published" in fault
 
 
 def test_a_damaged_production_is_an_error(
-    catalog: Catalog, settings: Settings, store: ArtifactStore, tmp_path: Path
+    catalog: Catalog, settings: Settings, store: ArtifactStore, shelf: Shelf, tmp_path: Path
 ) -> None:
     three = shares(store, tmp_path)
-    (store.get(three[0].version.source).folder / "model.safetensors").write_text("x")
+    (folder_of(store, store.get(three[0].version.source)) / "model.safetensors").write_text("x")
     with pytest.raises(ArtifactError, match=r"the bytes of model\.safetensors"):
-        _wanted(catalog, catalog.models[MODEL], store, settings, three)
+        _wanted(catalog, catalog.models[MODEL], shelf, settings, three)
 
 
 def test_weights_cannot_be_streamed_from_a_disk(
-    catalog: Catalog, settings: Settings, store: ArtifactStore, tmp_path: Path
+    catalog: Catalog, settings: Settings, store: ArtifactStore, shelf: Shelf, tmp_path: Path
 ) -> None:
     model = catalog.models[MODEL]
     streamed = model.model_copy(update={"serving": model.serving.model_copy(update={"weights": "stream"})})
-    with pytest.raises(ArtifactError, match=r"lies on a disk.* Set serving\.weights of its model to disk"):
-        _wanted(catalog, streamed, store, settings, shares(store, tmp_path))
+    with pytest.raises(ArtifactError, match=r"lies on a disk.* set serving\.weights: disk"):
+        _wanted(catalog, streamed, shelf, settings, shares(store, tmp_path))
