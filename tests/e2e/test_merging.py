@@ -78,6 +78,9 @@ def test_stream_and_export_give_the_same_files_and_both_answer_as_base_and_adapt
     for result in (streamed, exported):
         fidelity = result["fidelity"]
         assert 0 < fidelity["mean_kl"] <= fidelity["limit_mean_kl"] < 0.01
+        assert fidelity["mean_kl"] < 2 * fidelity["rounded_at_random_mean_kl"], (
+            "rounding to nearest is better"
+        )
         assert [row["kind"] for row in fidelity["prompts"]] == ["known question"] * 2 + ["held-out"] * 2
         assert fidelity["top1_agreement"] > 0.9
     told = [message["params"]["payload"] for message in outcome.messages if _tells_a_file(message)]

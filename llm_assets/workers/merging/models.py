@@ -87,7 +87,8 @@ def merge_models(
         for done in target.journal.finished.values():
             report.line(f"{done.path} was merged before the interruption.")
     progress = _Progress(report, base, targets)
-    with Streaming(base_files, threads=len(os.sched_getaffinity(0))) as streaming:
+    threads = max(1, len(os.sched_getaffinity(0)) - 1)  # reading and writing keep one busy with hashes
+    with Streaming(base_files, threads=threads) as streaming:
         for file in base.files:
             _merge_file(file, targets, base_files, streaming, progress)
             for target in targets:

@@ -1,9 +1,9 @@
 """Base and adapters to merged models, block by block, in memory that does not grow with them.
 
-One thread reads a block and hashes it, a thread for each core computes, and one for each output hashes
-and writes, in order. Blocks are a few megabytes of whole rows in buffers that are used again; only a
-tensor whose rows cannot be split (DoRA along columns) is held whole. Names, order, sharding and headers
-stay the base's, so a file that no adapter touches is the base's own and is linked, not written.
+One thread reads a block and hashes it, others compute, and one for each output hashes and writes, in order.
+Blocks are a few megabytes of whole rows in buffers that are used again; only a tensor whose rows cannot be
+split (DoRA along columns) is held whole. Names, order, sharding and headers stay the base's, so a file that
+no adapter touches is the base's own and is linked, not written.
 """
 
 import hashlib
