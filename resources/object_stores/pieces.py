@@ -8,7 +8,7 @@ import hashlib
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -66,6 +66,7 @@ class Workers:
         finally:
             for future in window:
                 future.cancel()
+            wait(window)  # what runs already would outlive its transfer, and its upload
             for _ in range(ahead):
                 self._ahead.release()
 
