@@ -64,9 +64,9 @@ def _aliased(lines: list[Line], registry: MlflowRegistry) -> Iterator[tuple[str,
 
 def _deployed(serving: LocalServing) -> Iterator[tuple[str, str]]:
     for state in serving.states():
-        if state.version:
-            line = Line(collection="models", tenant=state.tenant, name=state.model)
-            yield f"artifact://{line}/{state.version}", f"is deployed ({state.status})"
+        line = Line(collection="models", tenant=state.tenant, name=state.model)
+        for backend in state.backends:
+            yield f"artifact://{line}/{backend.version}", f"is deployed ({backend.status})"
 
 
 def _keeping(catalog: Catalog, line: Line) -> Keeping | None:
