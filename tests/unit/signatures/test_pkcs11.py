@@ -18,23 +18,14 @@ PIN = "1234"
 @pytest.fixture
 def hsm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """The address of a new key in a new token."""
-    PyKCS11 = pytest.importorskip("PyKCS11")
-    if not MODULE.exists() or shutil.which("softhsm2-util") is None:
-        pytest.skip("SoftHSM is not installed: apt-get install softhsm2")
+    import PyKCS11
+
+    assert shutil.which("softhsm2-util") is not None, "SoftHSM is missing: apt-get install softhsm2"
     (tmp_path / "tokens").mkdir()
     (tmp_path / "softhsm2.conf").write_text(f"directories.tokendir = {tmp_path / 'tokens'}\n")
     monkeypatch.setenv("SOFTHSM2_CONF", str(tmp_path / "softhsm2.conf"))
-    new_token = [
-        "softhsm2-util",
-        "--init-token",
-        "--free",
-        "--label",
-        "models",
-        "--pin",
-        PIN,
-        "--so-pin",
-        "5678",
-    ]
+    new_token = ["softhsm2-util", "--init-token", "--free", "--label", "models"]
+    new_token += ["--pin", PIN, "--so-pin", "5678"]
     subprocess.run(new_token, check=True)
     library = PyKCS11.PyKCS11Lib()
     library.load(str(MODULE))
