@@ -2,9 +2,10 @@
 
 https://jfrog.com/help/r/jfrog-rest-apis. Listing and copying need Artifactory Pro (or better); the token
 needs Read, Deploy and Delete on the repository. Artifactory has no conditional write: see
-`artifactory_claims.py` for what `create` rests on. Memory: blocks of 256 KiB for an upload, 32 MiB for a
-download (`pieces.py`). Not covered: uploads of one file in parallel parts; Artifactory takes a file as one
-request, so a broken one begins again, unless the server has its bytes already (deploy by checksum).
+`artifactory_claims.py` for what `create` rests on. Memory: blocks of 256 KiB for an upload; for a download
+see `pieces.py`.
+Not covered: uploads of one file in parallel parts; Artifactory takes a file as one request, so a broken one
+begins again, unless the server has its bytes already (deploy by checksum).
 """
 
 import os
@@ -61,10 +62,7 @@ class ArtifactoryStore:
         return sorted({path.split("/", 1)[0] for path in below if "/" in path})
 
     def read(self, key: str) -> bytes:
-        answer = self._http.ask("GET", self._file(key), doing=self._doing("read", key), also=(404,))
-        if answer.status_code == 404:
-            raise missing(self.url, key)
-        return answer.content
+        return pieces.read(self._reading(key))
 
     def create(self, key: str, content: bytes) -> bool:
         checked_key(self.url, key)
@@ -91,15 +89,18 @@ class ArtifactoryStore:
         return _proven(sending, answer.json().get("checksums", {}))
 
     def download(self, key: str, target: Path, moved: Moved) -> Transferred:
+        return pieces.download(self._reading(key), target, moved, self._workers)
+
+    def _reading(self, key: str) -> pieces.Reading:
         doing, address = self._doing("read", key), self._file(checked_key(self.url, key))
 
-        def read_range(start: int, size: int) -> pieces.Part:
-            part = self._http.read_range(address, start, size, doing)
-            if part is None:
+        def stream(start: int, size: int, take: pieces.Take) -> int:
+            object_bytes = self._http.stream(address, start, size, doing, take)
+            if object_bytes is None:
                 raise missing(self.url, key)
-            return part
+            return object_bytes
 
-        return pieces.download(read_range, target, moved, workers=self._workers, doing=doing)
+        return pieces.Reading(stream=stream, patience=self._patience, doing=doing)
 
     def copy(self, source: str, key: str) -> None:
         answer = self._http.ask(

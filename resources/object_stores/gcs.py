@@ -75,11 +75,7 @@ class GcsStore:
         return sorted(name for name in found if not unfinished(name))
 
     def read(self, key: str) -> bytes:
-        doing = self._doing("read", key)
-        answer = self._http.ask("GET", self._media(key), doing=doing, also=(404,))
-        if answer.status_code == 404:
-            raise missing(self.url, key)
-        return answer.content
+        return pieces.read(self._reading(key))
 
     def create(self, key: str, content: bytes) -> bool:
         from google.api_core.exceptions import PreconditionFailed
@@ -112,15 +108,18 @@ class GcsStore:
         return persist(partial(on_its_way.small, address, blob.name), patience=self._patience, doing=doing)
 
     def download(self, key: str, target: Path, moved: Moved) -> Transferred:
+        return pieces.download(self._reading(key), target, moved, self._workers)
+
+    def _reading(self, key: str) -> pieces.Reading:
         doing, address = self._doing("read", key), self._media(key)
 
-        def read_range(start: int, size: int) -> pieces.Part:
-            part = self._http.read_range(address, start, size, doing)
-            if part is None:
+        def stream(start: int, size: int, take: pieces.Take) -> int:
+            object_bytes = self._http.stream(address, start, size, doing, take)
+            if object_bytes is None:
                 raise missing(self.url, key)
-            return part
+            return object_bytes
 
-        return pieces.download(read_range, target, moved, workers=self._workers, doing=doing)
+        return pieces.Reading(stream=stream, patience=self._patience, doing=doing)
 
     def copy(self, source: str, key: str) -> None:
         """By rewriting, in as many calls as Google asks for."""

@@ -16,7 +16,7 @@ from resources.object_stores.patience import (
     refused,
     retry_after_s,
 )
-from resources.object_stores.pieces import THREADS, Part
+from resources.object_stores.pieces import THREADS, Take
 
 Sign = Callable[[httpx.Request], httpx.Request]
 """Adds the credentials to a request."""
@@ -96,22 +96,17 @@ class HttpRequests:
         self._judge(answer, doing, also)
         return answer
 
-    def read_range(self, address: str, start: int, size: int, doing: str) -> Part | None:
-        """At most `size` bytes from `start` on, with retries; None where there is no such object."""
-        return persist(
-            lambda: self._read_range(address, start, size, doing), patience=self._patience, doing=doing
-        )
-
-    def _read_range(self, address: str, start: int, size: int, doing: str) -> Part | None:
+    def stream(self, address: str, start: int, size: int, doing: str, take: Take) -> int | None:
+        """One try to read `size` bytes from `start` on, as `pieces.Reading` says; None: no such object."""
         headers = {"Range": f"bytes={start}-{start + size - 1}", "Accept-Encoding": "identity"}
         try:
             with self._client.stream("GET", address, headers=headers) as answer:
                 if answer.status_code in (404, 416):
-                    return None if answer.status_code == 404 else Part(content=b"", object_bytes=start)
+                    return None if answer.status_code == 404 else start
                 if answer.status_code >= 400:
                     answer.read()
                 self._judge(answer, doing, ())
-                return _part(answer, start, size, self._patience, doing)
+                return _receive(answer, start, self._patience, doing, take)
         except httpx.TransportError as error:
             raise broken_connection(error, doing) from error
 
@@ -127,27 +122,23 @@ class HttpRequests:
         raise ObjectStoreError(f"{doing}: HTTP {status}: {answer.text[:300] or 'no further words'}")
 
 
-def _part(answer: httpx.Response, start: int, size: int, patience: Patience, doing: str) -> Part:
-    """A whole part, or Passing if the body ended early.
-
-    A server answers 200 with everything for an empty object, and if it does not know ranges.
-    """
-    if answer.status_code == 200:
+def _receive(answer: httpx.Response, start: int, patience: Patience, doing: str, take: Take) -> int:
+    """Takes a whole body, or raises Passing if it ended early; the size of the object."""
+    if answer.status_code == 200:  # so it may be for an empty object, or without ranges
         first, expected = 0, int(answer.headers["Content-Length"])
         object_bytes = expected
     else:
         first, expected, object_bytes = content_range(answer.headers["Content-Range"])
-    if expected > start - first + size:
-        raise ObjectStoreError(
-            f"{doing}: the server answers a range with the whole object; a proxy may strip 'Range'."
-        )
-    content, clock = bytearray(), Clock(patience, expected)
+    if first != start:
+        raise ObjectStoreError(f"{doing}: the server answers another range than was asked for.")
+    clock, received = Clock(patience, expected), 0
     for block in answer.iter_raw():
         clock.check()
-        content += block
-    if len(content) != expected:
-        raise Passing(f"the body ended after {len(content)} of {expected} bytes")
-    return Part(content=content[start - first :] if first < start else content, object_bytes=object_bytes)
+        take(block)
+        received += len(block)
+    if received != expected:
+        raise Passing(f"the body ended after {received} of {expected} bytes")
+    return object_bytes
 
 
 def content_range(header: str) -> tuple[int, int, int]:

@@ -1,7 +1,8 @@
 """Large objects in pieces, a few at once, in order: retried one by one, hashed on the way, in bounded memory.
 
-Each transfer holds one piece of 16 MiB, and all transfers of one store together at most eight further ones
-that run ahead: eight threads that transfer at once hold 256 MiB at most, however large the files are.
+The first 64 MiB of a download stream to the disk. Beyond them, and in uploads to S3, each transfer holds one
+piece of 16 MiB, and all transfers of one store together at most eight further ones that run ahead: eight
+threads that transfer at once hold 256 MiB at most, however large the files are.
 """
 
 import hashlib
@@ -10,16 +11,20 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 from resources.object_stores.free_space import disk_errors_named
 from resources.object_stores.hashing import pour
 from resources.object_stores.objects import Moved, Transferred
+from resources.object_stores.patience import Patience, persist
 
 T = TypeVar("T")
 Task = Callable[[], T]
 
+STREAMED_BYTES = 64 * 1024 * 1024
+"""Of each object, the first so many come in one request and go to the disk as they arrive."""
 PIECE_BYTES = 16 * 1024 * 1024
 AHEAD = 8
 """Pieces that run ahead of what their transfers use just now, in one store."""
@@ -27,16 +32,25 @@ THREADS = 16
 """Requests for pieces that one store has under way, whatever the number of transfers."""
 
 
+Take = Callable[[bytes], object]
+"""Told each block of a body as it arrives."""
+
+
 @dataclass(frozen=True, kw_only=True)
-class Part:
-    """Some bytes of an object, and how many it has in all. Empty: there are none from that offset on."""
+class Reading:
+    """One object of a store, to be read by ranges.
 
-    content: bytes | bytearray
-    object_bytes: int
+    Attributes:
+        stream: One try: from an offset on, gives at most so many bytes to the third argument. Returns the
+        size
+            of the whole object, or the offset where nothing is from there on. Raises Passing when it breaks
+            off.
+        doing: The start of the errors: "The object store gs://… could not read 'a/b'".
+    """
 
-
-ReadRange = Callable[[int, int], Part]
-"""Reads at most that many (second) bytes from that offset (first) on, with retries."""
+    stream: Callable[[int, int, Take], int]
+    patience: Patience
+    doing: str
 
 
 class Workers:
@@ -77,37 +91,59 @@ class Workers:
         return int(bool(window))
 
 
-def download(
-    read_range: ReadRange, target: Path, moved: Moved, *, workers: Workers, doing: str
-) -> Transferred:
+def read(reading: Reading) -> bytes:
+    """A small object, in memory."""
+    content, object_bytes = bytearray(), 1
+    while len(content) < object_bytes:
+        piece, object_bytes = _piece(reading, len(content), PIECE_BYTES)
+        content += piece
+    return bytes(content)
+
+
+def download(reading: Reading, target: Path, moved: Moved, workers: Workers) -> Transferred:
     """Appends the object's bytes to `target`, behind those that are there already.
 
     `target` is not synced: whoever relies on it after a power cut must do so.
 
     Raises:
-        ObjectStoreError: `target` cannot be written; and whatever `read_range` raises.
+        ObjectStoreError: `target` cannot be written, or the object cannot be read.
     """
     hasher = hashlib.sha256()
+    disk = f"the folder {target.parent}"
     with (
-        disk_errors_named(f"{doing} into {target}", disk=f"the folder {target.parent}", path=target.parent),
+        disk_errors_named(f"{reading.doing} into {target}", disk=disk, path=target.parent),
         target.open("a+b") as written,
     ):
         written.seek(0)
-        size_bytes = pour(written, None, lambda _: None, hasher)
-        for part in _parts(read_range, size_bytes, workers):
-            hasher.update(part)
-            written.write(part)
-            size_bytes += len(part)
-            moved(len(part))
-    return Transferred(size_bytes=size_bytes, sha256=hasher.hexdigest())
+        there = pour(written, None, lambda _: None, hasher)
+
+        def take(block: bytes | bytearray) -> None:
+            nonlocal there
+            hasher.update(block)
+            written.write(block)
+            there += len(block)
+            moved(len(block))
+
+        end = there + STREAMED_BYTES
+        object_bytes = persist(
+            lambda: reading.stream(there, end - there, take), patience=reading.patience, doing=reading.doing
+        )
+        for piece, _ in workers.in_order(_tasks(reading, there, object_bytes)):
+            take(piece)
+    return Transferred(size_bytes=there, sha256=hasher.hexdigest())
 
 
-def _parts(read_range: ReadRange, start: int, workers: Workers) -> Iterator[bytes | bytearray]:
-    """The first piece tells how large the object is; small ones end there, with one request in all."""
-    first = read_range(start, PIECE_BYTES)
-    yield first.content
-    rest = range(start + len(first.content), first.object_bytes, PIECE_BYTES)
-    size = first.object_bytes
-    del first
-    tasks = (lambda at=at: read_range(at, min(PIECE_BYTES, size - at)).content for at in rest)
-    yield from workers.in_order(tasks)
+def _tasks(reading: Reading, start: int, object_bytes: int) -> Iterator[Task[tuple[bytearray, int]]]:
+    for at in range(start, object_bytes, PIECE_BYTES):
+        yield partial(_piece, reading, at, min(PIECE_BYTES, object_bytes - at))
+
+
+def _piece(reading: Reading, start: int, size: int) -> tuple[bytearray, int]:
+    """Some bytes, and how many the object has in all."""
+
+    def attempt() -> tuple[bytearray, int]:
+        content = bytearray()
+        object_bytes = reading.stream(start, size, content.extend)
+        return content, object_bytes
+
+    return persist(attempt, patience=reading.patience, doing=reading.doing)

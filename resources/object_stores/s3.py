@@ -68,13 +68,7 @@ class S3Store:
         return sorted(name for name in names if not unfinished(name))
 
     def read(self, key: str) -> bytes:
-        read_range = self._reading(key)
-        content = bytearray()
-        while True:
-            part = read_range(len(content), pieces.PIECE_BYTES)
-            content += part.content
-            if len(content) >= part.object_bytes:
-                return bytes(content)
+        return pieces.read(self._reading(key))
 
     def create(self, key: str, content: bytes) -> bool:
         whole, doing, tries = self._key(key), self._doing("create", key), [0]
@@ -98,8 +92,7 @@ class S3Store:
         )
 
     def download(self, key: str, target: Path, moved: Moved) -> Transferred:
-        doing = self._doing("read", key)
-        return pieces.download(self._reading(key), target, moved, workers=self._workers, doing=doing)
+        return pieces.download(self._reading(key), target, moved, self._workers)
 
     def copy(self, source: str, key: str) -> None:
         original, target = self._key(source), self._key(key)
@@ -112,16 +105,16 @@ class S3Store:
     def delete(self, key: str) -> None:
         self._requests.ask("delete_object", self._doing("delete", key), Key=self._key(key))
 
-    def _reading(self, key: str) -> pieces.ReadRange:
+    def _reading(self, key: str) -> pieces.Reading:
         whole, doing = self._key(key), self._doing("read", key)
 
-        def read_range(start: int, size: int) -> pieces.Part:
-            part = self._requests.read_range(whole, start, size, doing)
-            if part is None:
+        def stream(start: int, size: int, take: pieces.Take) -> int:
+            object_bytes = self._requests.stream(whole, start, size, doing, take)
+            if object_bytes is None:
                 raise missing(self.url, key)
-            return part
+            return object_bytes
 
-        return read_range
+        return pieces.Reading(stream=stream, patience=self._patience, doing=doing)
 
     def _pages(self, verb: str, prefix: str, **options: str) -> Iterator[dict[str, Any]]:
         token: dict[str, str] = {}

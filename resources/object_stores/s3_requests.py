@@ -18,7 +18,7 @@ from resources.object_stores.patience import (
     refused,
     retry_after_s,
 )
-from resources.object_stores.pieces import THREADS, Part
+from resources.object_stores.pieces import THREADS, Take
 
 if TYPE_CHECKING:
     from botocore.exceptions import ClientError
@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 CREDENTIAL = "the AWS credentials that boto3 finds (`aws sts get-caller-identity` shows whose)"
 PERMISSION = "s3:GetObject, PutObject, DeleteObject and ListBucket on the bucket"
-READ_BLOCK = 16 * 1024
+READ_BLOCK = 64 * 1024
 """Bytes of one read: small, so that a trickle is noticed."""
 
 
@@ -134,41 +134,40 @@ class S3Requests:
         except ClientError as error:
             raise _judged(error, doing) from error
 
-    def read_range(self, key: str, start: int, size: int, doing: str) -> Part | None:
-        """At most `size` bytes from `start` on, with retries; None where there is no such object."""
-        return self.persist(lambda: self._read_range(key, start, size, doing), doing)
-
-    def _read_range(self, key: str, start: int, size: int, doing: str) -> Part | None:
+    def stream(self, key: str, start: int, size: int, doing: str, take: Take) -> int | None:
+        """One try to read `size` bytes from `start` on, as `pieces.Reading` says; None: no such object."""
         from botocore.exceptions import ClientError
 
         try:
             answer = self._call("get_object", doing, Key=key, Range=f"bytes={start}-{start + size - 1}")
         except ClientError as error:
             if _status(error) == 416:
-                return Part(content=b"", object_bytes=start)
+                return start
             if _missing(error):
                 return None
             raise _judged(error, doing) from error
-        expected, object_bytes = answer["ContentLength"], answer["ContentLength"]
+        expected = object_bytes = int(answer["ContentLength"])
         if "ContentRange" in answer:
             _, expected, object_bytes = content_range(answer["ContentRange"])
-        return Part(content=self._body(answer["Body"], expected, doing), object_bytes=object_bytes)
+        self._receive(answer["Body"], expected, doing, take)
+        return object_bytes
 
-    def _body(self, body: Any, expected: int, doing: str) -> bytearray:
+    def _receive(self, body: Any, expected: int, doing: str, take: Take) -> None:
         from botocore.exceptions import BotoCoreError
         from urllib3.exceptions import HTTPError
 
-        clock, content = Clock(self.patience, expected), bytearray()
-        try:
-            with body:
-                while block := body.read(READ_BLOCK):
-                    clock.check()
-                    content += block
-        except (BotoCoreError, HTTPError, OSError) as error:
-            raise broken_connection(error, doing) from error
-        if len(content) != expected:
-            raise Passing(f"the body ended after {len(content)} of {expected} bytes")
-        return content
+        clock, left = Clock(self.patience, expected), expected
+        with body:
+            while left:
+                try:
+                    block = body.read(min(READ_BLOCK, left))
+                except (BotoCoreError, HTTPError, OSError) as error:
+                    raise broken_connection(error, doing) from error
+                if not block:
+                    raise Passing(f"the body ended {left} bytes before its end, of {expected}")
+                clock.check()
+                take(block)
+                left -= len(block)
 
     def _found(self, verb: str, doing: str, **options: Any) -> dict[str, Any] | None:
         from botocore.exceptions import ClientError

@@ -69,7 +69,8 @@ class FaultProxy:
         fault = self.fault if faulty else None
         if fault in ("503", "hang"):
             with client, contextlib.suppress(OSError):  # the client may end it
-                return _answer_503(client) if fault == "503" else _swallow(client)
+                _answer_503(client) if fault == "503" else _swallow(client)
+            return None
         try:
             server = socket.create_connection(self._upstream)
         except OSError:  # the server is gone, as it may be
