@@ -218,24 +218,25 @@ def merged_model_checks(model: ModelEntry) -> list[dg.AssetChecksDefinition]:
         why = f"No answer to: {', '.join(silent)}" if silent else f"It answered {len(answers)} questions."
         return Verdict(holds=not silent, why=why, figures={"answers": len(answers)})
 
-    def merged_answers_as_base_with_adapter(merged: Artifact) -> Verdict:
-        """Merged, the next-token distributions are those of base and adapter, but for rounding."""
-        fidelity = merged.attributes["merge"].get("fidelity")
-        if fidelity is None:
-            return Verdict(holds=True, why=_not_compared(merged.attributes["merge"]))
-        found, limit = fidelity["mean_kl"], fidelity["limit_mean_kl"]
-        agreed = fidelity["top1_agreement"]
-        said = f"Mean KL {found:.2g} at {fidelity['positions']} tokens, at most {limit:.2g} is rounding"
-        return Verdict(
-            holds=found <= limit,
-            why=f"{said}; the same likeliest token at {agreed:.1%}.",
-            figures={"mean_kl": found, "limit_mean_kl": limit, "top1_agreement": agreed},
-        )
-
     return [
         artifact_check(model, MERGED_MODEL, answers_every_known_question, blocking=True),
         artifact_check(model, MERGED_MODEL, merged_answers_as_base_with_adapter, blocking=True),
     ]
+
+
+def merged_answers_as_base_with_adapter(merged: Artifact) -> Verdict:
+    """Merged, the next-token distributions are those of base and adapter, but for rounding."""
+    fidelity = merged.attributes["merge"].get("fidelity")
+    if fidelity is None:
+        return Verdict(holds=True, why=_not_compared(merged.attributes["merge"]))
+    found, limit = fidelity["mean_kl"], fidelity["limit_mean_kl"]
+    agreed = fidelity["top1_agreement"]
+    said = f"Mean KL {found:.2g} at {fidelity['positions']} tokens, at most {limit:.2g} is rounding"
+    return Verdict(
+        holds=found <= limit,
+        why=f"{said}; the same likeliest token at {agreed:.1%}.",
+        figures={"mean_kl": found, "limit_mean_kl": limit, "top1_agreement": agreed},
+    )
 
 
 def _not_compared(merge: Mapping[str, Any]) -> str:

@@ -1,8 +1,8 @@
 """What an interrupted merge has already finished: one line a file, beside the folder that is written.
 
-The first line is the fingerprint of what is merged, so that nothing of another merge is taken over. A
-line is written when its file is whole; what it says is checked against the file's bytes all the
-same, because after a power cut a journal may know more than the disk.
+Each line has the fingerprint of what is merged, so that nothing of another merge is taken over. It is
+written when its file is whole; what it says is checked against the file's bytes all the same, because
+after a power cut a journal may know more than the disk.
 """
 
 import hashlib
@@ -43,20 +43,17 @@ class Journal:
     def __init__(self, output: Path, fingerprint: Mapping[str, Any]) -> None:
         self._path = output.with_name(f"{output.name}.journal.jsonl")
         self._output = output
-        said = {"fingerprint": hashlib.sha256(json.dumps(fingerprint, sort_keys=True).encode()).hexdigest()}
-        lines = self._lines()
-        self.finished: dict[str, Written] = {}
-        if lines and lines[0] == said:
-            known = (Written(**line) for line in lines[1:])
-            self.finished = {each.path: each for each in known if _is_there(output, each)}
-        self._begin(said)
+        self._fingerprint = hashlib.sha256(json.dumps(fingerprint, sort_keys=True).encode()).hexdigest()
+        known = (Written(**line["file"]) for line in self._lines() if line["of"] == self._fingerprint)
+        self.finished = {each.path: each for each in known if _is_there(output, each)}
+        self._begin()
 
     def add(self, written: Written) -> None:
         self.finished[written.path] = written
         with self._path.open("a", encoding="utf-8") as journal:
-            journal.write(json.dumps(asdict(written)) + "\n")
+            journal.write(self._line(written))
 
-    def _begin(self, said: Mapping[str, Any]) -> None:
+    def _begin(self) -> None:
         """Leaves in the folder what is finished and nothing else."""
         if not self.finished:
             shutil.rmtree(self._output, ignore_errors=True)
@@ -64,10 +61,12 @@ class Journal:
         for file in self._output.iterdir():
             if file.name not in self.finished:
                 shutil.rmtree(file) if file.is_dir() else file.unlink()
-        lines = [said, *(asdict(written) for written in self.finished.values())]
         anew = self._path.with_name(self._path.name + UNFINISHED)
-        anew.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+        anew.write_text("".join(map(self._line, self.finished.values())), encoding="utf-8")
         anew.replace(self._path)
+
+    def _line(self, written: Written) -> str:
+        return json.dumps({"of": self._fingerprint, "file": asdict(written)}) + "\n"
 
     def _lines(self) -> list[dict[str, Any]]:
         if not self._path.is_file():

@@ -147,7 +147,7 @@ def test_a_finished_file_that_was_damaged_since_is_merged_again(tmp_path: Path) 
 
 def test_killed_at_thirty_moments_the_bytes_are_the_same_and_whole_files_are_kept(tmp_path: Path) -> None:
     """SIGKILL at random moments; a file that was whole before a kill is never written again."""
-    case = write_case(tmp_path, rows=180_000)
+    case = write_case(tmp_path, rows=90_000)
     merge(case, tmp_path / "undisturbed")
     expected, output = hashes(tmp_path / "undisturbed"), tmp_path / "output"
     moments, kills, completions = random.Random(0), 0, 0
@@ -157,7 +157,7 @@ def test_killed_at_thirty_moments_the_bytes_are_the_same_and_whole_files_are_kep
     while kills < KILLS or completions == 0:
         process = subprocess.Popen(command, cwd=ROOT)
         try:
-            code = process.wait(timeout=moments.uniform(longest / 4, longest) if kills < KILLS else 60)
+            code = process.wait(timeout=moments.uniform(longest / 5, longest * 0.8) if kills < KILLS else 60)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
