@@ -1,4 +1,4 @@
-"""The same chain with the artifacts in a bucket: published there, fetched once, served from the node's cache."""
+"""The same chain with the artifacts in a bucket: published there, served from the node's cache."""
 
 import json
 import shutil
