@@ -58,6 +58,8 @@ def _alone(store: Claimable, folder: str, claim: str) -> bool:
     """Claims, and withdraws again where a smaller claim stands."""
     store.write(claim, b"claimed")
     claims = store.claims(folder)
+    if claim not in claims:  # the listing is behind, so it proves nothing
+        return False
     ours = datetime.fromisoformat(claims[claim])
     others = [
         other

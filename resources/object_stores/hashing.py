@@ -1,11 +1,13 @@
 """Bytes read once: hashed on a second thread while they are written (hashlib releases the GIL)."""
 
 import hashlib
+import itertools
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
+from io import BufferedIOBase
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Protocol
+from typing import Protocol
 
 from resources.object_stores.objects import Moved, Transferred
 
@@ -43,36 +45,39 @@ class Overlapped(AbstractContextManager["Overlapped"]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._thread.shutdown()
+        try:
+            self.wait()
+        finally:
+            self._thread.shutdown()
 
 
-def pour(source: BinaryIO, target: BinaryIO | None, moved: Moved, *hashers: Hasher) -> int:
+def pour(source: BufferedIOBase, target: BufferedIOBase | None, moved: Moved, *hashers: Hasher) -> int:
     """Reads `source` to its end into `hashers` and, where there is one, `target`; the number of bytes."""
     first = source.read(BLOCK)
+    for consume in (*(hasher.update for hasher in hashers), *((target.write,) if target else ())):
+        consume(first)
+    moved(len(first))
     if len(first) < BLOCK:  # a thread costs more than the hash of a small file
-        for hasher in hashers:
-            hasher.update(first)
-        if target:
-            target.write(first)
-        moved(len(first))
         return len(first)
-    return _pour_blocks(first, source, target, moved, hashers)
+    return len(first) + _pour_blocks(source, target, moved, hashers)
 
 
 def _pour_blocks(
-    first: bytes, source: BinaryIO, target: BinaryIO | None, moved: Moved, hashers: tuple[Hasher, ...]
+    source: BufferedIOBase, target: BufferedIOBase | None, moved: Moved, hashers: tuple[Hasher, ...]
 ) -> int:
-    size_bytes, block = 0, first
+    """With two buffers in turn: while one is hashed it is written, and the other filled."""
+    size_bytes, buffers = 0, (memoryview(bytearray(BLOCK)), memoryview(bytearray(BLOCK)))
     with Overlapped(*hashers) as overlapped:
-        while block:
+        for buffer in itertools.cycle(buffers):
+            block = buffer[: source.readinto(buffer)]
+            if not block:
+                return size_bytes
             overlapped.update(block)
             if target:
                 target.write(block)
             moved(len(block))
             size_bytes += len(block)
-            block = source.read(BLOCK)
-        overlapped.wait()
-    return size_bytes
+    raise AssertionError("a cycle has no end")
 
 
 def hash_file(path: Path, *hashers: Hasher) -> int:
