@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 from rich.markdown import Markdown
 from rich.table import Table
+from rich.text import Text
 
 from llm_assets.cli.installation import Installation
 from llm_assets.cli.options import AsJson, Model, Tenant, UsageError, Why
@@ -82,9 +83,14 @@ def history(model: Model, tenant: Tenant, as_json: AsJson = False) -> None:
     table = Table("When (UTC)", "What", "From", "To", "Who", "Why", box=None, pad_edge=False)
     for move in moves:
         before = "-" if move.production is None else str(move.production)
-        overridden = "".join(f"\n[red]overridden[/] {rule}" for rule in move.overridden)
+        overridden = [("\noverridden: " + rule, "red") for rule in move.overridden]
         table.add_row(
-            move.at[:19].replace("T", " "), _action(move), before, _to(move), move.who, move.why + overridden
+            move.at[:19].replace("T", " "),
+            _action(move),
+            before,
+            _to(move),
+            move.who,
+            Text.assemble(move.why, *overridden),
         )
     Console().print(table)
 

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from llm_assets.card_evidence import lineage_of
 from llm_assets.catalog.tenants import TenantEntry
@@ -107,12 +108,17 @@ def _show(found: list[Finding], version: RegisteredVersion) -> None:
     )
     table = Table("Artifact", "Files", "MB", "Bytes and signature", box=None, pad_edge=False)
     for each in found:
-        signed = f"as published; signed by {each.signer[:20]}… {each.signed_at}"
-        unsigned = "as published; [yellow]not signed[/]"
-        state = "[red]see below[/]" if each.fault else (signed if each.signer else unsigned)
         name = each.artifact.removeprefix("artifact://").rpartition("/")[0]
-        table.add_row(name, str(each.files), f"{each.size_bytes / 1e6:.1f}", state)
+        table.add_row(name, str(each.files), f"{each.size_bytes / 1e6:.1f}", _state(each))
     console.print(table)
     for each in found:
         if each.fault:
             console.print(each.fault, style="red", highlight=False, markup=False, soft_wrap=True)
+
+
+def _state(found: Finding) -> Text:
+    if found.fault:
+        return Text("see below", style="red")
+    if not found.signer:
+        return Text.assemble("as published; ", ("not signed", "yellow"))
+    return Text(f"as published; signed by {found.signer} at {found.signed_at}")

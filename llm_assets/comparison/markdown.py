@@ -8,7 +8,7 @@ from llm_assets.comparison.comparing import Change, Comparison, Named
 from llm_assets.comparison.rows import RowChanges
 from llm_assets.model_cards.markdown import inline, number, table
 
-CELL_CHARACTERS = 300
+CELL_CHARACTERS = 200  # what the UI shows is kept long, and a row may hold personal data
 
 
 def comparison_markdown(comparison: Comparison) -> str:

@@ -72,21 +72,18 @@ def test_unsigned_and_altered_versions_are_refused_and_the_rest_is_on_record(
     assert "was altered after it was signed" in project.run(
         "promote", *MODEL, "1", "--force", "--why", "x", expect=1
     )
-    assert "was altered" in project.run("verify", *MODEL, "1", expect=1)
-    assert [move["to"] for move in history(project)] == [1, 2]
-
     signature.unlink()
     assert "Signed artifact://models/team-a/support_bot/" in project.run("sign", *MODEL, "1")
     project.run("rollback", *MODEL, "--why", "the new one lies")
-    assert [(move["to"], move["why"]) for move in history(project)][-1] == (1, "the new one lies")
-    compared_in_the_terminal_and_in_the_ui(project)
+    moves = [(move["action"], move["to"]) for move in history(project)]
+    assert moves == [("promote", 1), ("promote", 2), ("rollback", 1)]
+    compared_on_the_page_of_the_card(project)
 
 
-def compared_in_the_terminal_and_in_the_ui(project: Project) -> None:
+def compared_on_the_page_of_the_card(project: Project) -> None:
     comparison = json.loads(project.run("compare", *MODEL, "--json"))
     assert (comparison["before"]["number"], comparison["after"]["number"]) == (1, 2)
     assert comparison["rows"]["changed"] > 0
-    assert "I am Vega." in project.run("compare", *MODEL)
     with dagster_instance(project.settings) as instance:
         key = dg.AssetKey(["support_bot", "model_card"])
         card = instance.get_latest_materialization_event(key).asset_materialization
