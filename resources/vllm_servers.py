@@ -6,7 +6,6 @@ Which of them is the live one is none of this module's business: see `serving`.
 import contextlib
 import os
 import secrets
-import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from resources.local_processes import (
     ProcessError,
     ProcessRecord,
     listens,
+    port_is_free,
     require_free_port,
 )
 from resources.names import MODEL, TENANT
@@ -42,6 +42,7 @@ START_TIMEOUT_S = 900
 DRAIN_S = 30
 STOP_S = 20
 PORT_TURN_S = 120
+PORTS = range(20_000, 32_768)  # below Linux's ephemeral ports (net.ipv4.ip_local_port_range)
 LOG_TAIL_LINES = 12
 Log = Callable[[str], Any]
 
@@ -166,12 +167,11 @@ class VllmServers:
             lock.release()
 
     def _free_port(self) -> int:
+        """A chance one of those that the system gives to nobody by itself: vLLM takes seconds to listen."""
         recorded = {server.attributes.get("port") for server in self.processes.all()}
         while True:
-            with socket.socket() as probe:
-                probe.bind(("127.0.0.1", 0))
-                port: int = probe.getsockname()[1]
-            if port not in recorded:
+            port = PORTS.start + secrets.randbelow(len(PORTS))
+            if port not in recorded and port_is_free(port):
                 return port
 
     def _claimed(self, port: int, serving: Serving, beside: ProcessRecord | None) -> int:

@@ -1,5 +1,6 @@
 """From a dataset to a live model that answers, by the command line, with the real engines."""
 
+import contextlib
 import json
 import signal
 import subprocess
@@ -54,11 +55,12 @@ def family(project: Project) -> list[psutil.Process]:
 
 def engines_at_work(project: Project) -> list[psutil.Process]:
     """Processes of work orders; live servers and MLflow are no work orders."""
-    return [
-        process
-        for process in family(project)
-        if any("llm_assets.workers" in part for part in process.cmdline())
-    ]
+    at_work = []
+    for process in family(project):
+        with contextlib.suppress(psutil.NoSuchProcess):  # ended since
+            if any("llm_assets.workers" in part for part in process.cmdline()):
+                at_work.append(process)
+    return at_work
 
 
 def test_a_dataset_becomes_a_live_model_and_only_what_changed_is_made_again(

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from llm_assets.workers.reporting import EXIT_FAILED
-from resources.artifacts import describe_folder
+from resources.artifacts import ArtifactFile, paths_of, sha256_of
 from tests.e2e.test_workers import RECIPE, ROOT, TEMPLATE, Engine, files
 
 pytestmark = pytest.mark.engine
@@ -38,10 +38,17 @@ def adapter(tiny_model: Path, train_python: Path, tmp_path_factory: pytest.TempP
     return folder
 
 
+def described(folder: Path) -> list[ArtifactFile]:
+    return [
+        ArtifactFile(path=path, size_bytes=(folder / path).stat().st_size, sha256=sha256_of(folder / path))
+        for path in paths_of(folder)
+    ]
+
+
 def merge_order(base: Path, adapter: Path, output: Path, **changes: Any) -> dict[str, Any]:
     return {
         "base_folder": str(base),
-        "base_files": {file.path: file.sha256 for file in describe_folder(base)},
+        "base_files": {file.path: file.sha256 for file in described(base)},
         "adapter_folder": str(adapter),
         "output_folder": str(output),
         "template": TEMPLATE,
@@ -62,7 +69,7 @@ def test_stream_and_export_give_the_same_files_and_both_answer_as_base_and_adapt
         "merge", merge_order(tiny_model, adapter, tmp_path / "export", merge="export")
     ).result
     assert (streamed["method"], exported["method"]) == ("stream", "export")
-    assert describe_folder(tmp_path / "stream") == describe_folder(tmp_path / "export")
+    assert described(tmp_path / "stream") == described(tmp_path / "export")
     assert streamed["answers"] == exported["answers"]
     assert streamed["files"] == [vars(file) for file in _weights_first(tmp_path / "stream")]
     assert streamed["ledger"] == {
@@ -92,7 +99,7 @@ def _tells_a_file(message: dict[str, Any]) -> bool:
 
 
 def _weights_first(folder: Path) -> list[Any]:
-    return sorted(describe_folder(folder), key=lambda file: not file.path.endswith(".safetensors"))
+    return sorted(described(folder), key=lambda file: not file.path.endswith(".safetensors"))
 
 
 def test_a_merge_with_a_wrong_scale_is_far_beyond_the_limit(

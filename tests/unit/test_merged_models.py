@@ -1,6 +1,5 @@
 """The rule by which a merged model that is not base and adapter is kept from being served."""
 
-from pathlib import Path
 from typing import Any
 
 from llm_assets.assets.merged_models import merged_answers_as_base_with_adapter
@@ -11,7 +10,6 @@ def merged(method: str, fidelity: dict[str, Any] | None) -> Artifact:
     return Artifact(
         line=Line(collection="models", tenant="team-a", name="support_bot"),
         version="20261121T184501.123456Z-1a2b3c4d",
-        folder=Path("merged"),
         files=(),
         attributes={"merge": {"method": method, "fidelity": fidelity}},
     )

@@ -224,9 +224,13 @@ def test_a_signer_that_does_not_exist_is_named_with_those_that_do(artifact: Arti
         Signer(keys=keys, setting="pgp").sign(artifact)
 
 
-def test_a_pkcs11_signer_says_what_is_missing_and_never_the_pin(artifact: Artifact, keys: Path) -> None:
+def test_a_pkcs11_key_that_cannot_be_reached_is_an_error_that_never_says_the_pin(
+    artifact: Artifact, keys: Path
+) -> None:
     setting = "pkcs11:token=models;object=signing?pin-value=1234"
-    with pytest.raises(SignatureError, match="LLM_ASSETS_SIGNER names a") as refused:
+    with pytest.raises(
+        SignatureError, match="PKCS #11 key that LLM_ASSETS_SIGNER names cannot be used"
+    ) as refused:
         Signer(keys=keys, setting=setting).sign(artifact)
     assert "1234" not in str(refused.value)
 
