@@ -5,9 +5,9 @@
 On a disk (a file of 1 GiB, a thousand small ones) beside `cp -r`, `shutil.copytree` and MLflow's own upload;
 on the bundled GCS server (files of 48 MB, a thousand small ones) beside google-cloud-storage's transfer
 manager, gcsfs and `gsutil -m cp`. What is published is in the page cache, as after a training; what is
-fetched from the disk is not. Everyone is timed in a process of its own, without its imports (gsutil with them: it has
-no other way), and memory is that process's peak. A publication on a disk is on it when it is done, so
-copies are synced too; a cache's files need not be.
+fetched from the disk is not. Everyone is timed in a process of its own, without its imports (gsutil with
+them: it has no other way), and memory is that process's peak. A publication on a disk is on it when it is
+done, so copies are synced too; a cache's files need not be.
 `publish_ratio_to_raw`, `fetch_ratio_to_raw`: ours over the fastest raw copy, the worst scenario but the next.
 `small_files_on_disk_fetch_ratio`: a thousand small files into the cache, over a `cp -r` that checks nothing.
 `second_adapter_share_sent`: of a base model and its second adapter, what the second publication sends.
