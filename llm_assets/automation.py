@@ -1,4 +1,4 @@
-"""Do the sensors run from the start? On under `llm-assets up`, off in the demo and in plain `dagster dev`."""
+"""Do sensors and schedules run from the start? Under `llm-assets up` they do, in the demo they do not."""
 
 import os
 
@@ -8,5 +8,12 @@ AUTOMATION = "LLM_ASSETS_AUTOMATION"
 
 
 def sensor_status() -> dg.DefaultSensorStatus:
-    running = os.environ.get(AUTOMATION) == "on"
-    return dg.DefaultSensorStatus.RUNNING if running else dg.DefaultSensorStatus.STOPPED
+    return dg.DefaultSensorStatus.RUNNING if _running() else dg.DefaultSensorStatus.STOPPED
+
+
+def schedule_status() -> dg.DefaultScheduleStatus:
+    return dg.DefaultScheduleStatus.RUNNING if _running() else dg.DefaultScheduleStatus.STOPPED
+
+
+def _running() -> bool:
+    return os.environ.get(AUTOMATION) == "on"

@@ -12,6 +12,7 @@ from llm_assets.keys import base_model_key
 from llm_assets.lineage import materialized
 from llm_assets.runs import QUIET, dagster_instance
 from llm_assets.settings import Settings
+from resources.artifact_store import ArtifactStore
 from resources.compute import LocalCompute, WorkOrder
 
 
@@ -23,16 +24,16 @@ def answer_of_base_model(settings: Settings, base: BaseModelEntry, question: str
         WorkOrderError: The engine failed.
     """
     resources = embedded_resources(settings)
+    store: ArtifactStore = resources["artifact_store"]
     with dagster_instance(settings) as instance:
-        artifact = materialized(instance, resources["artifact_store"], base_model_key(base.name))
-    order = {
-        "model_folder": str(artifact.folder),
-        "template": base.template,
-        "questions": [question],
-        "max_new_tokens": max_tokens,
-    }
+        artifact = materialized(instance, store, base_model_key(base.name))
+    order = {"template": base.template, "questions": [question], "max_new_tokens": max_tokens}
     settings.work.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="answer-", dir=settings.work) as folder:
+    with (
+        store.hold(artifact) as held,
+        tempfile.TemporaryDirectory(prefix="answer-", dir=settings.work) as folder,
+    ):
+        order["model_folder"] = str(held.folder)
         work = WorkOrder(engine="train", worker="answer", order=order, folder=Path(folder))
         return str(_execute(resources["compute"], work)["text"])
 

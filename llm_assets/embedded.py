@@ -20,12 +20,22 @@ def embedded_resources(settings: Settings) -> dict[str, Any]:
     mlflow_server = embedded_mlflow(settings)
     return {
         "settings": settings,
-        "artifact_store": ArtifactStore(root=str(settings.store)),
+        "artifact_store": embedded_store(settings),
         "compute": LocalCompute(engines=str(settings.engines), package=PACKAGE),
         "mlflow_server": mlflow_server,
-        "registry": MlflowRegistry(tracking_uri=mlflow_server.url),
+        "registry": MlflowRegistry(tracking_uri=mlflow_server.url, locks=str(settings.locks)),
         "serving": embedded_serving(settings),
     }
+
+
+def embedded_store(settings: Settings) -> ArtifactStore:
+    return ArtifactStore(
+        url=settings.store_url,
+        cache=None if settings.reads_in_place else str(settings.artifact_cache),
+        cache_limit_bytes=settings.artifact_cache_bytes,
+        signing_keys=str(settings.keys),
+        signer=settings.signer,
+    )
 
 
 def embedded_mlflow(settings: Settings) -> MlflowServer:
@@ -37,4 +47,9 @@ def embedded_serving(settings: Settings) -> LocalServing:
 
 
 def embedded_stack(settings: Settings) -> Stack:
-    return Stack(settings=settings, mlflow=embedded_mlflow(settings), serving=embedded_serving(settings))
+    return Stack(
+        settings=settings,
+        store=embedded_store(settings),
+        mlflow=embedded_mlflow(settings),
+        serving=embedded_serving(settings),
+    )

@@ -1,4 +1,4 @@
-"""The graph of a catalog: wires assets, checks, jobs, sensors and resources. Nothing else."""
+"""The graph of a catalog: wires assets, checks, jobs, sensors, schedules and resources. Nothing else."""
 
 import dagster as dg
 
@@ -8,13 +8,14 @@ from llm_assets.assets.datasets import dataset, dataset_checks
 from llm_assets.assets.deployments import deployment_checks, vllm_deployment
 from llm_assets.assets.merged_models import merged_model, merged_model_checks
 from llm_assets.assets.model_cards import model_card, model_card_checks
-from llm_assets.automation import sensor_status
+from llm_assets.assets.signature_checks import signature_check
+from llm_assets.automation import schedule_status, sensor_status
 from llm_assets.catalog.loading import Catalog
 from llm_assets.chains import Chains, chain
 from llm_assets.embedded import embedded_resources
+from llm_assets.schedules.deployments import deployments
 from llm_assets.sensors.abandoned_runs import abandoned_runs
 from llm_assets.sensors.changes import experiments, landing_zones
-from llm_assets.sensors.deployments import deployments
 from llm_assets.sensors.tenants import tenants
 from llm_assets.settings import Settings
 
@@ -29,7 +30,7 @@ def build_definitions(settings: Settings, catalog: Catalog) -> dg.Definitions:
         if model.is_reward_model:
             continue  # it scores answers and gives none: there is nothing to merge, ask or serve
         assets += [merged_model(model), model_card(catalog, model)]
-        checks += [*merged_model_checks(model), *model_card_checks(model)]
+        checks += [*merged_model_checks(model), signature_check(catalog, model), *model_card_checks(model)]
         if model.serving.mode != "none":
             assets += [vllm_deployment(catalog, model)]
             checks += deployment_checks(model)
@@ -39,6 +40,7 @@ def build_definitions(settings: Settings, catalog: Catalog) -> dg.Definitions:
         asset_checks=checks,
         jobs=list(chains.values()),
         sensors=_sensors(settings, catalog, chains),
+        schedules=[deployments(tuple(catalog.models.values()), schedule_status())],
         resources=embedded_resources(settings),
         executor=dg.in_process_executor,
     )
@@ -50,6 +52,5 @@ def _sensors(settings: Settings, catalog: Catalog, chains: Chains) -> list[dg.Se
         tenants(settings, models, status),
         landing_zones(settings, chains, status),
         experiments(settings, chains, status),
-        deployments(models, status),
         abandoned_runs(status),
     ]

@@ -3,11 +3,11 @@
 import base64
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import dagster as dg
 
 from resources.artifacts import Artifact
+from resources.routes import Backend, BackendState
 
 CELL_LIMIT = 160
 
@@ -19,13 +19,12 @@ def artifact_metadata(artifact: Artifact) -> dict[str, dg.MetadataValue]:
         "llm/digest": dg.MetadataValue.text(artifact.digest),
         "llm/version": dg.MetadataValue.text(artifact.version),
         "llm/size_bytes": dg.MetadataValue.int(artifact.size_bytes),
-        "llm/folder": dg.MetadataValue.path(str(artifact.folder)),
     }
 
 
-def picture(path: Path, alt: str) -> dg.MetadataValue:
+def picture(png: bytes, alt: str) -> dg.MetadataValue:
     """A PNG inside the page itself; Dagster has no picture type."""
-    data = base64.b64encode(path.read_bytes()).decode()
+    data = base64.b64encode(png).decode()
     return dg.MetadataValue.md(f"![{alt}](data:image/png;base64,{data})")
 
 
@@ -37,6 +36,12 @@ def table(rows: Sequence[Mapping[str, object]]) -> dg.MetadataValue:
     lines = ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
     lines += ["| " + " | ".join(_cell(row.get(column)) for column in columns) + " |" for row in rows]
     return dg.MetadataValue.md("\n".join(lines))
+
+
+def backends_table(backends: Sequence[Backend] | Sequence[BackendState]) -> dg.MetadataValue:
+    """Which versions are live, with which share of the requests, and where."""
+    columns = ("version", "weight", "digest", "address")
+    return table([{column: getattr(backend, column) for column in columns} for backend in backends])
 
 
 def as_json(content: Mapping[str, object]) -> dg.MetadataValue:

@@ -2,12 +2,19 @@
 
 Every path of the embedded default hangs off `Settings`; nothing else reads these environment
 variables. `LLM_ASSETS_ROOT`, `LLM_ASSETS_CATALOG` and `LLM_ASSETS_HOME` move the three folders,
-`LLM_ASSETS_ENGINES` shares the engine environments between several installations.
+`LLM_ASSETS_ENGINES` shares the engine environments between several installations, `LLM_ASSETS_STORE` is where
+artifacts are published, `LLM_ASSETS_CACHE` and `LLM_ASSETS_CACHE_GIB` are the node's cache of them,
+`LLM_ASSETS_KEYS` is the folder of keys, `LLM_ASSETS_SIGNER` and `LLM_ASSETS_TRUSTED_IDENTITIES` say who signs
+and whose signature counts.
 """
 
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
+
+GIB = 2**30
+CACHE_GIB = 100  # a dozen models of 7 billion parameters in bf16, or adapters by the thousand
 
 
 class SettingsError(Exception):
@@ -38,8 +45,9 @@ class Settings:
         return self.catalog / "experiments"
 
     @property
-    def store(self) -> Path:
-        return self.home / "store"
+    def store_url(self) -> str:
+        """Where artifacts are published: `file:/…`, `gs://…`, `s3://…` or `artifactory+https://…`."""
+        return os.environ.get("LLM_ASSETS_STORE", f"file:{self.home / 'store'}")
 
     @property
     def work(self) -> Path:
@@ -49,6 +57,25 @@ class Settings:
     @property
     def cache(self) -> Path:
         return self.home / "cache"
+
+    @property
+    def reads_in_place(self) -> bool:
+        """A store on a disk is read where it lies, unless a cache is asked for, as on a node with NFS."""
+        return self.store_url.startswith("file:") and "LLM_ASSETS_CACHE" not in os.environ
+
+    @property
+    def artifact_cache(self) -> Path:
+        """The node's cache of verified artifacts; on a fast disk, shared by all containers of the node."""
+        text = os.environ.get("LLM_ASSETS_CACHE", str(self.cache / "artifacts"))
+        folder = Path(text).absolute()
+        if not text.strip() or (folder.exists() and not folder.is_dir()):
+            raise SettingsError(f"LLM_ASSETS_CACHE={text!r} is not a folder; a path on the node's disk is.")
+        return folder
+
+    @property
+    def artifact_cache_bytes(self) -> int:
+        """How large the node's cache may become."""
+        return _gib("LLM_ASSETS_CACHE_GIB", CACHE_GIB)
 
     @property
     def dagster_home(self) -> Path:
@@ -61,6 +88,21 @@ class Settings:
     @property
     def locks(self) -> Path:
         return self.home / "locks"
+
+    @property
+    def keys(self) -> Path:
+        """The signing key and the public keys that are trusted; see `resources/signing_keys.py`."""
+        return Path(os.environ.get("LLM_ASSETS_KEYS", self.home / "keys")).absolute()
+
+    @property
+    def signer(self) -> str:
+        """Who signs what is published; see `resources/signers.py`."""
+        return os.environ.get("LLM_ASSETS_SIGNER", "key")
+
+    @property
+    def trusted_identities(self) -> str:
+        """Whose Sigstore signatures are trusted; see `resources/signers.py`."""
+        return os.environ.get("LLM_ASSETS_TRUSTED_IDENTITIES", "")
 
     @property
     def ui_port(self) -> int:
@@ -97,6 +139,20 @@ def _find_root() -> Path:
         f"{here} lies in no llm-assets project (no workspace.yaml and dagster.yaml in it or above). "
         "Change to the project's folder, or set LLM_ASSETS_ROOT to it."
     )
+
+
+def _gib(variable: str, default: int) -> int:
+    """In bytes."""
+    text = os.environ.get(variable, str(default))
+    try:
+        gib = float(text)
+    except ValueError:
+        gib = math.nan
+    if not 0 < gib < math.inf:
+        raise SettingsError(
+            f"{variable}={text!r} is not a size; a positive number of GiB such as {default} is."
+        )
+    return round(gib * GIB)
 
 
 def _port(variable: str, default: int) -> int:

@@ -7,6 +7,7 @@ what is running, also after the terminal that started it was killed.
 import os
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import httpx
@@ -14,10 +15,16 @@ import httpx
 from llm_assets.automation import AUTOMATION
 from llm_assets.catalog.loading import Catalog
 from llm_assets.runs import dagster_instance, end_abandoned_runs
+from llm_assets.servings import Shelf, VersionIdentity, serving_of
 from llm_assets.settings import Settings
+from resources.artifact_store import ArtifactStore
+from resources.artifacts import ArtifactError
+from resources.engines import EngineError
 from resources.local_processes import LocalProcesses, ProcessRecord, require_free_port
 from resources.mlflow_server import MlflowServer
-from resources.serving import LocalServing, VllmError
+from resources.object_stores.objects import ObjectStoreError
+from resources.serving import LocalServing, Serving, VllmError
+from resources.signatures import SignatureError
 from resources.waiting import wait_until
 
 UI = "dagster-ui"
@@ -34,6 +41,7 @@ class Stack:
     """The embedded services of one installation."""
 
     settings: Settings
+    store: ArtifactStore
     mlflow: MlflowServer
     serving: LocalServing
 
@@ -103,18 +111,30 @@ class Stack:
             yield f"MLflow is not running; its log is {self.mlflow.log}."
 
     def revive(self, catalog: Catalog, say: Callable[[str], None]) -> None:
-        """Starts again what was live when the stack was ended and is still in the catalog.
+        """Starts again, verified anew, what was live when the stack was ended and is still in the catalog.
 
         One that does not start is named and does not keep the others from it.
         """
         for state in self.serving.states():
             tenant = catalog.tenants.get(state.tenant)
-            if state.status in ("stopped", "dead") and tenant and state.model in tenant.models:
+            if state.status in ("stopped", "dead", "degraded") and tenant and state.model in tenant.models:
                 say(f"Starting {state.tenant}/{state.model} again …")
                 try:
-                    self.serving.revive(state.tenant, state.model, say)
-                except VllmError as fault:
+                    self._revive(catalog, state.tenant, state.model, say)
+                except (VllmError, ArtifactError, SignatureError, ObjectStoreError, EngineError) as fault:
                     say(str(fault))
+
+    def _revive(self, catalog: Catalog, tenant: str, model: str, say: Callable[[str], None]) -> None:
+        with ExitStack() as held:
+            shelf = Shelf(self.store, held, say)
+
+            def verified(before: Serving) -> Serving:
+                version = VersionIdentity(
+                    tenant=tenant, model=model, label=before.version, digest=before.digest
+                )
+                return serving_of(catalog, catalog.models[model], shelf, self.settings, version)
+
+            self.serving.revive(tenant, model, say, verified=verified)
 
     def stop(self) -> None:
         """Ends everything, live servers included. What is not running is fine."""

@@ -51,14 +51,14 @@ class Training:
         """One folder per fingerprint, so that a second try finds the first one's checkpoints."""
         return work / self.fingerprint.removeprefix("sha256:")[:16]
 
-    def order(self, folder: Path) -> WorkOrder:
+    def order(self, folder: Path, *, base_folder: Path, dataset_folder: Path) -> WorkOrder:
         return WorkOrder(
             engine="train",
             worker="train",
             folder=folder,
             order={
-                "base_folder": str(self.base.folder),
-                "dataset_folder": str(self.dataset.folder),
+                "base_folder": str(base_folder),
+                "dataset_folder": str(dataset_folder),
                 "output_folder": str(folder / "output"),
                 "checkpoint_folder": str(folder / "checkpoints"),
                 "base_model": self.base.line.name,

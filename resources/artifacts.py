@@ -3,13 +3,16 @@
 The digest of an artifact is the SHA-256 of its files' paths, sizes and hashes, so two folders with
 the same bytes have the same digest wherever and whenever they were made. What is known *about* the
 folder (its fingerprint, its parents, measurements) are attributes: they stand in the manifest but
-are not part of the digest.
+are not part of the digest. The manifest carries a checksum of its own, so that altered attributes are
+noticed too.
 """
 
 import hashlib
 import json
 import os
+import secrets
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +21,9 @@ from typing import Any, Literal, get_args
 from resources.names import MODEL, TENANT
 
 MANIFEST_NAME = "manifest.json"
+SIGNATURE_NAME = "model.sig"
+BESIDE_THE_FILES = (MANIFEST_NAME, SIGNATURE_NAME)
+VERIFYING_THREADS = 4
 
 Collection = Literal["base_models", "datasets", "adapters", "models", "cards"]
 
@@ -60,18 +66,22 @@ class Line:
 
 @dataclass(frozen=True, kw_only=True)
 class Artifact:
-    """A published version: where it lies, what its bytes are, what is known about it."""
+    """A version: what its bytes are and what is known about it. Where they lie, the store knows."""
 
     line: Line
     version: str
-    folder: Path
     files: tuple[ArtifactFile, ...]
     attributes: Mapping[str, Any] = field(default_factory=dict)
 
     @property
+    def key(self) -> str:
+        """Its folder in a store: `models/team-a/support_bot/<version>`."""
+        return f"{self.line}/{self.version}"
+
+    @property
     def uri(self) -> str:
         """The address that does not depend on which store holds it."""
-        return f"artifact://{self.line}/{self.version}"
+        return f"artifact://{self.key}"
 
     @property
     def digest(self) -> str:
@@ -86,6 +96,18 @@ class Artifact:
         """What it was made from, as one hash; an equal fingerprint is reused, not made again."""
         return self.attributes.get("fingerprint")
 
+    def file(self, path: str) -> ArtifactFile:
+        """Raises:
+        ArtifactError: It has no file of that path.
+        """
+        found = next((file for file in self.files if file.path == path), None)
+        if found is None:
+            raise ArtifactError(f"{self.uri} has no file {path!r}.")
+        return found
+
+    def has(self, path: str) -> bool:
+        return any(file.path == path for file in self.files)
+
 
 def digest_of(files: tuple[ArtifactFile, ...]) -> str:
     rows = [[file.path, file.size_bytes, file.sha256] for file in sorted(files, key=lambda file: file.path)]
@@ -98,32 +120,33 @@ def fingerprint_of(**ingredients: object) -> str:
     return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
 
 
-def new_version(files: tuple[ArtifactFile, ...], *, at: datetime | None = None) -> str:
-    """A label that is unique and sorts by time: `20261121T184501.123456Z-1a2b3c4d`."""
+def new_version(fingerprint: str | None, *, at: datetime | None = None) -> str:
+    """A label that is unique, sorts by time and ends as `version_ending` says.
+
+    Such as `20261121T184501.123456Z-1a2b3c4d`.
+    """
     moment = (at or datetime.now(UTC)).strftime("%Y%m%dT%H%M%S.%f")
-    return f"{moment}Z-{digest_of(files)[:8]}"
+    return f"{moment}Z-{version_ending(fingerprint) if fingerprint else secrets.token_hex(4)}"
 
 
-def describe_folder(folder: Path) -> tuple[ArtifactFile, ...]:
-    """Every file below `folder`, hashed, in path order. Links are followed: bytes count, not places."""
-    return tuple(describe_file(folder / relative, relative) for relative in paths_of(folder))
+def version_ending(fingerprint: str) -> str:
+    """By its label alone a version is known not to have a fingerprint, without reading its manifest."""
+    return hashlib.sha256(fingerprint.encode()).hexdigest()[:8]
 
 
 def paths_of(folder: Path) -> list[str]:
-    """The POSIX paths of every file below `folder` but the manifest, sorted."""
+    """The POSIX paths of every file below `folder` but manifest and signature, sorted. Links are followed."""
     found = [
         Path(parent, name).relative_to(folder).as_posix()
         for parent, _, names in os.walk(folder, followlinks=True)
         for name in names
     ]
-    return sorted(path for path in found if path != MANIFEST_NAME)
+    return sorted(path for path in found if path not in BESIDE_THE_FILES)
 
 
-def describe_file(path: Path, relative: str) -> ArtifactFile:
+def sha256_of(path: Path) -> str:
     with path.open("rb") as stream:
-        sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
-        size_bytes = stream.tell()
-    return ArtifactFile(path=relative, size_bytes=size_bytes, sha256=sha256)
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def manifest_text(artifact: Artifact) -> str:
@@ -133,43 +156,48 @@ def manifest_text(artifact: Artifact) -> str:
         "files": [vars(file) for file in artifact.files],
         "attributes": dict(artifact.attributes),
     }
-    return json.dumps(content, indent=1, sort_keys=True) + "\n"
+    content = json.loads(json.dumps(content))  # as a reader sees it: lists for tuples, text for every key
+    return json.dumps({**content, "checksum": _checksum(content)}, indent=1, sort_keys=True) + "\n"
 
 
-def read_manifest(line: Line, folder: Path) -> Artifact:
-    """The artifact that `folder` says it is, without looking at its files.
+def parse_manifest(line: Line, version: str, text: bytes, *, place: str) -> Artifact:
+    """The artifact that a manifest tells of; `place` is where it was read, for errors.
 
     Raises:
-        ArtifactError: The manifest is missing, is not one, or does not match its own digest.
+        ArtifactError: It is no manifest, was altered, or is that of another version.
     """
-    path = folder / MANIFEST_NAME
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(text)
+        checksum = content.pop("checksum")
         files = tuple(ArtifactFile(**file) for file in content["files"])
-        attributes = content["attributes"]
-    except FileNotFoundError as error:
-        raise ArtifactError(f"{line}/{folder.name} was never published: {path} does not exist.") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise ArtifactError(
-            f"{path} is not a manifest: {error!r}. Delete the folder and run again."
-        ) from error
-    artifact = Artifact(line=line, version=folder.name, folder=folder, files=files, attributes=attributes)
-    if artifact.digest != content["digest"]:
-        raise ArtifactError(
-            f"{path} was altered: its digest is of other files. Delete {folder} and run again."
-        )
+        artifact = Artifact(line=line, version=version, files=files, attributes=content["attributes"])
+        said = (content["uri"], content["digest"])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ArtifactError(f"{place} is not a manifest: {error!r}. {_ANEW}") from error
+    if checksum != _checksum(content) or said[1] != artifact.digest:
+        raise ArtifactError(f"{place} was altered: its checksum is that of another manifest. {_ANEW}")
+    if said[0] != artifact.uri:
+        raise ArtifactError(f"{place} is the manifest of {said[0]}, not of {artifact.uri}. {_ANEW}")
     return artifact
 
 
-def verify(artifact: Artifact) -> None:
+_ANEW = "Delete that version's folder and run again."
+
+
+def _checksum(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def verify(artifact: Artifact, folder: Path) -> None:
     """Reads every byte and compares.
 
     Raises:
         ArtifactError: Names the first file that is missing, has another size or other bytes.
     """
-    for file in artifact.files:
-        if problem := _damage(artifact.folder / file.path, file):
-            raise ArtifactError(f"{artifact.uri}: {problem}. Delete {artifact.folder} and run again.")
+    with ThreadPoolExecutor(VERIFYING_THREADS) as threads:
+        problems = threads.map(lambda file: _damage(folder / file.path, file), artifact.files)
+        if problem := next(filter(None, problems), None):
+            raise ArtifactError(f"{artifact.uri}: {problem}. Delete {folder} and run again.")
 
 
 def _damage(path: Path, file: ArtifactFile) -> str | None:
@@ -177,6 +205,6 @@ def _damage(path: Path, file: ArtifactFile) -> str | None:
         return f"{file.path} is missing"
     if (size_bytes := path.stat().st_size) != file.size_bytes:
         return f"{file.path} has {size_bytes} bytes, published were {file.size_bytes}"
-    if describe_file(path, file.path).sha256 != file.sha256:
+    if sha256_of(path) != file.sha256:
         return f"the bytes of {file.path} are not those that were published"
     return None

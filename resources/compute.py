@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,12 +26,17 @@ from resources.engines import InstalledEngine, engine_python, installed_engine
 PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "USER", "LD_LIBRARY_PATH")
 PASSED_ON_PREFIXES = ("CUDA_", "NVIDIA_", "NCCL_", "OMP_", "GLOO_")
 LOG_TAIL_LINES = 15
+LISTENING_S = 0.2
 FULL_DISK_BYTES = 64 * 2**20
 
 # Dagster warns its users of what only its own Pipes call.
 OF_DAGSTERS_OWN = ("Function `PipesMessageReader.expected_writer_count`", "AssetExecutionContext.run_id")
 for _message in OF_DAGSTERS_OWN:
     warnings.filterwarnings("ignore", message=_message)
+
+
+Message = Mapping[str, Any]
+Heard = Callable[[Message], None]
 
 
 class WorkOrderError(Exception):
@@ -63,9 +68,14 @@ class LocalCompute(dg.ConfigurableResource):
         return installed_engine(Path(self.engines), name)
 
     def run(
-        self, context: dg.OpExecutionContext | dg.AssetExecutionContext, work: WorkOrder
+        self,
+        context: dg.OpExecutionContext | dg.AssetExecutionContext,
+        work: WorkOrder,
+        heard: Heard = lambda message: None,
     ) -> dict[str, Any]:
         """Runs the order to its end and returns the worker's result.
+
+        `heard` is called with each of the worker's messages while it works; should it fail, the work ends.
 
         How long that may take is not limited here: a training takes what it takes, and Dagster ends a
         run that is cancelled or over its own limit (`dagster/max_runtime`), and with it the work order.
@@ -85,7 +95,7 @@ class LocalCompute(dg.ConfigurableResource):
             self._process(work, session.get_bootstrap_env_vars()) as process,
         ):
             context.log.info(f"{work.worker} runs as process {process.pid}; log: {work.folder}/engine.log")
-            exit_code = process.wait()
+            exit_code = _wait(process, session.get_custom_messages, heard)
         return _result(work, exit_code, session.get_custom_messages())
 
     @contextmanager
@@ -136,6 +146,18 @@ class LocalCompute(dg.ConfigurableResource):
             "TOKENIZERS_PARALLELISM": "false",
             "DO_NOT_TRACK": "1",
         }
+
+
+def _wait(process: subprocess.Popen[bytes], messages: Callable[[], Sequence[Message]], heard: Heard) -> int:
+    taken = 0
+    while True:
+        try:
+            return process.wait(timeout=LISTENING_S)
+        except subprocess.TimeoutExpired:
+            new = list(messages())[taken:]
+            for message in new:
+                heard(message)
+            taken += len(new)
 
 
 def _wait_or_kill(process: subprocess.Popen[bytes]) -> None:

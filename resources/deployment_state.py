@@ -1,6 +1,6 @@
-"""What is known on disk about a deployment of one tenant and model: which server is the live one.
+"""What is known on disk about a deployment of one tenant and model: which servers are live, with what weight.
 
-`deployment.json` is replaced atomically, so every reader sees either the old live server or the new
+`deployment.json` is replaced atomically, so every reader sees either the old set of servers or the new
 one, and a crash leaves one of the two. The API key lies beside it, readable by its owner alone.
 """
 
@@ -9,69 +9,78 @@ import os
 import secrets
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from resources.vllm import Serving
+from resources.routes import WHOLE, Backend, Route
+from resources.vllm import Serving, VllmError
 
 STATE_FILE = "deployment.json"
 KEY_FILE = "api_key"
 LOGS_KEPT = 5
 
-Status = Literal["live", "dead", "starting", "stopped", "absent"]
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """A version that is to be live, with its share of the model's requests in percent."""
+
+    serving: Serving
+    weight: int = WHOLE
+
+
+def check_wanted(wanted: tuple[Wanted, ...]) -> None:
+    """Raises:
+    VllmError: They are not versions of one tenant's model whose weights make up all requests.
+    """
+    weights = [each.weight for each in wanted]
+    names = {each.serving.name for each in wanted}
+    versions = {each.serving.version for each in wanted}
+    if sum(weights) != WHOLE or min(weights) < 1 or len(names) != 1 or len(versions) != len(wanted):
+        listed = ", ".join(f"{each.serving.name} {each.serving.version}: {each.weight} %" for each in wanted)
+        raise VllmError(
+            f"{listed} cannot be live together: different versions of one tenant's model can, with "
+            f"weights from 1 that add up to {WHOLE}."
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
-class Endpoint:
-    """A live deployment. `address` takes OpenAI requests below `/v1`; `since` is in epoch seconds."""
+class LiveServer:
+    """One version that should be live: its serving, and the server (by its process name) that has it.
 
-    tenant: str
-    model: str
-    version: str
-    digest: str
-    address: str
-    since: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class DeploymentState:
-    """A deployment as it is right now. `why` says, where it is not live, what happened."""
-
-    tenant: str
-    model: str
-    status: Status
-    version: str | None = None
-    digest: str | None = None
-    address: str | None = None
-    since: float | None = None
-    why: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Deployment:
-    """What should be live: a serving, and the server (by its process name) that was switched to."""
+    `weight` is its share of the model's requests in percent, `since` in epoch seconds.
+    """
 
     serving: Serving
     fingerprint: str
     server: str
     port: int
+    weight: int
     since: float
-    stopped: bool = False
 
     @property
     def address(self) -> str:
         return address_of(self.port)
 
     @property
-    def endpoint(self) -> Endpoint:
-        served = self.serving
-        return Endpoint(
-            tenant=served.tenant,
-            model=served.model,
-            version=served.version,
-            digest=served.digest,
-            address=self.address,
-            since=self.since,
-        )
+    def backend(self) -> Backend:
+        known = {"version": self.serving.version, "digest": self.serving.digest, "address": self.address}
+        return Backend(**known, weight=self.weight, since=self.since)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deployment:
+    """What should be live of a tenant's model: at least one version, production first."""
+
+    servers: tuple[LiveServer, ...]
+    stopped: bool = False
+
+    @property
+    def route(self) -> Route:
+        first = self.servers[0].serving
+        backends = tuple(live.backend for live in self.servers)
+        return Route(tenant=first.tenant, model=first.model, backends=backends)
+
+    def find(self, server: str) -> LiveServer | None:
+        return next((live for live in self.servers if live.server == server), None)
 
 
 def address_of(port: int) -> str:
@@ -90,12 +99,11 @@ class DeploymentFolder:
             values = json.loads((self.path / STATE_FILE).read_text())
         except FileNotFoundError:
             return None
-        return Deployment(**{**values, "serving": serving_from_json(values["serving"])})
+        return deployment_from_json(values)
 
     def write(self, deployment: Deployment) -> None:
         """The switch: from here on this is what is live."""
-        values = {**vars(deployment), "serving": serving_to_json(deployment.serving)}
-        self._replace(STATE_FILE, json.dumps(values, indent=1))
+        self._replace(STATE_FILE, json.dumps(deployment_to_json(deployment), indent=1))
 
     def api_key(self) -> str:
         """The key that requests need, made at the first call and the same for all versions."""
@@ -124,13 +132,29 @@ class DeploymentFolder:
         draft.replace(self.path / name)
 
 
+def deployment_to_json(deployment: Deployment) -> dict[str, Any]:
+    servers = [{**vars(live), "serving": serving_to_json(live.serving)} for live in deployment.servers]
+    return {"servers": servers, "stopped": deployment.stopped}
+
+
+def deployment_from_json(values: dict[str, Any]) -> Deployment:
+    stopped = values.pop("stopped")
+    # Without `servers` it is from before several versions could be live.
+    every = values.get("servers", [{**values, "weight": WHOLE}])
+    servers = (LiveServer(**{**live, "serving": serving_from_json(live["serving"])}) for live in every)
+    return Deployment(servers=tuple(servers), stopped=stopped)
+
+
 def serving_to_json(serving: Serving) -> dict[str, Any]:
-    return {name: str(value) if isinstance(value, Path) else value for name, value in asdict(serving).items()}
+    values = asdict(serving) | {"leases": [str(lease) for lease in serving.leases]}
+    return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
 
 
 def serving_from_json(values: dict[str, Any]) -> Serving:
     folders = ("model_folder", "adapter_folder", "chat_template")
     paths = {name: Path(values[name]) for name in folders if values[name] is not None}
-    known = tuple(values["known_answers"])
-    # Without `engine` it is from before servings named theirs: readable, and the next deploy replaces it.
-    return Serving(**{"engine": "", **values, **paths, "known_answers": known})
+    listed = {
+        "known_answers": tuple(values["known_answers"]),
+        "leases": tuple(Path(lease) for lease in values["leases"]),
+    }
+    return Serving(**{**values, **paths, **listed})

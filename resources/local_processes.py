@@ -75,11 +75,17 @@ class LocalProcesses:
         env: Mapping[str, str],
         log: Path,
         attributes: dict[str, Any],
+        holds: tuple[Path, ...] = (),
     ) -> ProcessRecord:
         """Starts a process under a name that no living process has, and returns once it was exec'd.
 
+        Args:
+            holds: Files that the process keeps a shared flock on, such as the lease of a cached artifact
+                (`resources/node_cache`), until it and its children are gone.
+
         Raises:
-            ProcessError: The name is taken, the command cannot be run, or that takes too long.
+            ProcessError: The name is taken, the command cannot be run, what it is to hold is gone, or that
+                takes too long.
         """
         log.parent.mkdir(parents=True, exist_ok=True)
         with self._changing():
@@ -89,7 +95,12 @@ class LocalProcesses:
             if known:
                 self._forget(known)
             record = {"name": name, "command": command, "log": str(log.absolute()), "attributes": attributes}
-            self._launch({"record_file": str(self._file(name).absolute()), "record": record}, env)
+            order = {
+                "record_file": str(self._file(name).absolute()),
+                "record": record,
+                "holds": [str(held.absolute()) for held in holds],
+            }
+            self._launch(order, env)
             started = self.find(name)
         if started is None:
             raise ProcessError(f"{name} was started but its record {self._file(name)} is gone.")

@@ -8,14 +8,15 @@ served before, where a rollback goes).
 Every verb may be cut off at any moment and called again. Does not cover: see `resources/mlflow_promotion.py`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
 from resources import mlflow_promotion as promotion
 from resources.mlflow_client import RegistryError, mlflow_client, refuse_credentials
-from resources.mlflow_promotion import CANDIDATE, PREVIOUS, PRODUCTION, Move
+from resources.mlflow_promotion import CANDIDATE, PREVIOUS, PRODUCTION, Move, turn
 from resources.mlflow_tracking import log_run
 from resources.mlflow_versions import (
     DESCRIPTION_CHARACTERS,
@@ -33,11 +34,23 @@ if TYPE_CHECKING:
 
 __all__ = ["MlflowRegistry", "Move", "RegisteredVersion", "RegistryEntry", "RegistryError"]
 
+Check = Callable[[RegisteredVersion], Sequence[str]]
+"""Raises if a version may not become production; gives back the rules that were broken and overridden."""
+
+
+def unchecked(version: RegisteredVersion) -> Sequence[str]:
+    """Every version may."""
+    return ()
+
 
 class MlflowRegistry(dg.ConfigurableResource):
-    """The register of versions on the MLflow server at `tracking_uri`."""
+    """The register of versions on the MLflow server at `tracking_uri`.
+
+    `locks` is a folder of this machine where whoever moves `production` of the same model takes turns.
+    """
 
     tracking_uri: str
+    locks: str
 
     def register(self, entry: RegistryEntry) -> RegisteredVersion:
         """Registers an artifact as a version and makes it the candidate. Registered before: the same version,
@@ -61,17 +74,27 @@ class MlflowRegistry(dg.ConfigurableResource):
             return get_version(client, entry.tenant, entry.model, version.number)
 
     def promote(
-        self, tenant: str, model: str, *, version: str | int, who: str, why: str
+        self,
+        tenant: str,
+        model: str,
+        *,
+        version: str | int,
+        who: str,
+        why: str,
+        check: Check = unchecked,
     ) -> RegisteredVersion:
         """Makes a version (by label or number) production; the one before becomes `previous`.
 
         A version that is in production already stays as it is, with the record of its own promotion.
+        `check` is asked while nobody else on this machine can move the model, before anything is moved.
         """
-        with mlflow_client(self.tracking_uri, f"promoting {model} of {tenant}") as client:
+        with self._moving(tenant, model, "promoting") as client:
             target = _version(client, tenant, model, version)
-            return _move(client, target, "promote", who=who, why=why)
+            return _move(client, target, "promote", who=who, why=why, check=check)
 
-    def promote_candidate(self, tenant: str, model: str, *, who: str, why: str) -> RegisteredVersion | None:
+    def promote_candidate(
+        self, tenant: str, model: str, *, who: str, why: str, check: Check = unchecked
+    ) -> RegisteredVersion | None:
         """Promotes the candidate unless that was done before, so that a rollback is not undone by a rerun.
 
         Returns:
@@ -79,13 +102,15 @@ class MlflowRegistry(dg.ConfigurableResource):
             A version that becomes the candidate anew, because the data went back to what it was, may be
             promoted again.
         """
-        with mlflow_client(self.tracking_uri, f"promoting the candidate of {model} of {tenant}") as client:
+        with self._moving(tenant, model, "promoting the candidate of") as client:
             candidate = _by_alias(client, tenant, model, CANDIDATE)
             if candidate is None or candidate.tags.get(promotion.AUTOMATIC_TAG) != promotion.DUE:
                 return None
-            return _move(client, candidate, "promote", who=who, why=why)
+            return _move(client, candidate, "promote", who=who, why=why, check=check)
 
-    def rollback(self, tenant: str, model: str, *, who: str, why: str) -> RegisteredVersion:
+    def rollback(
+        self, tenant: str, model: str, *, who: str, why: str, check: Check = unchecked
+    ) -> RegisteredVersion:
         """Makes `previous` production again, and what is in production `previous`.
 
         Called again, it stays at that: two calls, one of them perhaps a retry, never bring the bad version
@@ -94,7 +119,7 @@ class MlflowRegistry(dg.ConfigurableResource):
         Raises:
             RegistryError: There is no previous version.
         """
-        with mlflow_client(self.tracking_uri, f"rolling back {model} of {tenant}") as client:
+        with self._moving(tenant, model, "rolling back") as client:
             name = _known(client, tenant, model)
             aliases = promotion.settle(client, name)
             last = next(reversed(promotion.history(client, name)), None)
@@ -106,7 +131,7 @@ class MlflowRegistry(dg.ConfigurableResource):
                     f"`llm-assets promote {model} --tenant {tenant} VERSION` takes any registered version."
                 )
             target = get_version(client, tenant, model, aliases[PREVIOUS])
-            return _move(client, target, "rollback", who=who, why=why)
+            return _move(client, target, "rollback", who=who, why=why, check=check)
 
     def production(self, tenant: str, model: str) -> RegisteredVersion | None:
         """The version that is to be served, if any was ever promoted."""
@@ -157,6 +182,14 @@ class MlflowRegistry(dg.ConfigurableResource):
         refuse_credentials(self.tracking_uri)
         address = f"{self.tracking_uri.rstrip('/')}/#/models/{registered_name(tenant, model)}"
         return address if number is None else f"{address}/versions/{number}"
+
+    @contextmanager
+    def _moving(self, tenant: str, model: str, doing: str) -> Iterator["MlflowClient"]:
+        with (
+            turn(self.locks, registered_name(tenant, model)),
+            mlflow_client(self.tracking_uri, f"{doing} {model} of {tenant}") as client,
+        ):
+            yield client
 
     def _alias(self, tenant: str, model: str, alias: str) -> RegisteredVersion | None:
         with mlflow_client(self.tracking_uri, f"looking up {alias} of {model} of {tenant}") as client:
@@ -210,12 +243,19 @@ def _make_candidate(client: "MlflowClient", version: RegisteredVersion) -> None:
 
 
 def _move(
-    client: "MlflowClient", target: RegisteredVersion, action: promotion.Action, *, who: str, why: str
+    client: "MlflowClient",
+    target: RegisteredVersion,
+    action: promotion.Action,
+    *,
+    who: str,
+    why: str,
+    check: Check,
 ) -> RegisteredVersion:
     name = registered_name(target.tenant, target.model)
     aliases = promotion.settle(client, name)
     if aliases.get(PRODUCTION) != target.number:
-        move = promotion.new_move(action, target.number, aliases, who=who, why=why)
+        overridden = check(target)
+        move = promotion.new_move(action, target.number, aliases, who=who, why=why, overridden=overridden)
         promotion.carry_out(client, name, move)
     elif target.tags.get(promotion.AUTOMATIC_TAG) == promotion.DUE:
         # Else a rerun would promote it by itself after a person has promoted another version.

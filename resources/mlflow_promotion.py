@@ -7,15 +7,24 @@ record is completed; if not, `previous` is put back and nothing has happened.
 
 Every move stays on the registered model as a tag `history.<UTC time>`.
 
-Does not cover: two people who move the same model within the same second (MLflow has no
-compare-and-swap); whoever moves models from several machines at once has to take turns.
+Who moves the same model at the same moment on the same machine takes turns (`turn`).
+
+Does not cover: two machines at the same moment, because MLflow has no compare-and-swap. `production` is
+then still one of the two versions, and both moves are in the history; but `previous` may be that of the
+other, and a move whose record was not finished may be undone by the other's `settle`.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from filelock import FileLock, Timeout
+
+from resources.mlflow_client import RegistryError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -29,12 +38,17 @@ HISTORY_TAG = "history."
 AUTOMATIC_TAG = "automatic_promotion"  # on a version: may it still be promoted without a person?
 DUE, DONE = "due", "done"
 
+TURN_S = 900  # as long as another's check of a large version may take
+
 Action = Literal["promote", "rollback"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Move:
-    """`production` goes from one version to another. Versions are MLflow's numbers."""
+    """`production` goes from one version to another. Versions are MLflow's numbers.
+
+    `overridden` holds the rules that were broken and that a person overrode, each as a sentence.
+    """
 
     action: Action
     to: int
@@ -43,13 +57,22 @@ class Move:
     who: str
     why: str
     at: str  # UTC, ISO 8601
+    overridden: tuple[str, ...] = ()
 
     @property
     def history_tag(self) -> str:
         return HISTORY_TAG + self.at
 
 
-def new_move(action: Action, to: int, aliases: Mapping[str, int], *, who: str, why: str) -> Move:
+def new_move(
+    action: Action,
+    to: int,
+    aliases: Mapping[str, int],
+    *,
+    who: str,
+    why: str,
+    overridden: Sequence[str] = (),
+) -> Move:
     return Move(
         action=action,
         to=to,
@@ -58,7 +81,26 @@ def new_move(action: Action, to: int, aliases: Mapping[str, int], *, who: str, w
         who=who,
         why=why,
         at=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),  # a tag's name may hold no plus sign
+        overridden=tuple(overridden),
     )
+
+
+@contextmanager
+def turn(locks: str, name: str) -> Iterator[None]:
+    """Whoever moves `production` of that model on this machine does so alone; a killed holder frees it.
+
+    Raises:
+        RegistryError: Another has been at it for too long.
+    """
+    Path(locks).mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(Path(locks, f"{name}.promotion.lock"), timeout=TURN_S):
+            yield
+    except Timeout as error:
+        raise RegistryError(
+            f"Another process has been moving `production` of {name} for over {TURN_S // 60} minutes. "
+            "Find it among the runs in the Dagster UI or with `ps`, end it, and try again."
+        ) from error
 
 
 def carry_out(client: "MlflowClient", name: str, move: Move) -> None:
@@ -76,7 +118,7 @@ def settle(client: "MlflowClient", name: str) -> dict[str, int]:
     aliases = {alias: int(number) for alias, number in line.aliases.items()}
     if MOVE_TAG not in line.tags:
         return aliases
-    move = Move(**json.loads(line.tags[MOVE_TAG]))
+    move = _move(line.tags[MOVE_TAG])
     if aliases.get(PRODUCTION) == move.to:
         _record(client, name, move)
         return aliases
@@ -89,12 +131,23 @@ def settle(client: "MlflowClient", name: str) -> dict[str, int]:
 def history(client: "MlflowClient", name: str) -> tuple[Move, ...]:
     """Every completed move of that model, oldest first."""
     tags = client.get_registered_model(name).tags
-    return tuple(Move(**json.loads(tags[tag])) for tag in sorted(tags) if tag.startswith(HISTORY_TAG))
+    return tuple(_move(tags[tag]) for tag in sorted(tags) if tag.startswith(HISTORY_TAG))
+
+
+def _move(tag: str) -> Move:
+    content: dict[str, Any] = json.loads(tag)
+    return Move(**content | {"overridden": tuple(content.get("overridden", ()))})
 
 
 def _record(client: "MlflowClient", name: str, move: Move) -> None:
     client.set_registered_model_tag(name, move.history_tag, json.dumps(asdict(move)))
-    tags = {AUTOMATIC_TAG: DONE, "promoted_by": move.who, "promoted_why": move.why, "promoted_at": move.at}
+    tags = {
+        AUTOMATIC_TAG: DONE,
+        "promoted_by": move.who,
+        "promoted_why": move.why,
+        "promoted_at": move.at,
+        "promoted_overriding": "\n".join(move.overridden),
+    }
     for tag, value in tags.items():
         client.set_model_version_tag(name, str(move.to), tag, value)
     client.delete_registered_model_tag(name, MOVE_TAG)

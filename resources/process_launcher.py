@@ -7,6 +7,7 @@ is a script of its own because code between fork and exec is not safe in a proce
 Standard library only. Linux only: a process is told from a later one with the same pid by /proc.
 """
 
+import fcntl
 import json
 import os
 import sys
@@ -59,10 +60,25 @@ def _become(order: dict[str, Any], write_end: int) -> None:
     try:
         os.setsid()
         _redirect(Path(order["record"]["log"]))
+        for held in order["holds"]:
+            _hold(held)
         _record_and_exec(Path(order["record_file"]), order["record"])
     except OSError as fault:
         os.write(write_end, str(fault).encode())
     os._exit(1)
+
+
+def _hold(path: str) -> None:
+    """A shared lock on the file, as long as the ordered process or a child with its descriptors lives."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        stands = os.path.samestat(Path(path).stat(), os.fstat(descriptor))
+    except BlockingIOError:
+        stands = False
+    if not stands:
+        raise OSError(f"{path} is not to be had: what it keeps is being removed. Start it again.")
+    os.set_inheritable(descriptor, True)
 
 
 def _record_and_exec(record_file: Path, record: dict[str, Any]) -> None:

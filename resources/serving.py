@@ -1,35 +1,33 @@
-"""Live vLLM servers on this machine, one per tenant and model.
+"""Live vLLM servers on this machine: of each tenant and model one, or several versions side by side.
 
-A deploy starts the new server beside the old one, asks it the known questions, switches
-`deployment.json` over in one rename and then ends the old one. Killed at any moment it leaves the
-old server live or the new one, and nothing unrecorded: the next deploy takes over the server that
-was being started, or ends it.
+A deploy starts each new server beside what is live, asks it the known questions, switches
+`deployment.json` over in one rename and then ends what is not wanted any more. Killed at any moment it
+leaves the old set of servers live or the new one, and nothing unrecorded: the next deploy takes over
+the server that was being started, or ends it.
 
 Addresses change with each deploy unless the model sets a port. Only this machine can reach them.
 Not covered: on a fixed port, old and new both answer for the second or two of the switch (a request
 that the old one has just taken may fail and has to be sent again), and the new one's proof was given
-by a twin of it on another port.
+by a twin of it on another port. A fixed port is production's; other versions get a free one.
 """
 
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
-import filelock
 
-from resources.deployment_state import Deployment, DeploymentFolder, DeploymentState, Endpoint
-from resources.local_processes import ProcessRecord
-from resources.vllm import Serving, VllmError, settings_fingerprint
+from resources.deploy_turns import Turn
+from resources.deployment_state import Deployment, LiveServer, Wanted, check_wanted
+from resources.routes import Backend, DeploymentState, Route, choose
+from resources.vllm import Serving, VllmError
 from resources.vllm_client import Message, VllmClient, VllmUnreachable
+from resources.vllm_rollout import Rollout
 from resources.vllm_servers import Log, VllmServers
+from resources.vllm_states import state_of
 
-__all__ = ["DeploymentState", "Endpoint", "LocalServing", "Serving", "VllmError"]
-
-DEPLOY_TURN_S = 1800
-STOP_TURN_S = 60
+__all__ = ["DeploymentState", "LocalServing", "Route", "Serving", "VllmError", "Wanted"]
 
 
 class LocalServing(dg.ConfigurableResource[Any]):
@@ -44,124 +42,35 @@ class LocalServing(dg.ConfigurableResource[Any]):
         environment = (Path(self.engines) / "serve").resolve()
         return VllmServers(home=Path(self.home), executable=environment / "bin" / "vllm")
 
-    def deploy(self, serving: Serving, log: Log) -> Endpoint:
-        """Makes a serving live, or finds that it is. Two deploys of one tenant and model take turns.
+    def deploy(self, wanted: Serving | tuple[Wanted, ...], log: Log) -> Route:
+        """Makes a version live, or several with their weights, or finds that they are.
+
+        Two deploys of one tenant and model take turns.
+
+        Args:
+            wanted: Production first. The weights add up to 100; a `Serving` alone has them all.
 
         Raises:
-            VllmError: The new server did not start or answers differently than the merged model did;
-                it is ended, and what was live before goes on.
+            VllmError: A new server did not start or answers differently than the merged model did;
+                it is ended. What was live before goes on; production does not wait for another version.
         """
-        _require_files(serving)
-        with self._turn(serving.tenant, serving.model, log):
-            live = self._folder(serving).read()
-            if live and self._serves(live, serving):
-                log(f"{serving.name} version {serving.version} is live already at {live.address}.")
-                self._end_others(serving, live.server)
-                return live.endpoint
-            return self._replace(live, serving, log)
+        every = (Wanted(serving=wanted),) if isinstance(wanted, Serving) else wanted
+        check_wanted(every)
+        for each in every:
+            _require_files(each.serving)
+        production = every[0].serving
+        others = (replace(each, serving=replace(each.serving, port=None)) for each in every[1:])
+        with self._turn(production.tenant, production.model).to_deploy(log):
+            return Rollout(servers=self.servers, wanted=(every[0], *others), log=log).carry_out().route
 
-    def _serves(self, live: Deployment, serving: Serving) -> bool:
-        server = self.servers.processes.find(live.server)
-        wanted = not live.stopped and live.fingerprint == settings_fingerprint(serving)
-        if not (wanted and server and self.servers.ready(server)):
-            return False
-        return self.servers.fault(server, serving, serving.served_names[0], serving.known_answers[0]) is None
-
-    def _replace(self, live: Deployment | None, serving: Serving, log: Log) -> Endpoint:
-        old = self.servers.processes.find(live.server) if live else None
-        try:
-            server = self._successor(old, serving, log)
-        except VllmError as fault:
-            went_on = bool(old and live and self.servers.ready(old))
-            rest = (
-                f"Version {live.serving.version} goes on serving." if live and went_on else "Nothing is live."
-            )
-            raise VllmError(f"{fault}\n{rest}") from fault
-        with self._ended_on_failure(server):
-            deployment = Deployment(
-                serving=serving,
-                fingerprint=settings_fingerprint(serving),
-                server=server.name,
-                port=server.attributes["port"],
-                since=time.time(),
-            )
-            self._folder(serving).write(deployment)
-        log(f"{serving.name} version {serving.version} is live at {deployment.address}.")
-        self._end_others(serving, server.name)
-        return deployment.endpoint
-
-    def _successor(self, old: ProcessRecord | None, serving: Serving, log: Log) -> ProcessRecord:
-        """A proven server of the serving. One that an earlier, killed deploy was starting is taken over."""
-        shares_port = bool(
-            old and serving.port == old.attributes["port"] and self.servers.processes.alive(old)
-        )
-        leftover = None if shares_port else self._leftover(old, serving)
-        self._end_others(serving, *(server.name for server in (old, leftover) if server))
-        if leftover:
-            log(f"Taking over vLLM of {serving.name} (pid {leftover.pid}), which was being started.")
-            return self._proven(leftover, serving, log)
-        log(f"Starting vLLM of {serving.name} version {serving.version}.")
-        if not shares_port:
-            return self._proven(self.servers.start(serving, port=serving.port), serving, log)
-        self.servers.end(self._proven(self.servers.start(serving, port=None), serving, log))
-        server = self.servers.start(serving, beside=old, port=serving.port)
-        with self._ended_on_failure(server):
-            self.servers.wait_ready(server, serving)
-        return server
-
-    def _leftover(self, old: ProcessRecord | None, serving: Serving) -> ProcessRecord | None:
-        fingerprint = settings_fingerprint(serving)
-        for server in self.servers.of(serving.tenant, serving.model):
-            fits = server.attributes["fingerprint"] == fingerprint and server != old
-            port_fits = serving.port in (None, server.attributes["port"])
-            if fits and port_fits and self.servers.processes.alive(server):
-                return server
-        return None
-
-    def _proven(self, server: ProcessRecord, serving: Serving, log: Log) -> ProcessRecord:
-        with self._ended_on_failure(server):
-            self.servers.prove(server, serving, log)
-        return server
-
-    @contextmanager
-    def _ended_on_failure(self, server: ProcessRecord) -> Iterator[None]:
-        try:
-            yield
-        except BaseException:  # a cancelled run too
-            self.servers.end(server)
-            raise
-
-    def _end_others(self, serving: Serving, *kept: str) -> None:
-        for server in self.servers.of(serving.tenant, serving.model):
-            if server.name not in kept:
-                self.servers.end(server, drain=True)
+    def route(self, tenant: str, model: str) -> Route | None:
+        """What should be live, with which weights; None where nothing is, or it was stopped."""
+        deployment = self.servers.folder(tenant, model).read()
+        return deployment.route if deployment and not deployment.stopped else None
 
     def state(self, tenant: str, model: str) -> DeploymentState:
-        """How a deployment is right now; the server is asked."""
-        live = self.servers.folder(tenant, model).read()
-        server = self.servers.processes.find(live.server) if live else None
-        if live and server and not live.stopped and self.servers.ready(server):
-            return DeploymentState(status="live", **vars(live.endpoint))
-        coming = (
-            s for s in self.servers.of(tenant, model) if s != server and self.servers.processes.alive(s)
-        )
-        if starting := next(coming, None):
-            version = starting.attributes["version"]
-            return DeploymentState(tenant=tenant, model=model, status="starting", version=version)
-        if live is None:
-            return DeploymentState(tenant=tenant, model=model, status="absent")
-        known = {**vars(live.endpoint), "address": None}
-        if live.stopped:
-            return DeploymentState(status="stopped", **known)
-        return DeploymentState(status="dead", **known, why=self._why_dead(live, server))
-
-    def _why_dead(self, live: Deployment, server: ProcessRecord | None) -> str:
-        if server is None:
-            return f"vLLM of {live.serving.name} is not running and its process record {live.server} is gone."
-        who = f"vLLM of {live.serving.name} (pid {server.pid})"
-        if self.servers.processes.alive(server):
-            return f"{who} runs but does not answer at {live.address}; its log is {server.log}."
-        return f"{who} died: {self.servers.cause(server)}; its log is {server.log}."
+        """How a deployment is right now; its servers are asked."""
+        return state_of(self.servers, tenant, model)
 
     def states(self) -> tuple[DeploymentState, ...]:
         """Every deployment that this installation ever had."""
@@ -170,123 +79,127 @@ class LocalServing(dg.ConfigurableResource[Any]):
 
     def stop(self, tenant: str, model: str) -> None:
         """Ends a deployment's servers, one that is being started too. `revive` or `deploy` start it again."""
-        with self._turn_to_stop(tenant, model):
+
+        def end_servers() -> None:
             for server in self.servers.of(tenant, model):
                 self.servers.end(server)
+
+        with self._turn(tenant, model).to_stop(end_servers):
+            end_servers()
             folder = self.servers.folder(tenant, model)
-            if live := folder.read():
-                folder.write(Deployment(**{**vars(live), "stopped": True}))
+            if deployment := folder.read():
+                folder.write(replace(deployment, stopped=True))
 
     def stop_all(self) -> None:
         for state in self.states():
             self.stop(state.tenant, state.model)
 
-    def revive(self, tenant: str, model: str, log: Log) -> Endpoint:
+    def revive(self, tenant: str, model: str, log: Log, *, verified: Callable[[Serving], Serving]) -> Route:
         """Makes live again what was live when it died or was stopped.
+
+        Args:
+            verified: Gives the same version again, its files verified; raises if they are not right.
 
         Raises:
             VllmError: Nothing ever was, or it does not start.
         """
-        live = self.servers.folder(tenant, model).read()
-        if live is None:
+        deployment = self.servers.folder(tenant, model).read()
+        if deployment is None:
             raise VllmError(
                 f"{tenant}/{model} was never live, so there is nothing to revive. Deploy it first."
             )
-        return self.deploy(live.serving, log)
+        wanted = tuple(
+            Wanted(serving=verified(live.serving), weight=live.weight) for live in deployment.servers
+        )
+        return self.deploy(wanted, log)
 
     def ask(self, tenant: str, model: str, messages: list[Message], **options: Any) -> str:
-        """The live model's answer. Options are those of an OpenAI chat completion (`max_tokens`, …).
+        """The live model's answer. Options as for `stream`.
 
         Raises:
             VllmError: Nothing is live, or it failed.
         """
         return "".join(self.stream(tenant, model, messages, **options))
 
-    def stream(self, tenant: str, model: str, messages: list[Message], **options: Any) -> Iterator[str]:
-        """As `ask`, piece by piece. A switch to a new server between looking and asking is bridged."""
-        before = self._live(tenant, model)
+    def stream(
+        self,
+        tenant: str,
+        model: str,
+        messages: list[Message],
+        *,
+        version: str | None = None,
+        key: str | None = None,
+        **options: Any,
+    ) -> Iterator[str]:
+        """As `ask`, piece by piece. A switch to a new server between looking and asking is bridged.
+
+        Args:
+            version: The label of the live version that is to answer; by weight if left out.
+            key: Requests of equal key go to the same version (see `routes.choose`).
+            options: Those of an OpenAI chat completion (`max_tokens`, …).
+        """
+        chosen = self._choose(tenant, model, version, key)
         begun = False
         try:
-            for piece in self._stream_from(before, messages, options):
+            for piece in self._stream_from(chosen, messages, options):
                 begun = True
                 yield piece
         except VllmUnreachable:
-            if begun or self._live(tenant, model).server == before.server:
+            again = self._choose(tenant, model, version, key)
+            if begun or again.server == chosen.server:
                 raise
-            yield from self._stream_from(self._live(tenant, model), messages, options)
+            yield from self._stream_from(again, messages, options)
+
+    def choose(
+        self, tenant: str, model: str, *, version: str | None = None, key: str | None = None
+    ) -> Backend:
+        """The live version that would answer; ask it by its `version`.
+
+        Raises:
+            VllmError: Nothing is live, or not that version.
+        """
+        return self._choose(tenant, model, version, key).backend
+
+    def served_digest(self, tenant: str, model: str, version: str | None = None) -> str:
+        """The digest on a response of a live version's server (of production's), asked just now."""
+        route = self.route(tenant, model)
+        wanted = version or (route.production.version if route else None)
+        with self._client(self._choose(tenant, model, wanted, None)) as client:
+            return client.digest(model)
+
+    def _choose(self, tenant: str, model: str, version: str | None, key: str | None) -> LiveServer:
+        alive = self._alive(tenant, model)
+        known = {live.backend: live for live in alive.servers if version in (None, live.serving.version)}
+        if not known:
+            versions = " and ".join(live.serving.version for live in alive.servers)
+            raise VllmError(f"{tenant}/{model} has no live version {version}; live is {versions}.")
+        return known[choose(tuple(known), key)]
+
+    def _alive(self, tenant: str, model: str) -> Deployment:
+        """What is live, of it the servers that run: a dead one's requests go to the others."""
+        deployment = self.servers.folder(tenant, model).read()
+        servers = deployment.servers if deployment and not deployment.stopped else ()
+        if alive := tuple(live for live in servers if self._runs(live)):
+            return Deployment(servers=alive)
+        state = self.state(tenant, model)
+        raise VllmError(f"{tenant}/{model} is {state.status}, not live. {state.why or ''}".strip())
+
+    def _runs(self, live: LiveServer) -> bool:
+        server = self.servers.processes.find(live.server)
+        return server is not None and self.servers.processes.alive(server)
 
     def _stream_from(
-        self, live: Deployment, messages: list[Message], options: dict[str, Any]
+        self, live: LiveServer, messages: list[Message], options: dict[str, Any]
     ) -> Iterator[str]:
         with self._client(live) as client:
             yield from client.stream(live.serving.model, messages, **options)
 
-    def served_digest(self, tenant: str, model: str) -> str:
-        """The digest on a response of the live server, asked just now."""
-        live = self._live(tenant, model)
-        with self._client(live) as client:
-            return client.digest(model)
+    def _client(self, live: LiveServer) -> VllmClient:
+        key = self.servers.folder(live.serving.tenant, live.serving.model).api_key()
+        return VllmClient(live.address, key)
 
-    def _live(self, tenant: str, model: str) -> Deployment:
-        live = self.servers.folder(tenant, model).read()
-        server = self.servers.processes.find(live.server) if live else None
-        if live and server and self.servers.processes.alive(server) and not live.stopped:
-            return live
-        state = self.state(tenant, model)
-        raise VllmError(f"{tenant}/{model} is {state.status}, not live. {state.why or ''}".strip())
-
-    def _client(self, live: Deployment) -> VllmClient:
-        return VllmClient(live.address, self._folder(live.serving).api_key())
-
-    def _folder(self, serving: Serving) -> DeploymentFolder:
-        return self.servers.folder(serving.tenant, serving.model)
-
-    def _lock(self, tenant: str, model: str) -> filelock.BaseFileLock:
-        locks = Path(self.home) / "locks"
-        locks.mkdir(parents=True, exist_ok=True)
-        return filelock.FileLock(locks / f"serving--{tenant}--{model}.lock")
-
-    @contextmanager
-    def _turn(self, tenant: str, model: str, log: Log) -> Iterator[None]:
-        lock = self._lock(tenant, model)
-        try:
-            lock.acquire(timeout=0)
-        except filelock.Timeout:
-            log(f"Another deploy of {tenant}/{model} is running; waiting for it.")
-            self._wait_for_turn(lock, tenant, model)
-        try:
-            yield
-        finally:
-            lock.release()
-
-    def _wait_for_turn(self, lock: filelock.BaseFileLock, tenant: str, model: str) -> None:
-        try:
-            lock.acquire(timeout=DEPLOY_TURN_S)
-        except filelock.Timeout as fault:
-            raise VllmError(
-                f"Another deploy of {tenant}/{model} has been running for over {DEPLOY_TURN_S // 60} "
-                "minutes. Find its run in the Dagster UI under Runs and end it, then try again."
-            ) from fault
-
-    @contextmanager
-    def _turn_to_stop(self, tenant: str, model: str) -> Iterator[None]:
-        """A running deploy is not waited for: its new server is ended, upon which it gives up."""
-        lock = self._lock(tenant, model)
-        deadline = time.monotonic() + STOP_TURN_S
-        while not lock.is_locked:
-            try:
-                lock.acquire(timeout=1)
-            except filelock.Timeout:
-                if time.monotonic() > deadline:
-                    raise VllmError(
-                        f"A deploy of {tenant}/{model} does not end; stop its run first."
-                    ) from None
-                for server in self.servers.of(tenant, model):
-                    self.servers.end(server)
-        try:
-            yield
-        finally:
-            lock.release()
+    def _turn(self, tenant: str, model: str) -> Turn:
+        return Turn(locks=Path(self.home) / "locks", tenant=tenant, model=model)
 
 
 def _require_files(serving: Serving) -> None:

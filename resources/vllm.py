@@ -7,6 +7,7 @@ as far as they fit into memory, 16 s as below. What is left is importing vLLM tw
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -14,10 +15,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from resources.names import MODEL, TENANT, VERSION
+from resources.vllm_streaming import DISK, STREAMED_SCHEMES, stream_environment, stream_options
 
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # vllm.config.lora.MaxLoRARanks of 0.32
-# Half of the GPU less a reserve, so that the next version fits beside the one that still serves.
-GPU_MEMORY_SHARE = 0.45
+GPU_MEMORY = 0.9  # of a GPU; the rest is for CUDA itself
 INHERITED = ("PATH", "HOME", "USER", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "XDG_CACHE_HOME")
 INHERITED_PREFIXES = ("CUDA_", "NVIDIA_", "NCCL_")
 
@@ -33,10 +34,13 @@ class Serving:
     Attributes:
         version: The label of the version; served names carry it.
         digest: The digest of the version; every response carries it as `system_fingerprint`.
-        model_folder: The merged model, or in adapter mode the base model.
+        model_folder: The merged model, or in adapter mode the base model; None where it is streamed.
+        model_uri: Where vLLM streams it from instead (`s3://…`, `gs://…`), past this node's disk.
+        model_digest: The digest of what is streamed: of the merged model, or in adapter mode of the base.
         chat_template: The template that was trained with; None where the model folder holds it.
         lora_rank: The adapter's rank.
         port: A fixed port; None for any free one.
+        leases: Files that the server keeps locked, so that the node's cache keeps what it serves.
         known_answers: Questions with what the merged model answered offline (`vllm_answers`).
         engine: The digest of the serve engine's lock: another vLLM is another server.
 
@@ -49,7 +53,9 @@ class Serving:
     version: str
     digest: str
     mode: Literal["merged", "adapter"]
-    model_folder: Path
+    model_folder: Path | None = None
+    model_uri: str | None = None
+    model_digest: str | None = None
     adapter_folder: Path | None = None
     chat_template: Path | None = None
     lora_rank: int | None = None
@@ -58,6 +64,7 @@ class Serving:
     kv_cache_mib: int
     dtype: str
     port: int | None = None
+    leases: tuple[Path, ...] = ()
     known_answers: tuple[dict[str, Any], ...]
     engine: str
     device: Literal["cpu", "cuda"]
@@ -69,6 +76,10 @@ class Serving:
     @property
     def name(self) -> str:
         return f"{self.tenant}/{self.model}"
+
+    @property
+    def model_location(self) -> str:
+        return self.model_uri or str(self.model_folder)
 
     @property
     def served_names(self) -> tuple[str, str]:
@@ -83,6 +94,12 @@ def _problems(serving: Serving) -> Iterator[str]:
         yield f"the model name {serving.model!r} is not made of a-z, 0-9 and _"
     if not VERSION.fullmatch(serving.version):
         yield f"the version {serving.version!r} is not made of up to 127 letters, digits, '.', '_' and '-'"
+    if (serving.model_folder is None) == (serving.model_uri is None):
+        yield "it needs either a model folder or the address that its weights are streamed from"
+    if (serving.model_uri is None) != (serving.model_digest is None):
+        yield "a streamed model needs its address and its digest"
+    if serving.model_uri is not None and not serving.model_uri.startswith(STREAMED_SCHEMES):
+        yield f"vLLM streams from {' and '.join(STREAMED_SCHEMES)}, not from {serving.model_uri}; set {DISK}"
     if (serving.mode == "adapter") != (serving.adapter_folder is not None):
         yield f"mode {serving.mode} and adapter folder {serving.adapter_folder} do not fit together"
     if serving.mode == "adapter" and serving.lora_rank is None:
@@ -93,24 +110,36 @@ def _problems(serving: Serving) -> Iterator[str]:
         yield "it has no known answer (or an empty one) that could tell whether the right model answers"
 
 
-def serve_command(serving: Serving, *, port: int, executable: Path) -> tuple[str, ...]:
-    """The command line of one server on this machine. It holds no secret."""
+def gpu_memory_share(live_versions: int) -> float:
+    """What one server may take of a GPU, so that every live version and one that is coming fit."""
+    return math.floor(100 * GPU_MEMORY / (live_versions + 1)) / 100
+
+
+def serve_command(
+    serving: Serving, *, port: int, executable: Path, live_versions: int = 1
+) -> tuple[str, ...]:
+    """The command line of one server on this machine. It holds no secret.
+
+    Args:
+        live_versions: How many versions of the model are to be live at once; a GPU's memory is shared.
+    """
     return (
-        *(str(executable), "serve", str(serving.model_folder)),
+        *(str(executable), "serve", serving.model_location),
         *("--host", "127.0.0.1", "--port", str(port)),
-        *("--dtype", serving.dtype, "--load-format", "safetensors"),
+        *("--dtype", serving.dtype),
+        *(stream_options() if serving.model_uri else ("--load-format", "safetensors")),
         *("--max-model-len", str(serving.max_model_len), "--max-num-seqs", str(serving.max_num_seqs)),
         *("--fingerprint-mode", "custom", "--fingerprint-value", serving.digest),
         *("--disable-access-log-for-endpoints", "/health,/metrics"),
         *(("--chat-template", str(serving.chat_template)) if serving.chat_template else ()),
-        *_device_options(serving),
+        *_device_options(serving, live_versions),
         *_name_options(serving),
     )
 
 
-def _device_options(serving: Serving) -> tuple[str, ...]:
+def _device_options(serving: Serving, live_versions: int) -> tuple[str, ...]:
     if serving.device == "cuda":
-        return ("--gpu-memory-utilization", str(GPU_MEMORY_SHARE))
+        return ("--gpu-memory-utilization", str(gpu_memory_share(live_versions)))
     # Compiling for a CPU takes a C++ compiler and minutes; a KV cache sized by default does not fit.
     return ("--enforce-eager", "--kv-cache-memory-bytes", str(serving.kv_cache_mib * 1024 * 1024))
 
@@ -128,11 +157,20 @@ def _name_options(serving: Serving) -> tuple[str, ...]:
 
 
 def serve_environment(
-    serving: Serving, *, api_key: str, executable: Path, inherited: Mapping[str, str], cores: int
+    serving: Serving,
+    *,
+    api_key: str,
+    executable: Path,
+    cache: Path,
+    inherited: Mapping[str, str],
+    cores: int,
 ) -> dict[str, str]:
     """The whole environment of a server: of the starter's only what `INHERITED` names, so no credential.
 
+    A server that streams its weights gets those of the bucket too, and nothing else does.
+
     Args:
+        cache: Where a server that streams its weights keeps the few other files of the model.
         inherited: The starter's environment.
         cores: How many cores this machine has.
     """
@@ -149,7 +187,8 @@ def serve_environment(
         "HF_HUB_OFFLINE": "1",
         "PYTHONSAFEPATH": "1",  # no import from the folder the platform happens to run in
     }
-    return {**kept, **own, **(_cpu_environment(cores) if serving.device == "cpu" else {})}
+    streaming = stream_environment(inherited, cache) if serving.model_uri else {}
+    return {**kept, **streaming, **own, **(_cpu_environment(cores) if serving.device == "cpu" else {})}
 
 
 def _cpu_environment(cores: int) -> dict[str, str]:
@@ -166,9 +205,10 @@ def _cpu_environment(cores: int) -> dict[str, str]:
 def settings_fingerprint(serving: Serving) -> str:
     """Changes with anything that a running server would have to be replaced for.
 
-    The known answers are not part of it, and the chat template counts by its text.
+    Known answers and leases are not part of it, and the chat template counts by its text.
     """
-    values = {name: value for name, value in vars(serving).items() if name != "known_answers"}
+    apart = ("known_answers", "leases")
+    values = {name: value for name, value in vars(serving).items() if name not in apart}
     if serving.chat_template:
         values["chat_template"] = serving.chat_template.read_text()
     text = json.dumps(values, sort_keys=True, default=str)

@@ -6,7 +6,6 @@ Which of them is the live one is none of this module's business: see `serving`.
 import contextlib
 import os
 import secrets
-import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,9 +19,11 @@ from resources.local_processes import (
     ProcessError,
     ProcessRecord,
     listens,
+    port_is_free,
     require_free_port,
 )
 from resources.names import MODEL, TENANT
+from resources.streamed_weights import StreamedModel
 from resources.vllm import (
     Serving,
     VllmError,
@@ -41,6 +42,7 @@ START_TIMEOUT_S = 900
 DRAIN_S = 30
 STOP_S = 20
 PORT_TURN_S = 120
+PORTS = range(20_000, 32_768)  # below Linux's ephemeral ports (net.ipv4.ip_local_port_range)
 LOG_TAIL_LINES = 12
 Log = Callable[[str], Any]
 
@@ -78,23 +80,32 @@ class VllmServers:
             return client.healthy()
 
     def start(
-        self, serving: Serving, *, beside: ProcessRecord | None = None, port: int | None
+        self,
+        serving: Serving,
+        *,
+        port: int | None,
+        live_versions: int,
+        beside: ProcessRecord | None = None,
     ) -> ProcessRecord:
         """Starts a server and returns while it is still loading.
 
         Args:
-            beside: The old server of this deployment; its port may be shared for the switch.
             port: None for any free one.
+            live_versions: How many versions of the model are to be live at once.
+            beside: A server of this deployment that is to be replaced; its port may be shared for the switch.
 
         Raises:
-            VllmError: The port is taken, or vLLM is not installed.
+            VllmError: The port is taken, vLLM is not installed, or what is to be streamed is not what was
+                promoted.
         """
+        self._require_promoted(serving)
         attributes = {
             "kind": KIND,
             "tenant": serving.tenant,
             "model": serving.model,
             "version": serving.version,
             "fingerprint": settings_fingerprint(serving),
+            "live_versions": live_versions,
         }
         name = f"{KIND}--{serving.tenant}--{serving.model}--{secrets.token_hex(4)}"
         folder = self.folder(serving.tenant, serving.model)
@@ -103,18 +114,38 @@ class VllmServers:
             try:
                 return self.processes.start(
                     name,
-                    command=serve_command(serving, port=chosen, executable=self.executable),
-                    env=self._environment(serving, folder.api_key()),
+                    command=serve_command(
+                        serving, port=chosen, executable=self.executable, live_versions=live_versions
+                    ),
+                    env=self._environment(serving, folder),
                     log=folder.log(name),
                     attributes={**attributes, "port": chosen},
+                    holds=serving.leases,
                 )
             except ProcessError as fault:
                 raise VllmError(f"vLLM of {serving.name}: {fault} Is the serve engine installed?") from fault
 
-    def _environment(self, serving: Serving, api_key: str) -> dict[str, str]:
-        cores = os.cpu_count() or 1
+    def _require_promoted(self, serving: Serving) -> None:
+        if streamed := self._streamed(serving):
+            streamed.verify()
+
+    def _streamed(self, serving: Serving) -> StreamedModel | None:
+        if serving.model_uri is None or serving.model_digest is None:
+            return None
+        seal = self._streaming_cache(serving) / f"{serving.version}.json"
+        return StreamedModel(uri=serving.model_uri, digest=serving.model_digest, seal=seal)
+
+    def _streaming_cache(self, serving: Serving) -> Path:
+        return self.folder(serving.tenant, serving.model).path / "streamed"
+
+    def _environment(self, serving: Serving, folder: DeploymentFolder) -> dict[str, str]:
         return serve_environment(
-            serving, api_key=api_key, executable=self.executable, inherited=os.environ, cores=cores
+            serving,
+            api_key=folder.api_key(),
+            executable=self.executable,
+            cache=self._streaming_cache(serving),
+            inherited=os.environ,
+            cores=os.cpu_count() or 1,
         )
 
     @contextlib.contextmanager
@@ -136,12 +167,11 @@ class VllmServers:
             lock.release()
 
     def _free_port(self) -> int:
+        """A chance one of those that the system gives to nobody by itself: vLLM takes seconds to listen."""
         recorded = {server.attributes.get("port") for server in self.processes.all()}
         while True:
-            with socket.socket() as probe:
-                probe.bind(("127.0.0.1", 0))
-                port: int = probe.getsockname()[1]
-            if port not in recorded:
+            port = PORTS.start + secrets.randbelow(len(PORTS))
+            if port not in recorded and port_is_free(port):
                 return port
 
     def _claimed(self, port: int, serving: Serving, beside: ProcessRecord | None) -> int:
@@ -181,6 +211,8 @@ class VllmServers:
             timeout_s=START_TIMEOUT_S,
             failed=lambda: None if self.processes.alive(server) else f"it died: {self.cause(server)}",
         )
+        if streamed := self._streamed(serving):
+            streamed.require_unchanged()
 
     def _ask_known(self, server: ProcessRecord, serving: Serving) -> None:
         # Merged, both names are one model. An adapter is loaded once for each of its names.

@@ -68,7 +68,7 @@ def lora_adapter(catalog: Catalog, model: ModelEntry) -> dg.AssetsDefinition:
             shutil.rmtree(settings.work / str(line), ignore_errors=True)
         return dg.MaterializeResult(
             data_version=dg.DataVersion(artifact.digest),
-            metadata=_facts(artifact)
+            metadata=_facts(artifact, artifact_store)
             | artifact_metadata(artifact)
             | {EXPERIMENT_SIGNATURE: GONE if config.experiment else signature},
         )
@@ -87,15 +87,16 @@ def _train(
     for key in training.recipe.replaced:
         context.log.info(f"{training.recipe.origin}: `{key}` is the platform's and was replaced.")
     require_free_space(settings.home, training.disk_bytes, what=f"Training {line}")
-    for parent in (training.base, training.dataset):
-        artifact_store.verify(parent)
     folder = training.folder(settings.work / str(line))
     shutil.rmtree(folder / "output", ignore_errors=True)
-    result = compute.run(context, training.order(folder))
-    return artifact_store.publish(line, folder / "output", training.attributes(result))
+    say = context.log.info
+    with artifact_store.hold(training.base, say) as base, artifact_store.hold(training.dataset, say) as data:
+        order = training.order(folder, base_folder=base.folder, dataset_folder=data.folder)
+        result = compute.run(context, order)
+    return artifact_store.publish(line, folder / "output", training.attributes(result), log=say)
 
 
-def _facts(artifact: Artifact) -> dict[str, dg.MetadataValue]:
+def _facts(artifact: Artifact, artifact_store: ArtifactStore) -> dict[str, dg.MetadataValue]:
     """Loss, cost and engine versions; the curves as a picture."""
     training = artifact.attributes["training"]
     facts: dict[str, dg.MetadataValue] = {}
@@ -105,8 +106,9 @@ def _facts(artifact: Artifact) -> dict[str, dg.MetadataValue]:
     for name in ("steps", "tokens", "peak_memory_bytes"):
         if training.get(name) is not None:
             facts[f"llm/{name}"] = dg.MetadataValue.int(int(training[name]))
-    if (artifact.folder / CURVES).is_file():
-        facts["llm/loss_curves"] = picture(artifact.folder / CURVES, "training and held-out loss by step")
+    if artifact.has(CURVES):
+        curves = artifact_store.read(artifact, CURVES)
+        facts["llm/loss_curves"] = picture(curves, "training and held-out loss by step")
     return facts | {
         "llm/recipe": as_json(artifact.attributes["recipe"]),
         "llm/recipe_origin": dg.MetadataValue.text(artifact.attributes["recipe_origin"]),

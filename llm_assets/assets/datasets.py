@@ -1,6 +1,7 @@
 """`<model>/dataset`: a tenant's rows, validated, counted, split, and fixed by one digest."""
 
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from resources.artifact_store import ArtifactStore
 from resources.artifacts import Artifact, Line, fingerprint_of
 
 DEFAULT_CUTOFF_LEN = 2048  # LLaMA-Factory's own
+TOKENIZER = "tokenizer.json"
 MOST_ROWS_CUT_OFF = 0.1
 MOST_DUPLICATES = 0.1
 
@@ -64,7 +66,8 @@ def dataset(catalog: Catalog, model: ModelEntry) -> dg.AssetsDefinition:
             artifact = artifact_store.find(line, fingerprint)
             if artifact is None:
                 output = settings.work / str(line)
-                attributes = _prepare(landing_zone, output, options, base)
+                tokenizer = artifact_store.read(base, TOKENIZER)
+                attributes = _prepare(landing_zone, output, options, tokenizer)
                 _refuse_changed(landing_zone, rows)
                 artifact = artifact_store.publish(line, output, attributes | {"fingerprint": fingerprint})
         return dg.MaterializeResult(
@@ -77,7 +80,7 @@ def dataset(catalog: Catalog, model: ModelEntry) -> dg.AssetsDefinition:
 
 def _options(recipe: Recipe, model: ModelEntry, base: Artifact) -> dict[str, Any]:
     """What decides the prepared rows beside the rows themselves."""
-    tokenizer = next(file.sha256 for file in base.files if file.path == "tokenizer.json")
+    tokenizer = base.file(TOKENIZER).sha256
     return {
         "stage": recipe.stage,
         "cutoff_len": int(recipe.arguments.get("cutoff_len", DEFAULT_CUTOFF_LEN)),
@@ -93,17 +96,20 @@ def _refuse_changed(landing_zone: Path, before: str) -> None:
         raise mistake(landing_zone, "changed while it was read; run again once its files are whole")
 
 
-def _prepare(landing_zone: Path, output: Path, options: dict[str, Any], base: Artifact) -> dict[str, Any]:
+def _prepare(landing_zone: Path, output: Path, options: dict[str, Any], tokenizer: bytes) -> dict[str, Any]:
     shutil.rmtree(output, ignore_errors=True)
-    prepared = prepare(
-        landing_zone,
-        output,
-        stage=options["stage"],
-        tokenizer_file=base.folder / "tokenizer.json",
-        cutoff_len=options["cutoff_len"],
-        held_out_fraction=options["held_out_fraction"],
-        seed=options["seed"],
-    )
+    with tempfile.TemporaryDirectory() as place:
+        tokenizer_file = Path(place, TOKENIZER)
+        tokenizer_file.write_bytes(tokenizer)
+        prepared = prepare(
+            landing_zone,
+            output,
+            stage=options["stage"],
+            tokenizer_file=tokenizer_file,
+            cutoff_len=options["cutoff_len"],
+            held_out_fraction=options["held_out_fraction"],
+            seed=options["seed"],
+        )
     # Token counts follow the tokenizer; they are known *about* the rows and must not change the digest.
     (output / "statistics.json").unlink()
     return {

@@ -1,6 +1,7 @@
-"""`<model>/vllm_deployment`: a live vLLM server of a tenant's production version."""
+"""`<model>/vllm_deployment`: live vLLM servers of production and of the versions that share its traffic."""
 
-from typing import Any
+from collections.abc import Mapping
+from contextlib import ExitStack
 
 import dagster as dg
 
@@ -8,16 +9,21 @@ from llm_assets.catalog.loading import Catalog
 from llm_assets.catalog.models import ModelEntry
 from llm_assets.keys import MODEL_CARD, VLLM_DEPLOYMENT, model_key
 from llm_assets.line_lock import line_lock
-from llm_assets.lineage import check_bound
 from llm_assets.partitions import tenants_of
+from llm_assets.presentation import backends_table, table
+from llm_assets.promotion_rules import promotion_check, rules_of
+from llm_assets.servings import Shelf, VersionIdentity, serving_of
 from llm_assets.settings import Settings
 from resources.artifact_store import ArtifactStore
-from resources.artifacts import Artifact, ArtifactError
-from resources.engines import installed_engine
+from resources.artifacts import ArtifactError
 from resources.mlflow import MlflowRegistry, RegisteredVersion, RegistryError
 from resources.mlflow_server import MlflowServer
-from resources.serving import Endpoint, LocalServing, Serving
+from resources.mlflow_traffic import MlflowTraffic, TrafficShare
+from resources.routes import WHOLE, Route
+from resources.serving import LocalServing, VllmError, Wanted
+from resources.signatures import SignatureError
 
+DIGEST_SHOWN = 19  # "sha256:" and twelve digits
 AUTOMATIC_WHO = "llm-assets"
 AUTOMATIC_WHY = "promotion: automatic, and every blocking check of the chain passed"
 
@@ -40,8 +46,8 @@ def vllm_deployment(catalog: Catalog, model: ModelEntry) -> dg.AssetsDefinition:
         owners=[model.owner],
         code_version="1",
         description="A live, OpenAI-compatible vLLM server of the version that `production` points to, "
-        "for one tenant alone. It is live once it has answered the known questions as the merged model did "
-        "offline; the one before serves until then.",
+        "for one tenant alone, and one of each version that shares its traffic. A server is live once it has "
+        "answered the known questions as the merged model did offline; the one before serves until then.",
     )
     def _vllm_deployment(
         context: dg.AssetExecutionContext,
@@ -56,83 +62,78 @@ def vllm_deployment(catalog: Catalog, model: ModelEntry) -> dg.AssetsDefinition:
         mlflow_server.ensure_ready()
         with line_lock(settings.locks, tenant, model.name, VLLM_DEPLOYMENT, log=context.log.info):
             if model.promotion == "automatic" and config.promote_candidate:
-                registry.promote_candidate(tenant, model.name, who=AUTOMATIC_WHO, why=AUTOMATIC_WHY)
-            version = _production(registry, tenant, model.name)
-            wanted = serving_of(catalog, model, artifact_store, settings, version)
-            endpoint = serving.deploy(wanted, context.log.info)
-        context.log.info(f"{endpoint.address} serves {version.label}")
-        return dg.MaterializeResult(data_version=dg.DataVersion(endpoint.digest), metadata=_facts(endpoint))
+                rules = rules_of(catalog, settings, artifact_store, tenant, model.name)
+                check = promotion_check(rules, why=AUTOMATIC_WHY, warn=context.log.warning)
+                registry.promote_candidate(
+                    tenant, model.name, who=AUTOMATIC_WHO, why=AUTOMATIC_WHY, check=check
+                )
+            shares = shares_of(registry, tenant, model.name)
+            with ExitStack() as held:
+                shelf = Shelf(artifact_store, held, context.log.info)
+                wanted, faults = _wanted(catalog, model, shelf, settings, shares)
+                route = serving.deploy(wanted, context.log.info)
+        if faults:
+            raise ArtifactError(" ".join(faults))
+        return dg.MaterializeResult(
+            data_version=dg.DataVersion(route.production.digest), metadata=_facts(route)
+        )
 
     return _vllm_deployment
 
 
-def _production(registry: MlflowRegistry, tenant: str, model: str) -> RegisteredVersion:
-    version = registry.production(tenant, model)
-    if version is None:
+def shares_of(registry: MlflowRegistry, tenant: str, model: str) -> tuple[TrafficShare, ...]:
+    """The versions that have to be live, production first.
+
+    Raises:
+        RegistryError: Nothing was promoted yet.
+    """
+    shares = MlflowTraffic(registry).shares(tenant, model)
+    if not shares:
         raise RegistryError(
             f"No version of {model} of {tenant} is in production, so there is nothing to serve. "
             f"`llm-assets promote {model} --tenant {tenant}` promotes the candidate."
         )
-    return version
+    return shares
 
 
-def serving_of(
+def _wanted(
     catalog: Catalog,
     model: ModelEntry,
-    artifact_store: ArtifactStore,
+    shelf: Shelf,
     settings: Settings,
-    version: RegisteredVersion,
-) -> Serving:
-    """What has to be served for a registered version, as one frozen value.
+    shares: tuple[TrafficShare, ...],
+) -> tuple[tuple[Wanted, ...], list[str]]:
+    """What can be served, and what cannot although it should. Production can, or it is an error."""
+    production, *others = shares
+    served = [serving_of(catalog, model, shelf, settings, identity_of(production.version))]
+    weights, faults = [], []
+    for share in others:
+        try:
+            served.append(serving_of(catalog, model, shelf, settings, identity_of(share.version)))
+            weights.append(share.weight)
+        except (ArtifactError, SignatureError, VllmError) as fault:
+            faults.append(f"Version {share.version.label} is not live, production has its requests: {fault}")
+    weights.insert(0, WHOLE - sum(weights))
+    wanted = (Wanted(serving=each, weight=weight) for each, weight in zip(served, weights, strict=True))
+    return tuple(wanted), faults
 
-    Raises:
-        ArtifactError: The version's files are gone, damaged, or not those that were registered.
-    """
-    merged = artifact_store.verify(artifact_store.get(version.source))
-    if merged.digest != version.digest:
-        raise ArtifactError(
-            f"{version.source} has the digest {merged.digest}, registered was {version.digest}."
-        )
-    adapter = artifact_store.get(merged.attributes["adapter_uri"])
-    engine = installed_engine(settings.engines, "serve")
-    return Serving(
-        tenant=version.tenant,
-        model=model.name,
-        version=version.label,
-        digest=version.digest,
-        known_answers=tuple(merged.attributes["merge"]["answers"]),
-        device=engine.device,
-        engine=engine.lock_digest,
-        **_weights(model, artifact_store, merged, adapter),
-        **model.serving.model_dump(exclude={"mode"}),
+
+def identity_of(version: RegisteredVersion) -> VersionIdentity:
+    return VersionIdentity(
+        tenant=version.tenant, model=version.model, label=version.label, digest=version.digest
     )
 
 
-def _weights(
-    model: ModelEntry, artifact_store: ArtifactStore, merged: Artifact, adapter: Artifact
-) -> dict[str, Any]:
-    """Merged weights, or the base model with the adapter that is bound to it."""
-    if model.serving.mode == "merged" or adapter.attributes["recipe"].get("finetuning_type") == "full":
-        return {"mode": "merged", "model_folder": merged.folder}
-    base = artifact_store.get(merged.attributes["base_uri"])
-    check_bound(adapter, base)
+def _facts(route: Route) -> dict[str, dg.MetadataValue]:
+    live = route.production
     return {
-        "mode": "adapter",
-        "model_folder": artifact_store.verify(base).folder,
-        "adapter_folder": artifact_store.verify(adapter).folder,
-        "chat_template": adapter.folder / "chat_template.jinja",
-        "lora_rank": int(adapter.attributes["recipe"].get("lora_rank", 8)),
-    }
-
-
-def _facts(endpoint: Endpoint) -> dict[str, dg.MetadataValue]:
-    return {
-        "llm/address": dg.MetadataValue.url(endpoint.address),
-        "llm/digest": dg.MetadataValue.text(endpoint.digest),
-        "llm/version": dg.MetadataValue.text(endpoint.version),
-        "llm/live_since": dg.MetadataValue.timestamp(endpoint.since),
+        "llm/address": dg.MetadataValue.url(live.address),
+        "llm/digest": dg.MetadataValue.text(live.digest),
+        "llm/version": dg.MetadataValue.text(live.version),
+        "llm/live_since": dg.MetadataValue.timestamp(live.since),
+        "llm/backends": backends_table(route.backends),
         "dagster/uri": dg.MetadataValue.text(
-            f"artifact://models/{endpoint.tenant}/{endpoint.model}/{endpoint.version}"
+            f"artifact://models/{route.tenant}/{route.model}/{live.version}"
         ),
     }
 
@@ -144,18 +145,43 @@ def deployment_checks(model: ModelEntry) -> list[dg.AssetChecksDefinition]:
     @dg.asset_check(
         asset=key,
         name="serves_the_promoted_digest",
-        description="The digest in the live server's answers is that of the version in production.",
+        description="Production and every version that shares its traffic is live with its weight, and the "
+        "digest in the answers of its server is that of the registered version.",
         partitions_def=tenants_of(model.name),
     )
     def _check(
         context: dg.AssetCheckExecutionContext, serving: LocalServing, registry: MlflowRegistry
     ) -> dg.AssetCheckResult:
-        served = serving.served_digest(context.partition_key, model.name)
-        promoted = _production(registry, context.partition_key, model.name).digest
+        tenant = context.partition_key
+        promoted = {
+            share.version.label: (share.weight, share.version.digest)
+            for share in shares_of(registry, tenant, model.name)
+        }
+        route = serving.route(tenant, model.name)
+        served = {
+            backend.version: (backend.weight, serving.served_digest(tenant, model.name, backend.version))
+            for backend in (route.backends if route else ())
+        }
         return dg.AssetCheckResult(
             passed=served == promoted,
-            description=f"Its answers carry {served[:19]}…; promoted is {promoted[:19]}….",
-            metadata={"llm/served_digest": served, "llm/promoted_digest": promoted},
+            description=f"Live: {_listed(served)}. Promoted: {_listed(promoted)}.",
+            metadata={"llm/served": _rows(served), "llm/promoted": _rows(promoted)},
         )
 
     return [_check]
+
+
+def _rows(versions: Mapping[str, tuple[int, str]]) -> dg.MetadataValue:
+    return table(
+        [
+            {"version": version, "weight": weight, "digest": digest}
+            for version, (weight, digest) in versions.items()
+        ]
+    )
+
+
+def _listed(versions: Mapping[str, tuple[int, str]]) -> str:
+    each = (
+        f"{version} ({digest[:DIGEST_SHOWN]}…) {weight} %" for version, (weight, digest) in versions.items()
+    )
+    return ", ".join(each) or "nothing"

@@ -1,25 +1,32 @@
-"""`<model>/merged_model`: base and adapter as one Hugging Face folder, and how it answers."""
+"""`<model>/merged_model`: base and adapter as one Hugging Face folder, how it answers, and how true it is."""
 
 import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 
 from llm_assets.assets.checks import Verdict, artifact_check
 from llm_assets.catalog.models import ModelEntry
+from llm_assets.datasets.held_out import held_out_rows
 from llm_assets.keys import LORA_ADAPTER, MERGED_MODEL, base_model_key, model_key
 from llm_assets.line_lock import line_lock
 from llm_assets.lineage import check_bound, materialized
 from llm_assets.partitions import tenants_of
 from llm_assets.presentation import artifact_metadata, table
 from llm_assets.settings import Settings
+from llm_assets.workers.merging.journal import MERGE_VERSION
 from resources.artifact_store import ArtifactStore
-from resources.artifacts import Artifact, Line, fingerprint_of
-from resources.compute import LocalCompute, WorkOrder
+from resources.artifacts import Artifact, Line, fingerprint_of, paths_of
+from resources.compute import LocalCompute, Message, WorkOrder
 from resources.disk import require_free_space
 from resources.engines import InstalledEngine
 
 ANSWER_TOKENS = 32
+COMPARED_ROWS = 8
+WEIGHTS = ".safetensors"
 
 
 def merged_model(model: ModelEntry) -> dg.AssetsDefinition:
@@ -32,9 +39,10 @@ def merged_model(model: ModelEntry) -> dg.AssetsDefinition:
         group_name=model.name,
         kinds={"huggingface", "safetensors"},
         owners=[model.owner],
-        code_version="1",
-        description="The folder that vLLM serves: base model and adapter merged by LLaMA-Factory's export, "
-        "with the chat template of the training, and its own answers to the model's known questions.",
+        code_version="2",
+        description="The folder that vLLM serves: base model and adapter merged, every tensor accounted for, "
+        "with the chat template of the training, its own answers to the model's known questions, and how far "
+        "its next-token distributions are from those of base and adapter.",
     )
     def _merged_model(
         context: dg.AssetExecutionContext,
@@ -57,17 +65,16 @@ def merged_model(model: ModelEntry) -> dg.AssetsDefinition:
                 questions=model.known_questions,
                 dtype=model.serving.dtype,
                 engine=engine.lock_digest,
+                method=model.merge,
+                merge_version=MERGE_VERSION,
             )
             artifact = artifact_store.find(line, fingerprint)
             if artifact is None:
                 require_free_space(settings.home, int(base.size_bytes * 1.2), what=f"Merging {line}")
-                for parent in (base, adapter):
-                    artifact_store.verify(parent)
-                work = _order(model, base, adapter, engine, settings.work / str(line))
-                shutil.rmtree(work.folder, ignore_errors=True)
-                result = compute.run(context, work)
-                attributes = _attributes(base, adapter) | {"fingerprint": fingerprint, "merge": result}
-                artifact = artifact_store.publish(line, work.folder / "output", attributes)
+                merging = Merging(
+                    model=model, base=base, adapter=adapter, engine=engine, fingerprint=fingerprint
+                )
+                artifact = _merge(context, merging, line, artifact_store, compute, settings)
             shutil.rmtree(settings.work / str(line), ignore_errors=True)
         return dg.MaterializeResult(
             data_version=dg.DataVersion(artifact.digest),
@@ -77,12 +84,70 @@ def merged_model(model: ModelEntry) -> dg.AssetsDefinition:
     return _merged_model
 
 
+@dataclass(frozen=True, kw_only=True)
+class Merging:
+    """One merged model to be made: of which model, from what, by which engine."""
+
+    model: ModelEntry
+    base: Artifact
+    adapter: Artifact
+    engine: InstalledEngine
+    fingerprint: str
+
+
+def _merge(
+    context: dg.AssetExecutionContext,
+    merging: Merging,
+    line: Line,
+    artifact_store: ArtifactStore,
+    compute: LocalCompute,
+    settings: Settings,
+) -> Artifact:
+    """Merges, and publishes each file of weights while the next one is merged."""
+    base, adapter, say = merging.base, merging.adapter, context.log.info
+    folder = settings.work / str(line)
+    output = folder / "output"
+    with artifact_store.hold(artifact_store.get(adapter.attributes["dataset_uri"]), say) as dataset:
+        rows = held_out_rows(dataset.folder, COMPARED_ROWS)
+    with artifact_store.publication(
+        line, merging.fingerprint, parents=[base], total_bytes=base.size_bytes, log=say
+    ) as publication:
+
+        def heard(message: Message) -> None:
+            file = message.get("file")
+            if file and file["path"].endswith(WEIGHTS):  # the small ones change until the end
+                publication.add(file["path"], output / file["path"], sha256=file["sha256"])
+
+        with (
+            artifact_store.hold(base, say, compared_by_reader=True) as base_files,
+            artifact_store.hold(adapter, say, compared_by_reader=True) as adapter_files,
+        ):
+            order = _order(merging, base_files.folder, adapter_files.folder, rows, folder)
+            result = compute.run(context, order, heard)
+        for file in result.pop("files"):
+            publication.add(file["path"], output / file["path"], sha256=file["sha256"])
+        for path in paths_of(output):
+            publication.add(path, output / path)
+        attributes = _attributes(base, adapter) | {"fingerprint": merging.fingerprint, "merge": result}
+        return publication.finish(attributes)
+
+
 def _order(
-    model: ModelEntry, base: Artifact, adapter: Artifact, engine: InstalledEngine, folder: Path
+    merging: Merging,
+    base_folder: Path,
+    adapter_folder: Path,
+    held_out: list[dict[str, Any]],
+    folder: Path,
 ) -> WorkOrder:
+    """The folder is the line's own, so that a merge that was interrupted goes on where it stopped."""
+    model, adapter, engine = merging.model, merging.adapter, merging.engine
     order = {
-        "base_folder": str(base.folder),
-        "adapter_folder": str(adapter.folder),
+        "base_folder": str(base_folder),
+        "base_files": {file.path: file.sha256 for file in merging.base.files},
+        "adapter_folder": str(adapter_folder),
+        "adapter_files": {file.path: file.sha256 for file in adapter.files},
+        "merge": model.merge,
+        "held_out": held_out,
         "output_folder": str(folder / "output"),
         "template": adapter.attributes["template"],
         "recipe": adapter.attributes["recipe"],
@@ -106,11 +171,40 @@ def _attributes(base: Artifact, adapter: Artifact) -> dict[str, object]:
 
 
 def _facts(artifact: Artifact) -> dict[str, dg.MetadataValue]:
-    answers = artifact.attributes["merge"]["answers"]
-    return {
+    merge = artifact.attributes["merge"]
+    facts = {
         "llm/base_digest": dg.MetadataValue.text(artifact.attributes["base_digest"]),
         "llm/adapter_digest": dg.MetadataValue.text(artifact.attributes["adapter_digest"]),
-        "llm/answers": table([{"question": each["question"], "answer": each["text"]} for each in answers]),
+        "llm/merge_method": dg.MetadataValue.text(merge["method"]),
+        "llm/answers": table(
+            [{"question": each["question"], "answer": each["text"]} for each in merge["answers"]]
+        ),
+    }
+    if ledger := merge.get("ledger"):
+        facts["llm/merge_ledger"] = table([ledger])
+        facts["llm/merge_seconds"] = dg.MetadataValue.float(merge["stream"]["seconds"])
+        facts["llm/merge_peak_memory_bytes"] = dg.MetadataValue.int(merge["stream"]["peak_memory_bytes"])
+        facts["llm/merge_largest_error"] = dg.MetadataValue.float(merge["stream"]["largest_error"])
+    if fidelity := merge.get("fidelity"):
+        facts["llm/fidelity"] = table(
+            [_fidelity_row(each) for each in (*fidelity["prompts"], _whole(fidelity))]
+        )
+    return facts
+
+
+def _whole(fidelity: Mapping[str, Any]) -> dict[str, Any]:
+    return {"prompt": "all", "kind": f"at most {fidelity['limit_mean_kl']:.2g} is allowed", **fidelity}
+
+
+def _fidelity_row(found: Mapping[str, Any]) -> dict[str, object]:
+    """One line of base + adapter against merged; KL in nats."""
+    return {
+        "prompt": found["prompt"],
+        "kind": found["kind"],
+        "tokens": found["positions"],
+        "mean KL": f"{found['mean_kl']:.2g}",
+        "max KL": f"{found['max_kl']:.2g}",
+        "same likeliest token": f"{found['top1_agreement']:.1%}",
     }
 
 
@@ -124,4 +218,31 @@ def merged_model_checks(model: ModelEntry) -> list[dg.AssetChecksDefinition]:
         why = f"No answer to: {', '.join(silent)}" if silent else f"It answered {len(answers)} questions."
         return Verdict(holds=not silent, why=why, figures={"answers": len(answers)})
 
-    return [artifact_check(model, MERGED_MODEL, answers_every_known_question, blocking=True)]
+    return [
+        artifact_check(model, MERGED_MODEL, answers_every_known_question, blocking=True),
+        artifact_check(model, MERGED_MODEL, merged_answers_as_base_with_adapter, blocking=True),
+    ]
+
+
+def merged_answers_as_base_with_adapter(merged: Artifact) -> Verdict:
+    """Merged, the next-token distributions are those of base and adapter, but for rounding."""
+    fidelity = merged.attributes["merge"].get("fidelity")
+    if fidelity is None:
+        return Verdict(holds=True, why=_not_compared(merged.attributes["merge"]))
+    found, limit = fidelity["mean_kl"], fidelity["limit_mean_kl"]
+    agreed = fidelity["top1_agreement"]
+    said = f"Mean KL {found:.2g} at {fidelity['positions']} tokens, at most {limit:.2g} is rounding"
+    return Verdict(
+        holds=found <= limit,
+        why=f"{said}; the same likeliest token at {agreed:.1%}.",
+        figures={"mean_kl": found, "limit_mean_kl": limit, "top1_agreement": agreed},
+    )
+
+
+def _not_compared(merge: Mapping[str, Any]) -> str:
+    if merge["method"] == "trained in full":
+        return "The model was trained in full: nothing was merged."
+    return (
+        "Not compared: there is no question and no held-out row, the vocabulary was resized, or the model "
+        "does not fit into memory in float32; the log of the run says which."
+    )

@@ -11,10 +11,12 @@ from llm_assets.assets.checks import Verdict, artifact_check
 from llm_assets.card_evidence import Lineage, evidence_of, lineage_of, registry_entry
 from llm_assets.catalog.loading import Catalog
 from llm_assets.catalog.models import ModelEntry
+from llm_assets.comparison import compared
 from llm_assets.keys import MERGED_MODEL, MODEL_CARD, model_key
 from llm_assets.line_lock import line_lock
 from llm_assets.lineage import materialized
 from llm_assets.model_cards import Evidence, card_json, card_markdown
+from llm_assets.model_cards.ai_act import can_be_filled_in
 from llm_assets.partitions import tenants_of
 from llm_assets.presentation import artifact_metadata
 from llm_assets.settings import Settings
@@ -24,6 +26,7 @@ from resources.mlflow import MlflowRegistry
 from resources.mlflow_server import MlflowServer
 
 TRAINING_LOG = "training/trainer_log.jsonl"
+COMPARED = "llm/compared_with_production"
 
 
 def model_card(catalog: Catalog, model: ModelEntry) -> dg.AssetsDefinition:
@@ -66,7 +69,7 @@ def model_card(catalog: Catalog, model: ModelEntry) -> dg.AssetsDefinition:
                 model.name,
                 fingerprint=str(lineage.adapter.fingerprint),
                 params=lineage.adapter.attributes["recipe"],
-                history=_history(lineage.adapter),
+                history=_history(artifact_store, lineage.adapter),
                 tags={"adapter": lineage.adapter.uri, "dataset_digest": lineage.dataset.digest},
             )
             version = registry.register(
@@ -75,11 +78,14 @@ def model_card(catalog: Catalog, model: ModelEntry) -> dg.AssetsDefinition:
                 )
             )
         facts: dict[str, dg.MetadataValue] = {
-            "llm/card": dg.MetadataValue.md(_body(card)),
+            "llm/card": dg.MetadataValue.md(_body(artifact_store, card)),
             "llm/registry_version": dg.MetadataValue.int(version.number),
             "llm/registry_page": dg.MetadataValue.url(registry.page(tenant, model.name, version.number)),
             "llm/missing_fields": dg.MetadataValue.int(len(card.attributes["missing"])),
         }
+        production = registry.production(tenant, model.name)
+        if production is not None and production.number != version.number:
+            facts[COMPARED] = dg.MetadataValue.md(compared(artifact_store, production, version))
         context.log.info(f"Registered as version {version.number} ({version.label}) of {tenant}.{model.name}")
         return dg.MaterializeResult(
             data_version=dg.DataVersion(card.digest), metadata=facts | artifact_metadata(card)
@@ -98,7 +104,8 @@ def _publish(
         return known
     folder = settings.work / str(line)
     shutil.rmtree(folder, ignore_errors=True)
-    _write_card(folder, content, evidence, lineage.adapter.folder / CURVES)
+    curves = store.read(lineage.adapter, CURVES) if lineage.adapter.has(CURVES) else None
+    _write_card(folder, content, evidence, curves)
     return store.publish(
         line,
         folder,
@@ -111,21 +118,21 @@ def _publish(
     )
 
 
-def _write_card(folder: Path, content: dict[str, object], evidence: Evidence, curves: Path) -> None:
+def _write_card(folder: Path, content: dict[str, object], evidence: Evidence, curves: bytes | None) -> None:
     folder.mkdir(parents=True)
     (folder / "README.md").write_text(card_markdown(evidence))
     (folder / "card.json").write_text(
         json.dumps(content, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
     )
-    if curves.is_file():
+    if curves is not None:
         (folder / CURVES).parent.mkdir()
-        shutil.copyfile(curves, folder / CURVES)
+        (folder / CURVES).write_bytes(curves)
 
 
-def _history(adapter: Artifact) -> list[dict[str, float]]:
+def _history(store: ArtifactStore, adapter: Artifact) -> list[dict[str, float]]:
     """LLaMA-Factory's log as rows by step; the last line of a log has no loss and is left out."""
-    log = adapter.folder / TRAINING_LOG
-    rows = [json.loads(line) for line in log.read_text().splitlines()] if log.is_file() else []
+    log = store.read(adapter, TRAINING_LOG).decode() if adapter.has(TRAINING_LOG) else ""
+    rows = [json.loads(line) for line in log.splitlines()]
     kept = ("loss", "eval_loss", "lr", "epoch")
     points = [
         {"step": row["current_steps"], **{name: row[name] for name in kept if row.get(name) is not None}}
@@ -134,9 +141,9 @@ def _history(adapter: Artifact) -> list[dict[str, float]]:
     return [point for point in points if "loss" in point or "eval_loss" in point]
 
 
-def _body(card: Artifact) -> str:
+def _body(store: ArtifactStore, card: Artifact) -> str:
     """The card without its YAML header and without the picture, which the adapter's page shows."""
-    text = (card.folder / "README.md").read_text().split("\n---\n", 1)[-1]
+    text = store.read(card, "README.md").decode().split("\n---\n", 1)[-1]
     return "\n".join(line for line in text.splitlines() if CURVES not in line)
 
 
@@ -144,8 +151,9 @@ def model_card_checks(model: ModelEntry) -> list[dg.AssetChecksDefinition]:
     """What has to be true of a card before its model may be deployed."""
 
     def required_fields_are_filled(card: Artifact) -> Verdict:
-        """Nothing that the model's risk class asks people to write is missing; blocks a high-risk model."""
-        missing = [str(each.get("field", each)) for each in card.attributes["missing"]]
+        """Nothing that the model's risk class asks for and that can be filled in is missing; blocks a
+        high-risk model."""
+        missing = [each["field"] for each in can_be_filled_in(card.attributes["missing"])]
         why = f"Missing: {', '.join(missing)}." if missing else "Nothing is missing."
         return Verdict(holds=not missing, why=why, figures={"missing_fields": len(missing)})
 

@@ -83,7 +83,7 @@ def load_catalog(folder: Path, *, landing_zones: bool = False) -> Catalog:
     reading = Reading(folder)
     base_models = reading.base_models()
     models = reading.models(base_models)
-    tenants = reading.tenants()
+    tenants = reading.tenants(models)
     experiments = reading.experiments(models, base_models, tenants)
     if landing_zones:
         reading.landing_zones(tenants)

@@ -31,6 +31,10 @@ class ServingSettings(Entry):
         default="merged",
         description="the merged model, the base model with the adapter loaded, or no deployment",
     )
+    weights: Literal["disk", "stream"] = Field(
+        default="disk",
+        description="load the weights from this node's disk, or stream them from the artifact store",
+    )
     max_model_len: int = Field(default=2048, ge=16, description="most tokens of prompt and answer together")
     max_num_seqs: int = Field(default=8, ge=1, le=4096, description="most requests answered at once")
     kv_cache_mib: int = Field(default=256, ge=16, description="memory for the KV cache in MiB")
@@ -57,6 +61,13 @@ class Thresholds(Entry):
         lt=1,
         description="least fall of the training loss, as a share of the first (0.2: by a fifth)",
     )
+
+
+class Retention(Entry):
+    """How long artifacts are kept that neither an alias nor a deployment needs; both must be over."""
+
+    versions: int = Field(default=3, ge=1, description="how many of the newest versions stay")
+    days: int = Field(default=30, ge=0, description="how many days every version stays")
 
 
 class Card(Entry):
@@ -104,7 +115,15 @@ class ModelEntry(Entry):
     )
     dataset: DatasetSettings = Field(default=DatasetSettings(), description="how a tenant's rows are split")
     serving: ServingSettings = Field(default=ServingSettings(), description="how vLLM serves it")
+    merge: Literal["stream", "export"] = Field(
+        default="stream",
+        description="how base and adapter are merged: tensor by tensor, or by LLaMA-Factory's own export, "
+        "which holds the whole model in memory",
+    )
     thresholds: Thresholds = Field(default=Thresholds(), description="what it must reach to be deployed")
+    retention: Retention = Field(
+        default=Retention(), description="how long versions are kept that nobody needs any more"
+    )
     promotion: Literal["automatic", "manual"] = Field(
         default="manual", description="whether a new version that passes its checks goes live by itself"
     )

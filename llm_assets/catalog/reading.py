@@ -17,7 +17,7 @@ from llm_assets.catalog.models import ModelEntry
 from llm_assets.catalog.names import check_experiment_name, check_model_name, check_tenant_name
 from llm_assets.catalog.recipes import check_arguments
 from llm_assets.catalog.sources import with_absolute_path
-from llm_assets.catalog.tenants import TenantEntry
+from llm_assets.catalog.tenants import TenantEntry, unfit_models
 from llm_assets.catalog.yaml_files import Document, YamlError, read_yaml
 
 SUFFIX = ".yaml"
@@ -74,18 +74,19 @@ class Reading:
         self._add(within, document, file)
         return checked.arguments
 
-    def tenants(self) -> dict[str, TenantEntry]:
+    def tenants(self, models: Mapping[str, ModelEntry]) -> dict[str, TenantEntry]:
         read: dict[str, TenantEntry] = {}
         for name, document, file in self._documents("tenants", check_tenant_name, required=True):
             entry = self._entry(TenantEntry, name, document, file)
             if entry is not None:
                 read[name] = entry
+                self._add(unfit_models(entry, models), document, file)
             written = document.value.get("models")
-            models: list[Any] = written if isinstance(written, list) else []
-            for index, model in enumerate(models):
+            names: list[Any] = written if isinstance(written, list) else []
+            for index, model in enumerate(names):
                 if isinstance(model, str):
                     self._add(self._unknown("models", model, ("models", index)), document, file)
-                    self._add(_twice(models[:index], model, ("models", index)), document, file)
+                    self._add(_twice(names[:index], model, ("models", index)), document, file)
         return read
 
     def experiments(

@@ -9,10 +9,17 @@ from rich.console import Console
 from llm_assets.base_answers import answer_of_base_model
 from llm_assets.cli.installation import Installation, installation
 from llm_assets.cli.options import AsJson, Model, Tenant
+from llm_assets.cli.versions import by_name, with_registry
 from llm_assets.embedded import embedded_serving
 
 Question = Annotated[str, typer.Argument(help="What to ask.")]
 Base = Annotated[bool, typer.Option("--base", help="Ask the base model instead, offline.")]
+Version = Annotated[
+    str | None, typer.Option("--version", help="The live version that is to answer: its label or number.")
+]
+Key = Annotated[
+    str | None, typer.Option("--key", help="Questions of equal key (a user) go to the same version.")
+]
 MaxTokens = Annotated[int, typer.Option(min=1, help="The longest answer, in tokens.")]
 
 
@@ -21,10 +28,14 @@ def ask(
     question: Question,
     tenant: Tenant,
     base: Base = False,
+    version: Version = None,
+    key: Key = None,
     max_tokens: MaxTokens = 128,
     as_json: AsJson = False,
 ) -> None:
     """Asks a tenant's live model and prints the answer as it comes.
+
+    Where versions share the traffic, one of them answers, by weight.
 
     Example: `llm-assets ask support_bot --tenant team-a "When are you open?"`
     """
@@ -37,14 +48,24 @@ def ask(
         return
     serving = embedded_serving(here.settings)
     asked = [{"role": "user", "content": question}]
-    pieces = serving.stream(tenant, model, asked, max_tokens=max_tokens, temperature=0)
+    pinned = _label(model, tenant, version) if version else None
+    options = {"max_tokens": max_tokens, "temperature": 0}
     if as_json:
-        state = serving.state(tenant, model)
-        typer.echo(json.dumps({"answer": "".join(pieces), "version": state.version, "digest": state.digest}))
+        chosen = serving.choose(tenant, model, version=pinned, key=key)
+        answer = serving.ask(tenant, model, asked, version=chosen.version, **options)
+        typer.echo(json.dumps({"answer": answer, "version": chosen.version, "digest": chosen.digest}))
         return
-    for piece in pieces:
+    for piece in serving.stream(tenant, model, asked, version=pinned, key=key, **options):
         console.print(piece, end="", markup=False)
     console.print()
+
+
+def _label(model: str, tenant: str, version: str) -> str:
+    """Servers know labels; numbers are the registry's."""
+    if not version.isdigit():
+        return version
+    _, registry = with_registry(model, tenant)
+    return by_name(registry.versions(tenant, model), version).label
 
 
 def answer_of_base(here: Installation, model: str, question: str, max_tokens: int) -> str:

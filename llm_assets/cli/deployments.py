@@ -1,48 +1,110 @@
-"""`llm-assets promote | rollback | card`: which version serves, who decided it, and what it is."""
+"""`llm-assets promote | rollback | history | card`: which version serves, who decided it, and what it is."""
 
 import getpass
 import json
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.markdown import Markdown
+from rich.table import Table
+from rich.text import Text
 
-from llm_assets.cli.installation import Installation, installation
+from llm_assets.cli.installation import Installation
 from llm_assets.cli.options import AsJson, Model, Tenant, UsageError, Why
 from llm_assets.cli.run import execute
-from llm_assets.embedded import embedded_resources, embedded_stack
+from llm_assets.cli.versions import Version, by_alias, by_name, named_or_production, with_registry
+from llm_assets.embedded import embedded_store
 from llm_assets.keys import VLLM_DEPLOYMENT
-from resources.artifact_store import ArtifactStore
+from llm_assets.promotion_rules import promotion_check, rollback_check, rules_of
 from resources.artifacts import Line
-from resources.mlflow import MlflowRegistry
+from resources.mlflow import Move
+from resources.mlflow_traffic import MlflowTraffic, TrafficChange
+from resources.routes import WHOLE
 
-Version = Annotated[
+Candidate = Annotated[
     str | None, typer.Argument(help="A version's label or number; the candidate if left out.")
+]
+Force = Annotated[
+    bool,
+    typer.Option("--force", help="Override thresholds and model card; who and --why stay on record."),
 ]
 
 
-def promote(model: Model, tenant: Tenant, version: Version = None, why: Why = "") -> None:
+def promote(
+    model: Model, tenant: Tenant, version: Candidate = None, why: Why = "", force: Force = False
+) -> None:
     """Makes a version production and serves it; the one before serves until the new one has answered.
+
+    The version must be whole, signed where the tenant demands it, of a risk class that the tenant allows,
+    within the model's thresholds and, for a high-risk model, with a complete card.
 
     Example: `llm-assets promote support_bot --tenant team-a 3 --why "better on returns"`
     """
-    here, registry = _with_registry(model, tenant)
-    chosen = version or _candidate(registry, tenant, model)
-    promoted = registry.promote(tenant, model, version=chosen, who=getpass.getuser(), why=why)
+    here, registry = with_registry(model, tenant)
+    versions = registry.versions(tenant, model)
+    chosen = by_alias(versions, "candidate") if version is None else by_name(versions, version)
+    rules = rules_of(here.catalog, here.settings, embedded_store(here.settings), tenant, model)
+    check = promotion_check(rules, why=why, warn=warn, force=force)
+    promoted = registry.promote(
+        tenant, model, version=chosen.number, who=getpass.getuser(), why=why, check=check
+    )
     Console().print(f"Version {promoted.number} ({promoted.label}) is production.", highlight=False)
-    _deploy(here, model, tenant)
+    deploy(here, model, tenant)
 
 
 def rollback(model: Model, tenant: Tenant, why: Why = "") -> None:
-    """Makes the version before production again and serves it.
+    """Makes the version before production again and serves it; it must still be whole and well signed.
 
     Example: `llm-assets rollback support_bot --tenant team-a --why "wrong opening hours"`
     """
-    here, registry = _with_registry(model, tenant)
-    promoted = registry.rollback(tenant, model, who=getpass.getuser(), why=why)
+    here, registry = with_registry(model, tenant)
+    rules = rules_of(here.catalog, here.settings, embedded_store(here.settings), tenant, model)
+    check = rollback_check(rules, why=why)
+    promoted = registry.rollback(tenant, model, who=getpass.getuser(), why=why, check=check)
     Console().print(f"Version {promoted.number} ({promoted.label}) is production again.", highlight=False)
-    _deploy(here, model, tenant)
+    deploy(here, model, tenant)
+
+
+def history(model: Model, tenant: Tenant, as_json: AsJson = False) -> None:
+    """Lists every promotion, rollback and change of the traffic: when, which versions, who, why, what was
+    overridden.
+
+    Example: `llm-assets history support_bot --tenant team-a`
+    """
+    _, registry = with_registry(model, tenant)
+    moves: list[Move | TrafficChange] = [*registry.history(tenant, model)]
+    moves += MlflowTraffic(registry).history(tenant, model)
+    moves.sort(key=lambda move: move.at)
+    if as_json:
+        rows = [{"action": _action(move), **asdict(move)} for move in moves]
+        typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+        return
+    table = Table("When (UTC)", "What", "From", "To", "Who", "Why", box=None, pad_edge=False)
+    for move in moves:
+        before = "-" if move.production is None else str(move.production)
+        overridden = [("\noverridden: " + rule, "red") for rule in move.overridden]
+        table.add_row(
+            move.at[:19].replace("T", " "),
+            _action(move),
+            before,
+            _to(move),
+            move.who,
+            Text.assemble(move.why, *overridden),
+        )
+    Console().print(table)
+
+
+def _action(move: Move | TrafficChange) -> str:
+    return move.action if isinstance(move, Move) else "traffic"
+
+
+def _to(move: Move | TrafficChange) -> str:
+    if isinstance(move, Move):
+        return str(move.to)
+    shares = [f"{number} {weight} %" for number, weight in move.weights.items()]
+    return ", ".join(shares) or f"{move.production} {WHOLE} %"
 
 
 def card(model: Model, tenant: Tenant, version: Version = None, as_json: AsJson = False) -> None:
@@ -50,50 +112,28 @@ def card(model: Model, tenant: Tenant, version: Version = None, as_json: AsJson 
 
     Example: `llm-assets card support_bot --tenant team-a`
     """
-    here, registry = _with_registry(model, tenant)
-    versions = registry.versions(tenant, model)
-    wanted = [each for each in versions if version in (str(each.number), each.label)]
-    wanted = wanted or [each for each in versions if version is None and "production" in each.aliases]
-    if not wanted:
-        known = ", ".join(f"{each.number} ({each.label})" for each in versions) or "none"
-        raise UsageError(
-            f"{model} of {tenant} has no version {version or 'in production'}; there is {known}."
-        )
-    store = ArtifactStore(root=str(here.settings.store))
+    here, registry = with_registry(model, tenant)
+    wanted = named_or_production(registry, model, tenant, version)
+    store = embedded_store(here.settings)
     cards = store.versions(Line(collection="cards", tenant=tenant, name=model))
-    folder = next((each.folder for each in cards if each.digest == wanted[0].tags.get("card_digest")), None)
-    if folder is None:
+    found = next((each for each in cards if each.digest == wanted.tags.get("card_digest")), None)
+    if found is None:
         raise UsageError(
-            f"The card of version {wanted[0].label} is not in the store any more: "
+            f"The card of version {wanted.label} is not in the store any more: "
             f"`llm-assets run {model} --tenant {tenant}` writes the newest one anew."
         )
     if as_json:
-        typer.echo(json.dumps(json.loads((folder / "card.json").read_text()), indent=2, ensure_ascii=False))
+        typer.echo(json.dumps(json.loads(store.read(found, "card.json")), indent=2, ensure_ascii=False))
         return
-    text = (folder / "README.md").read_text()
+    text = store.read(found, "README.md").decode()
     Console().print(Markdown(text.split("\n---\n", 1)[-1]))
 
 
-def _with_registry(model: str, tenant: str) -> tuple[Installation, MlflowRegistry]:
-    here = installation()
-    here.check_names(model, tenant)
-    server = embedded_stack(here.settings).mlflow
-    server.ensure_ready()
-    registry: MlflowRegistry = embedded_resources(here.settings)["registry"]
-    return here, registry
+def warn(text: str) -> None:
+    Console(stderr=True, soft_wrap=True).print(text, style="yellow", highlight=False, markup=False)
 
 
-def _candidate(registry: MlflowRegistry, tenant: str, model: str) -> str:
-    candidate = registry.candidate(tenant, model)
-    if candidate is None:
-        raise UsageError(
-            f"{model} of {tenant} has no registered version: "
-            f"`llm-assets run {model} --tenant {tenant}` makes one."
-        )
-    return candidate.label
-
-
-def _deploy(here: Installation, model: str, tenant: str) -> None:
+def deploy(here: Installation, model: str, tenant: str) -> None:
     op_config = {f"{model}__{VLLM_DEPLOYMENT}": {"config": {"promote_candidate": False}}}
     if not execute(here, model, tenant, op_config=op_config, only=VLLM_DEPLOYMENT):
         raise typer.Exit(1)

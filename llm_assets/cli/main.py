@@ -8,7 +8,21 @@ import sys
 import typer
 from rich.console import Console
 
-from llm_assets.cli import ask, catalog, demo, deployments, doctor, engines, run, stack
+from llm_assets.cli import (
+    ask,
+    cache,
+    catalog,
+    compare,
+    demo,
+    deployments,
+    doctor,
+    engines,
+    prune,
+    run,
+    signatures,
+    stack,
+    traffic,
+)
 from llm_assets.cli.options import FAILED, INTERRUPTED, MISUSED
 
 app = typer.Typer(
@@ -27,9 +41,16 @@ app.command("demo", hidden=True)(demo.demo)
 app.command("ask")(ask.ask)
 app.command("promote")(deployments.promote)
 app.command("rollback")(deployments.rollback)
+app.command("traffic")(traffic.traffic)
+app.command("compare")(compare.compare)
+app.command("history")(deployments.history)
 app.command("card")(deployments.card)
+app.command("verify")(signatures.verify)
+app.command("sign")(signatures.sign)
+app.command("prune")(prune.prune)
 app.command("check")(catalog.check)
 app.command("doctor")(doctor.doctor)
+app.add_typer(cache.app, name="cache")
 app.add_typer(engines.app, name="engines")
 
 

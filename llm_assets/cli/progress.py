@@ -31,7 +31,17 @@ class Step:
     seconds: float | None = None
     failed: bool = False
     said: str = ""
-    checks: list[tuple[str, bool, str]] = field(default_factory=list)
+    checks: list["Check"] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """What a check found; one that is not `severe` only warns."""
+
+    name: str
+    passed: bool
+    severe: bool
+    why: str
 
 
 class Progress:
@@ -67,7 +77,14 @@ class Progress:
         elif event.event_type == DagsterEventType.ASSET_CHECK_EVALUATION:
             evaluation = event.asset_check_evaluation_data
             owner = self.steps[event.step_key]
-            owner.checks.append((evaluation.check_name, evaluation.passed, evaluation.description or ""))
+            owner.checks.append(
+                Check(
+                    name=evaluation.check_name.replace("_", " "),
+                    passed=evaluation.passed,
+                    severe=evaluation.severity == dg.AssetCheckSeverity.ERROR,
+                    why=evaluation.description or "",
+                )
+            )
         elif event.event_type in (DagsterEventType.STEP_SUCCESS, DagsterEventType.STEP_FAILURE):
             step = self.steps[event.step_key]
             step.seconds = entry.timestamp - step.started
@@ -88,7 +105,7 @@ def _readable(step_key: str) -> str:
 
 def _line(step: Step) -> Text:
     if step.checks:
-        return Text("\n").join(_check_line(*check) for check in step.checks)
+        return Text("\n").join(_check_line(check) for check in step.checks)
     mark, style = ("✗", "bold red") if step.failed else ("✓", "bold green")
     text = Text.assemble(
         (f"  {mark} ", style), (f"{step.name:<34}", "bold"), (f"{step.seconds or 0:>7.1f} s", "cyan")
@@ -98,10 +115,11 @@ def _line(step: Step) -> Text:
     return text
 
 
-def _check_line(name: str, passed: bool, why: str) -> Text:
-    mark, style = ("✓", "green") if passed else ("!", "yellow")
+def _check_line(check: Check) -> Text:
+    failed = ("✗", "bold red") if check.severe else ("!", "yellow")
+    mark, style = ("✓", "green") if check.passed else failed
     return Text.assemble(
-        (f"      {mark} ", style), (f"{name.replace('_', ' ')}: {why}", "dim" if passed else style)
+        (f"      {mark} ", style), (f"{check.name}: {check.why}", "dim" if check.passed else style)
     )
 
 

@@ -19,7 +19,14 @@ from resources.serving import DeploymentState
 
 WATCH_S = 1.0
 FILE_WIDTH = 160  # of a table that goes to a file or a pipe
-STYLES = {"live": "green", "starting": "yellow", "dead": "bold red", "stopped": "dim", "absent": "dim"}
+STYLES = {
+    "live": "green",
+    "starting": "yellow",
+    "degraded": "bold red",
+    "dead": "bold red",
+    "stopped": "dim",
+    "absent": "dim",
+}
 
 Sensors = Annotated[
     bool, typer.Option(help="Start the sensors, so that changed datasets and experiments start runs.")
@@ -61,8 +68,10 @@ def show_addresses(console: Console, stack: Stack) -> None:
     """Where everything is, a line each."""
     rows = [("Dagster UI", f"{stack.ui_address}/asset-groups"), ("MLflow", stack.mlflow.url)]
     for state in stack.serving.states():
-        if state.status == "live":
-            rows.append((f"{state.tenant}/{state.model}", f"{state.address}/v1"))
+        live = [backend for backend in state.backends if backend.status == "live"]
+        for backend in live:
+            share = f"  {backend.weight} %" if len(state.backends) > 1 else ""
+            rows.append((f"{state.tenant}/{state.model}", f"{backend.address}/v1{share}"))
     for name, address in rows:
         console.print(f"  {name:<24} [cyan]{address}[/]", highlight=False, soft_wrap=True)
 
@@ -77,9 +86,9 @@ def down() -> None:
 
 
 def status(as_json: AsJson = False) -> None:
-    """Shows every deployment and whether it is live. A server that died is named.
+    """Shows every deployment, each of its versions with its weight, and whether it is live.
 
-    Exit code 1 when one is dead.
+    A server that died is named; exit code 1 then.
 
     Example: `llm-assets status`
     """
@@ -93,7 +102,7 @@ def status(as_json: AsJson = False) -> None:
         )
     else:
         _print_states(Console() if Console().is_terminal else Console(width=FILE_WIDTH), states)
-    if any(state.status == "dead" for state in states):
+    if any(state.status in ("dead", "degraded") for state in states):
         raise typer.Exit(1)
 
 
@@ -105,13 +114,24 @@ def _as_json(here: Installation, state: DeploymentState) -> dict[str, Any]:
 
 def _print_states(console: Console, states: tuple[DeploymentState, ...]) -> None:
     table = Table(box=None, pad_edge=False)
-    for column in ("tenant", "model", "state", "address", "since", "version"):
+    for column in ("tenant", "model", "state", "weight", "address", "since", "version"):
         table.add_column(column, no_wrap=column != "version", overflow="fold")
     for state in states:
-        since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(state.since)) if state.since else ""
-        mark = f"[{STYLES[state.status]}]{state.status}[/]"
-        table.add_row(state.tenant, state.model, mark, state.address, since, state.version)
+        for backend in state.backends:
+            weight, since = f"{backend.weight} %", _time(backend.since)
+            known = (weight, backend.address, since, backend.version)
+            table.add_row(state.tenant, state.model, _mark(backend.status), *known)
+        if not state.backends:
+            table.add_row(state.tenant, state.model, _mark(state.status), "", "", "", state.version)
     console.print(table)
     for state in states:
-        if state.status == "dead":
+        if state.why:
             console.print(state.why, style="red", highlight=False, markup=False, soft_wrap=True)
+
+
+def _mark(status: str) -> str:
+    return f"[{STYLES[status]}]{status}[/]"
+
+
+def _time(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))

@@ -1,7 +1,7 @@
 """The rows of a dataset on their way from the tenant's files to the two sides of the split."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -79,12 +79,13 @@ class Rows:
         return samples
 
     def _checked(self, row: dict[str, Any], layout: Layout) -> tuple[Example, str]:
-        example = _reader(layout)(row, layout)
+        example = read_example(row, layout)
         return example, canonical(written_row(row, example, layout, self._layout))
 
 
-def _reader(layout: Layout) -> Callable[[dict[str, Any], Layout], Example]:
-    return read_alpaca if layout.formatting == "alpaca" else read_conversation
+def read_example(row: dict[str, Any], layout: Layout) -> Example:
+    """What a row says. Raises InvalidRow with its first problem."""
+    return read_alpaca(row, layout) if layout.formatting == "alpaca" else read_conversation(row, layout)
 
 
 def _side(folder: Path, name: str) -> TextIO:

@@ -1,5 +1,6 @@
 """What the EU AI Act asks of a card, read from `ai_act.yaml`, and which of it nobody has answered."""
 
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -41,6 +42,12 @@ def missing(evidence: Evidence) -> list[dict[str, str]]:
     ]
     beside = "no field of the catalog; keep it with your technical documentation"
     return found + [_missing(asked, beside) for asked in act["elsewhere"] if _concerns(asked, evidence)]
+
+
+def can_be_filled_in(missing: Sequence[Mapping[str, str]]) -> list[Mapping[str, str]]:
+    """What the catalog or a measurement would answer; the rest is kept beside the card, by people."""
+    elsewhere = {asked["field"] for asked in ai_act()["elsewhere"]}
+    return [each for each in missing if each["field"] not in elsewhere]
 
 
 def general_purpose_provider(evidence: Evidence) -> dict[str, Any] | None:

@@ -75,6 +75,20 @@ def peak_memory() -> dict[str, int]:
     return peak
 
 
+def peak_resident_bytes() -> int:
+    """The most memory that this process has held so far; unlike ru_maxrss, never its parent's."""
+    status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+    peak = next(line for line in status.splitlines() if line.startswith("VmHWM:"))
+    return int(peak.split()[1]) * 1024
+
+
+def available_memory_bytes() -> int:
+    """What the kernel could give without swapping. A container's own limit is not looked at."""
+    lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    available = next(line for line in lines if line.startswith("MemAvailable:"))
+    return int(available.split()[1]) * 1024
+
+
 def engine_versions() -> dict[str, Any]:
     versions = {}
     for package in ENGINE_PACKAGES:

@@ -1,56 +1,71 @@
 """The work order `merge`: base and adapter become the one folder that is served, and it answers.
 
 Order: base_folder, adapter_folder, output_folder, template, recipe, questions, max_new_tokens;
-optionally device, and dtype, the one that it will be served in (else that of its weights).
-The merge is LLaMA-Factory's own export. A model that was trained in full is its own merged model.
+optionally device; dtype, the one that it will be served in (else that of its weights); merge, `stream` (the
+default) or `export`; base_files and adapter_files, SHA-256 by file name; held_out, rows of `messages` and
+`reply` on which it is compared with base and adapter.
+
+The weights are merged as a stream (`merge_weights`) before anything heavy is imported, so that this phase's
+time and memory are its own; a recipe that resizes the vocabulary needs LLaMA-Factory's export. A
+model that was trained in full is its own merged model.
 """
 
 import json
 import shutil
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from llm_assets.workers import chat_template, greedy, machine, trained_files
-from llm_assets.workers.reporting import Order, Report, Result, work
-
-# What of a recipe shapes how a model is loaded and written; the rest is about training.
-EXPORT_KEYS = (
-    "add_special_tokens",
-    "add_tokens",
-    "default_system",
-    "enable_thinking",
-    "finetuning_type",
-    "preserve_thinking",
-    "resize_vocab",
-    "rope_scaling",
-    "split_special_tokens",
-    "stage",
-    "tool_format",
+from llm_assets.workers import (
+    chat_template,
+    exporting,
+    fidelity,
+    greedy,
+    machine,
+    merge_weights,
+    trained_files,
 )
-SHARD_GB = 5
+from llm_assets.workers.failures import WorkerError
+from llm_assets.workers.merging.journal import check_sha256, sha256_of
+from llm_assets.workers.reporting import Order, Report, Result, work
 
 
 def run(order: Order, report: Report) -> Result:
     """Leaves the merged model in output_folder, in Hugging Face form."""
     output = Path(order["output_folder"])
-    shutil.rmtree(output, ignore_errors=True)
-    machine.prepare(order.get("device", "cpu"), cache=output.parent / "cache")
     started = time.monotonic()
-    trained = Path(order["adapter_folder"])
-    if not (trained / trained_files.ADAPTER_CONFIG).is_file():
-        trained_files.keep(trained, output, base_model=None)
-        report.line("The model was trained in full: its weights are the merged model.")
+    method = _method(order, report)
+    merged = _stream(order, report) if method == "stream" else {"files": [], "dtype": None}
+    machine.prepare(order.get("device", "cpu"), cache=output.parent / "cache")
+    if method == "stream":
+        exporting.write_tokenizer(order)
+    elif method == "export":
+        _check_files(order, "base")
+        _check_files(order, "adapter")
+        exporting.export(order)
+        report.line(f"Base model and adapter are merged by the export ({time.monotonic() - started:.0f} s).")
     else:
-        _export(order)
-        report.line(f"Base model and adapter are merged ({time.monotonic() - started:.0f} s).")
+        _check_files(order, "adapter")
+        shutil.rmtree(output, ignore_errors=True)
+        trained_files.keep(Path(order["adapter_folder"]), output, base_model=None)
+        report.line("The model was trained in full: its weights are the merged model.")
     settled = chat_template.settle(output, order["template"], order["recipe"])
     settled.write(output)
     report.line(f"Chat template: {settled.origin}.")
-    answers = _answers(order, output, report)
+    if method == "stream":
+        merged["files"] = _with_small_files(output, merged["files"], report)
+    encoding = chat_template.Encoding(output, order["template"], order["recipe"])
+    answers = _answers(order, output, encoding, report)
+    dtype = merged.pop("dtype") or weights_dtype(output)
+    compared = method != "trained in full" and not exporting.resizes_vocabulary(order)
     return {
+        "method": method,
         "answers": answers,
-        "dtype": weights_dtype(output),
+        "dtype": dtype,
         "chat_template": settled.origin,
+        "fidelity": fidelity.compare(order, encoding, answers, dtype, report) if compared else None,
+        **merged,
         "seconds": round(time.monotonic() - started, 3),
         **machine.peak_memory(),
         "engine_versions": machine.engine_versions(),
@@ -63,29 +78,61 @@ def weights_dtype(folder: Path) -> str:
     return str(config.get("dtype") or config.get("torch_dtype") or "float32")
 
 
-def _export(order: Order) -> None:
-    from llamafactory.train.tuner import export_model
+def _method(order: Order, report: Report) -> str:
+    if not (Path(order["adapter_folder"]) / trained_files.ADAPTER_CONFIG).is_file():
+        return "trained in full"
+    wanted = str(order.get("merge", "stream"))
+    if wanted == "stream" and exporting.resizes_vocabulary(order):
+        report.line("The recipe resizes the vocabulary, so LLaMA-Factory's export merges it.")
+        return "export"
+    return wanted
 
-    recipe = {key: order["recipe"][key] for key in EXPORT_KEYS if key in order["recipe"]}
-    export_model(
-        recipe
-        | {
-            "model_name_or_path": order["base_folder"],
-            "adapter_name_or_path": order["adapter_folder"],
-            "template": order["template"],
-            "export_dir": order["output_folder"],
-            "export_size": SHARD_GB,
-            "export_device": "cpu",
-            "trust_remote_code": False,
-        }
+
+def _check_files(order: Order, which: str) -> None:
+    """What the stream does as it reads, for those that read by themselves."""
+    expected = order.get(f"{which}_files", {})
+    for name, wanted in expected.items():
+        path = Path(order[f"{which}_folder"]) / name
+        if not path.is_file():
+            raise WorkerError(f"{path} is missing. Delete its folder and materialize it again.")
+        check_sha256(path, wanted, sha256_of(path))
+
+
+def _stream(order: Order, report: Report) -> dict[str, Any]:
+    started = time.monotonic()
+    [model] = merge_weights.merge(order, [order], report)
+    stream = {
+        "seconds": round(time.monotonic() - started, 3),
+        "peak_memory_bytes": machine.peak_resident_bytes(),
+    }
+    facts = model.facts()
+    counted = {name: facts.pop(name) for name in ("largest_error", "largest_error_in")}
+    report.line(
+        f"Base model and adapter are merged ({stream['seconds']:.1f} s, "
+        f"{stream['peak_memory_bytes'] / 2**20:.0f} MiB of memory): {facts['ledger']}."
     )
-    (Path(order["output_folder"]) / "Modelfile").unlink(missing_ok=True)
+    return facts | {"stream": stream | counted}
 
 
-def _answers(order: Order, folder: Path, report: Report) -> list[greedy.Answer]:
+def _with_small_files(
+    output: Path, weights: Sequence[dict[str, Any]], report: Report
+) -> list[dict[str, Any]]:
+    """The weights' files as they were hashed while written, and the small ones as they are at last."""
+    files = [file for file in weights if file["path"].endswith(".safetensors")]
+    for path in sorted(output.iterdir()):
+        if path.suffix != ".safetensors":
+            described = {"path": path.name, "size_bytes": path.stat().st_size, "sha256": sha256_of(path)}
+            report.file(described, str(output))
+            files.append(described)
+    return files
+
+
+def _answers(
+    order: Order, folder: Path, encoding: chat_template.Encoding, report: Report
+) -> list[greedy.Answer]:
     return greedy.answers(
         folder,
-        chat_template.Encoding(folder, order["template"], order["recipe"]),
+        encoding,
         order["questions"],
         max_new_tokens=order["max_new_tokens"],
         dtype=order.get("dtype", "auto"),

@@ -1,8 +1,8 @@
 """What a worker tells the platform, through Dagster Pipes, and how it ends.
 
-`{"progress": …}` at most about once a second, log lines that a person reads, then one
-`{"result": …}` or one `{"failure": "cause"}`. Exit code 0 with a result, 1 with a failure,
-143 when it was asked to stop by SIGTERM; what was written up to then stays.
+`{"progress": …}` at most about once a second, `{"file": …}` as soon as one is whole (merges only), log
+lines that a person reads, then one `{"result": …}` or one `{"failure": "cause"}`. Exit code 0 with a
+result, 1 with a failure, 143 when it was asked to stop by SIGTERM; what was written up to then stays.
 """
 
 import contextlib
@@ -46,6 +46,10 @@ class Report:
         if last or now - self._last_progress >= PROGRESS_EVERY_S:
             self._last_progress = now
             self._pipes.report_custom_message({"progress": dict(values)})
+
+    def file(self, values: Mapping[str, Any], folder: str) -> None:
+        """A file of the output `folder` that is whole (path in it, size_bytes, sha256): it may be sent on."""
+        self._pipes.report_custom_message({"file": dict(values), "output_folder": folder})
 
     def result(self, values: Result) -> None:
         self._pipes.report_custom_message({"result": values})

@@ -39,14 +39,9 @@ def check(order: Mapping[str, Any]) -> None:
     """Refuses what could only fail later.
 
     Raises:
-        WorkerError: Quantized training without a GPU; a stage that the platform does not train.
+        WorkerError: A stage that the platform does not train.
     """
     recipe = order["recipe"]
-    if recipe.get("quantization_bit") and order["device"] == "cpu":
-        raise WorkerError(
-            f"recipe.quantization_bit: {recipe['quantization_bit']} (qlora) needs a GPU and this machine has "
-            "none. Train where a GPU is, or leave quantization_bit out."
-        )
     if recipe.get("stage", "sft") not in STAGES:
         raise WorkerError(f"recipe.stage: {recipe['stage']!r} is not supported; valid: {', '.join(STAGES)}.")
 

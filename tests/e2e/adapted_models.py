@@ -5,7 +5,8 @@ Run in the train engine, with this repository on the PYTHONPATH:
     python tests/e2e/adapted_models.py BASE_FOLDER OUTPUT_FOLDER QUESTION…
 
 The adapters are random, so each model answers in its own way without having been trained. Writes
-`OUTPUT_FOLDER/<name>/{adapter,merged,answers.json}` for the names `one` and `two`.
+`OUTPUT_FOLDER/<name>/{adapter,merged,answers.json}` for the names `one` and `two`; of `one` also
+`exported`, merged by LLaMA-Factory's export.
 """
 
 import json
@@ -24,6 +25,12 @@ class Printed:
     def line(self, text: str) -> None:
         print(text, flush=True)
 
+    def progress(self, values: dict[str, Any], *, last: bool = False) -> None:
+        print(values, flush=True)
+
+    def file(self, values: dict[str, Any], folder: str) -> None:
+        print(folder, values, flush=True)
+
 
 def make(base: Path, output: Path, questions: list[str]) -> None:
     from llm_assets.workers import merge
@@ -40,6 +47,9 @@ def make(base: Path, output: Path, questions: list[str]) -> None:
             "questions": questions,
             "max_new_tokens": 24,
         }
+        if name == NAMES[0]:
+            exported = {"output_folder": str(output / name / "exported"), "merge": "export"}
+            merge.run(order | exported, Printed())  # type: ignore[arg-type]
         answers = merge.run(order, Printed())["answers"]  # type: ignore[arg-type]
         (output / name / "answers.json").write_text(json.dumps(answers))
 

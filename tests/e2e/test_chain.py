@@ -1,10 +1,12 @@
 """From a dataset to a live model that answers, by the command line, with the real engines."""
 
+import contextlib
 import json
 import signal
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -20,13 +22,13 @@ RUN = ("run", "support_bot", "--tenant", "team-a")
 
 
 def versions(project: Project, collection: str, tenant: str = "team-a") -> list[str]:
-    store = ArtifactStore(root=str(project.settings.store))
+    store = ArtifactStore(url=project.settings.store_url)
     return [
         each.digest for each in store.versions(Line(collection=collection, tenant=tenant, name="support_bot"))
     ]  # type: ignore[arg-type]
 
 
-def states(project: Project) -> list[dict[str, object]]:
+def states(project: Project) -> list[dict[str, Any]]:
     return list(json.loads(project.run("status", "--json")))
 
 
@@ -53,11 +55,12 @@ def family(project: Project) -> list[psutil.Process]:
 
 def engines_at_work(project: Project) -> list[psutil.Process]:
     """Processes of work orders; live servers and MLflow are no work orders."""
-    return [
-        process
-        for process in family(project)
-        if any("llm_assets.workers" in part for part in process.cmdline())
-    ]
+    at_work = []
+    for process in family(project):
+        with contextlib.suppress(psutil.NoSuchProcess):  # ended since
+            if any("llm_assets.workers" in part for part in process.cmdline()):
+                at_work.append(process)
+    return at_work
 
 
 def test_a_dataset_becomes_a_live_model_and_only_what_changed_is_made_again(
@@ -89,10 +92,32 @@ def test_a_dataset_becomes_a_live_model_and_only_what_changed_is_made_again(
     assert states(project)[0]["digest"] == live["digest"]
     project.run(*RUN)
     assert states(project)[0]["digest"] == live["digest"], "a run does not undo a rollback"
+    shares_the_traffic(project, live, after)
     project.run("promote", "support_bot", "2", "-t", "team-a", "--why", "a test")
-    assert states(project)[0]["digest"] == after["digest"]
+    [alone] = states(project)
+    assert [(each["weight"], each["digest"]) for each in alone["backends"]] == [(100, after["digest"])]
     card = json.loads(project.run("card", "support_bot", "-t", "team-a", "--json"))
     assert card["lineage"]["merged_model"] == after["digest"]
+
+
+def shares_the_traffic(project: Project, live: dict[str, Any], after: dict[str, Any]) -> None:
+    """The version that was rolled back answers a share again, beside production."""
+    printed = project.run("traffic", "support_bot", "2=30", "-t", "team-a", "--why", "a test")
+    assert f"30 %  version 2 ({after['version']})" in printed
+    [both] = states(project)
+    shares = [(backend["weight"], backend["digest"]) for backend in both["backends"]]
+    assert shares == [(70, live["digest"]), (30, after["digest"])]
+    table = project.run("status").splitlines()
+    assert [("70 %" in line, "30 %" in line) for line in table[1:3]] == [(True, False), (False, True)]
+    for each in (live, after):
+        asked = ("ask", "support_bot", "-t", "team-a", "--json", "Who are you?", "--version", each["version"])
+        assert json.loads(project.run(*map(str, asked)))["digest"] == each["digest"]
+    history = json.loads(project.run("history", "support_bot", "-t", "team-a", "--json"))
+    assert (history[-1]["action"], history[-1]["weights"], history[-1]["why"]) == (
+        "traffic",
+        {"2": 30},
+        "a test",
+    )
 
 
 def test_adapter_mode_serves_the_base_model_with_the_adapter(make_project: MakeProject) -> None:
@@ -178,4 +203,4 @@ def test_bad_rows_end_the_run_before_any_training(make_project: MakeProject) -> 
     printed = project.run(*RUN, expect=1)
     assert "rows.jsonl:21" in printed
     assert "rows.jsonl:22" in printed
-    assert not Path(project.settings.store, "adapters").exists()
+    assert not Path(project.settings.home, "store", "adapters").exists()

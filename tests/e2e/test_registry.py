@@ -4,8 +4,14 @@ Run with `pytest -m mlflow tests/e2e/test_registry.py`.
 """
 
 import contextlib
+import functools
+import itertools
+import os
+import random
+import signal
 import socket
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -38,9 +44,13 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
     server.stop()
 
 
+def registry_at(url: str, server: MlflowServer) -> MlflowRegistry:
+    return MlflowRegistry(tracking_uri=url, locks=str(server.home / "locks"))
+
+
 @pytest.fixture(scope="module")
 def registry(server: MlflowServer) -> MlflowRegistry:
-    return MlflowRegistry(tracking_uri=server.url)
+    return registry_at(server.url, server)
 
 
 @pytest.fixture
@@ -236,6 +246,108 @@ def test_a_second_rollback_does_not_bring_the_bad_version_back(registry: MlflowR
     assert len(registry.history(TENANT, model)) == 3
 
 
+# The rules that a promotion asks
+
+
+def refuse(version: RegisteredVersion) -> list[str]:
+    raise PermissionError(f"version {version.number} is not signed")
+
+
+def test_a_version_that_the_rules_refuse_is_not_promoted_and_leaves_no_trace(
+    registry: MlflowRegistry, model: str
+) -> None:
+    for number in (1, 2):
+        registry.register(entry(model, number))
+    registry.promote(TENANT, model, version=1, who="ann", why="good")
+    for move in (registry.promote_candidate, functools.partial(registry.promote, version=2)):
+        with pytest.raises(PermissionError, match="version 2 is not signed"):
+            move(TENANT, model, who="bob", why="better", check=refuse)
+    assert aliases(registry, model) == {"candidate": 2, "production": 1}
+    assert len(registry.history(TENANT, model)) == 1
+
+
+def test_a_rollback_asks_the_rules_of_the_version_that_it_goes_to(
+    registry: MlflowRegistry, model: str
+) -> None:
+    for number in (1, 2):
+        registry.register(entry(model, number))
+        registry.promote(TENANT, model, version=number, who="ann", why="good")
+    with pytest.raises(PermissionError, match="version 1 is not signed"):
+        registry.rollback(TENANT, model, who="bob", why="bad", check=refuse)
+    assert aliases(registry, model) == {"candidate": 2, "production": 2, "previous": 1}
+
+
+def test_overridden_rules_stay_on_record(registry: MlflowRegistry, model: str) -> None:
+    registry.register(entry(model))
+    promoted = registry.promote(
+        TENANT, model, version=1, who="ann", why="demo", check=lambda _: ["thresholds: too high"]
+    )
+    (move,) = registry.history(TENANT, model)
+    assert (move.who, move.why, move.overridden) == ("ann", "demo", ("thresholds: too high",))
+    assert promoted.tags["promoted_overriding"] == "thresholds: too high"
+
+
+# Several people, and those who are killed
+
+
+def promote_in_another_process(registry: MlflowRegistry, model: str, version: int) -> int:
+    """Forks, because importing MLflow anew would take longer than the promotion. Returns the process id."""
+    if pid := os.fork():
+        return pid
+    try:
+        registry.promote(TENANT, model, version=version, who=f"process {version}", why="race")
+        os._exit(0)
+    finally:
+        os._exit(1)
+
+
+def chained(registry: MlflowRegistry, model: str) -> bool:
+    """Does each move start where the one before ended?"""
+    moves = registry.history(TENANT, model)
+    return all(later.production == earlier.to for earlier, later in itertools.pairwise(moves))
+
+
+def test_people_who_promote_at_the_same_moment_take_turns(registry: MlflowRegistry, model: str) -> None:
+    for number in (1, 2, 3, 4):
+        registry.register(entry(model, number))
+    for _ in range(3):
+        registry.promote(TENANT, model, version=1, who="ann", why="start")
+        started = [promote_in_another_process(registry, model, version) for version in (2, 3, 4)]
+        assert [os.waitpid(pid, 0)[1] for pid in started] == [0, 0, 0]
+        first, second, third = registry.history(TENANT, model)[-3:]
+        assert {first.to, second.to, third.to} == {2, 3, 4}
+        assert chained(registry, model)
+        now = aliases(registry, model)
+        assert (now["production"], now["previous"]) == (third.to, second.to)
+
+
+def test_a_promotion_killed_at_any_moment_happened_or_did_not(registry: MlflowRegistry, model: str) -> None:
+    moments = random.Random(7)
+    for number in (1, 2):
+        registry.register(entry(model, number))
+    registry.promote(TENANT, model, version=1, who="ann", why="start")
+    lasts_s, states = 0.2, []
+    for _ in range(30):
+        before = aliases(registry, model)["production"]
+        wanted = 3 - before
+        pid = promote_in_another_process(registry, model, wanted)
+        time.sleep(moments.uniform(0, 1.2 * lasts_s))
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        now = aliases(registry, model)["production"]
+        states.append(now == wanted)
+        assert now in (before, wanted)
+        began = time.monotonic()
+        registry.promote(TENANT, model, version=wanted, who="ann", why="again")
+        if not states[-1]:
+            lasts_s = time.monotonic() - began  # as busy as the machine is now
+        after = aliases(registry, model)
+        assert (after["production"], after["previous"]) == (wanted, before)
+        assert registry.history(TENANT, model)[-1].to == wanted
+    assert chained(registry, model)
+    assert {True, False} == set(states)
+
+
 # A training as a run
 
 HISTORY = [{"step": step, "loss": 4 / step, "eval_loss": 5 / step} for step in range(1, 701)]
@@ -255,7 +367,7 @@ def log(registry: MlflowRegistry, model: str) -> str:
 def test_a_training_is_logged_once_with_its_curves(server: MlflowServer, model: str) -> None:
     from mlflow import MlflowClient
 
-    registry = MlflowRegistry(tracking_uri=server.url)
+    registry = registry_at(server.url, server)
     run_id = log(registry, model)
     assert log(registry, model) == run_id
     client = MlflowClient(tracking_uri=server.url, registry_uri=server.url)
@@ -332,13 +444,13 @@ def cut(server: MlflowServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cut]:
 
 
 def test_registering_that_is_cut_off_anywhere_is_finished_by_the_next_try(
-    cut: Cut, registry: MlflowRegistry, model: str
+    cut: Cut, server: MlflowServer, registry: MlflowRegistry, model: str
 ) -> None:
     for moment in range(1, 40):
         each = entry(f"{model[-50:]}_{moment}")
         cut.left = moment
         try:
-            MlflowRegistry(tracking_uri=cut.url).register(each)
+            registry_at(cut.url, server).register(each)
         except RegistryError:
             version = registry.register(each)
             assert (version.number, version.aliases) == (1, ("candidate",))
@@ -370,7 +482,7 @@ def test_moving_production_that_is_cut_off_anywhere_happened_or_did_not(
             client.set_registered_model_alias(f"{TENANT}.{model}", alias, version)
         cut.left = moment
         with contextlib.suppress(RegistryError):
-            act(MlflowRegistry(tracking_uri=cut.url))
+            act(registry_at(cut.url, server))
             break
         states.add(aliases(registry, model)["production"])
         act(registry)
@@ -380,13 +492,13 @@ def test_moving_production_that_is_cut_off_anywhere_happened_or_did_not(
 
 
 def test_a_promotion_that_did_not_happen_leaves_no_trace_for_a_rollback(
-    cut: Cut, registry: MlflowRegistry, model: str
+    cut: Cut, server: MlflowServer, registry: MlflowRegistry, model: str
 ) -> None:
     for number in (1, 2, 3):
         registry.register(entry(model, number))
     for number in (1, 2):
         registry.promote(TENANT, model, version=number, who="ann", why="good")
-    through = MlflowRegistry(tracking_uri=cut.url)
+    through = registry_at(cut.url, server)
     while aliases(registry, model)["previous"] != 2:  # it is set just before `production` is
         cut.left = cut.tried = cut.tried + 1
         with pytest.raises(RegistryError):
@@ -403,7 +515,7 @@ def test_a_training_log_that_is_cut_off_anywhere_is_finished_by_the_next_try(
     for moment in range(1, 40):
         cut.left = moment
         with contextlib.suppress(RegistryError):
-            log(MlflowRegistry(tracking_uri=cut.url), model)
+            log(registry_at(cut.url, server), model)
             break
     assert moment > 4
     client = MlflowClient(tracking_uri=server.url, registry_uri=server.url)
@@ -416,10 +528,10 @@ def test_a_training_log_that_is_cut_off_anywhere_is_finished_by_the_next_try(
 # The server
 
 
-def test_an_absent_server_is_one_error_that_names_the_remedy() -> None:
+def test_an_absent_server_is_one_error_that_names_the_remedy(tmp_path: Path) -> None:
     nowhere = f"http://127.0.0.1:{free_port()}"
     with pytest.raises(RegistryError, match=f"MLflow at {nowhere} did not answer.*`llm-assets up`"):
-        MlflowRegistry(tracking_uri=nowhere).production(TENANT, "support_bot")
+        MlflowRegistry(tracking_uri=nowhere, locks=str(tmp_path)).production(TENANT, "support_bot")
 
 
 def test_starting_again_finds_the_server_that_runs(server: MlflowServer) -> None:

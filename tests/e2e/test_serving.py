@@ -1,10 +1,11 @@
-"""Deploys of real models by the real vLLM, merged and as an adapter over its base.
+"""Deploys of real models by the real vLLM: merged, side by side, as an adapter over its base, streamed.
 
-One test, because every start of vLLM takes 20 s and more.
+Few tests, because every start of vLLM takes 20 s and more.
 """
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -14,8 +15,9 @@ from typing import Any
 
 import pytest
 
-from resources.serving import LocalServing, Serving, VllmError
+from resources.serving import LocalServing, Serving, VllmError, Wanted
 from resources.waiting import wait_until
+from tests.buckets import SECRET, Bucket, gcs_bucket, s3_bucket
 from tests.e2e.adapted_models import NAMES, RANK
 
 pytestmark = pytest.mark.engine
@@ -23,6 +25,7 @@ pytestmark = pytest.mark.engine
 ROOT = Path(__file__).parents[2]
 TENANT, MODEL = "team-a", "support_bot"
 QUESTIONS = ["Who are you?", "What is the capital of France?"]
+MORE_QUESTIONS = ["How do I return a product?", "Tell me about the assistant of the shop."]
 
 
 @pytest.fixture(scope="module")
@@ -74,9 +77,14 @@ def test_a_model_goes_live_merged_and_as_an_adapter_and_never_as_another(
 ) -> None:
     one, two = NAMES
     _goes_live_once(serving, merged(adapted, one))
+    streamed = _greedy_answers(serving)
+    _shares_its_traffic(serving, merged(adapted, one), merged(adapted, two))
+    _answers_as_before(
+        serving, streamed, merged(adapted, one, model_folder=adapted / one / "exported", **EXPORTED)
+    )
     _is_named_when_it_dies(serving)
-    endpoint = serving.deploy(over_base(adapted, tiny_model, two), print)
-    assert serving.served_digest(TENANT, MODEL) == endpoint.digest
+    route = serving.deploy(over_base(adapted, tiny_model, two), print)
+    assert serving.served_digest(TENANT, MODEL) == route.production.digest
     wrong = over_base(adapted, tiny_model, one, adapter_folder=adapted / two / "adapter")
     with pytest.raises(
         VllmError, match=rf"does not answer as version {one}(.|\n)*Version {two} goes on serving"
@@ -89,16 +97,54 @@ def test_a_model_goes_live_merged_and_as_an_adapter_and_never_as_another(
     assert serving.state(TENANT, MODEL).status == "stopped"
 
 
+EXPORTED = {"version": "exported", "digest": "sha256:exported"}
+
+
 def _goes_live_once(serving: LocalServing, wanted: Serving) -> None:
-    endpoint = serving.deploy(wanted, print)
+    route = serving.deploy(wanted, print)
     assert serving.served_digest(TENANT, MODEL) == wanted.digest
     question = [{"role": "user", "content": QUESTIONS[0]}]
     streamed = list(serving.stream(TENANT, MODEL, question, max_tokens=8, temperature=0))
     assert len(streamed) > 1
     assert serving.ask(TENANT, MODEL, question, max_tokens=8, temperature=0) == "".join(streamed)
     started = time.monotonic()
-    assert serving.deploy(wanted, print) == endpoint
+    assert serving.deploy(wanted, print) == route
     assert time.monotonic() - started < 5
+
+
+def _shares_its_traffic(serving: LocalServing, one: Serving, two: Serving) -> None:
+    """Both answer, each as itself; then the second becomes production without another start."""
+    (before,) = serving.servers.processes.all()
+    wanted = (Wanted(serving=one, weight=60), Wanted(serving=two, weight=40))
+    route = serving.deploy(wanted, print)
+    assert [(b.version, b.weight) for b in route.backends] == [(one.version, 60), (two.version, 40)]
+    assert before in serving.servers.processes.all()
+    asked = [{"role": "user", "content": QUESTIONS[0]}]
+    answers = set()
+    for each in (one, two):
+        assert serving.served_digest(TENANT, MODEL, each.version) == each.digest
+        options = {"max_tokens": 16, "temperature": 0}
+        answers.add(serving.ask(TENANT, MODEL, asked, version=each.version, **options))
+    assert len(answers) == 2
+    digests = {serving.choose(TENANT, MODEL, key=str(user)).digest for user in range(50)}
+    assert digests == {one.digest, two.digest}
+    started = time.monotonic()
+    serving.deploy(two, print)
+    assert time.monotonic() - started < 20
+    assert before not in serving.servers.processes.all()
+
+
+def _answers_as_before(serving: LocalServing, before: list[str], exported: Serving) -> None:
+    """The model that was merged as a stream answered before; here that of LLaMA-Factory's export."""
+    serving.deploy(exported, print)
+    assert _greedy_answers(serving) == before
+    assert len(set(before)) > 1
+
+
+def _greedy_answers(serving: LocalServing) -> list[str]:
+    options = {"max_tokens": 24, "temperature": 0}
+    asked = [[{"role": "user", "content": question}] for question in (*QUESTIONS, *MORE_QUESTIONS)]
+    return [serving.ask(TENANT, MODEL, messages, **options) for messages in asked]
 
 
 def _is_named_when_it_dies(serving: LocalServing) -> None:
@@ -107,4 +153,34 @@ def _is_named_when_it_dies(serving: LocalServing) -> None:
     wait_until(lambda: not serving.servers.processes.alive(server), what="the kill", timeout_s=30)
     state = serving.state(TENANT, MODEL)
     assert (state.status, state.address) == ("dead", None)
-    assert f"vLLM of {TENANT}/{MODEL} (pid {server.pid}) died" in (state.why or "")
+    assert f"(pid {server.pid}) died" in (state.why or "")
+
+
+@pytest.fixture(params=["s3", "gs"])
+def bucket(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Bucket]:
+    with s3_bucket() if request.param == "s3" else gcs_bucket(tmp_path / "gcs") as bucket:
+        for variable, value in bucket.environment.items():
+            monkeypatch.setenv(variable, value)
+        yield bucket
+
+
+def test_weights_are_streamed_from_the_bucket_and_never_touch_the_disk(
+    serving: LocalServing, adapted: Path, bucket: Bucket, tmp_path: Path
+) -> None:
+    name = NAMES[0]
+    shutil.copytree(adapted / name / "merged", tmp_path / "merged")
+    uri, digest = bucket.publish(tmp_path / "merged", "store")
+    streamed = {"model_folder": None, "model_uri": uri, "model_digest": digest, "digest": digest}
+    wanted = merged(adapted, name, **streamed)
+    serving.deploy(wanted, print)  # proven by its known answers
+    assert serving.served_digest(TENANT, MODEL) == digest
+    (server,) = serving.servers.processes.all()
+    assert "Run" in server.log.read_text()
+    assert SECRET not in " ".join(server.command)
+    assert not [path for path in Path(serving.home).rglob("*") if path.suffix == ".safetensors"]
+    bucket.put(f"{uri}/config.json", b"{}", tmp_path)
+    serving.stop(TENANT, MODEL)
+    with pytest.raises(VllmError, match=r"the bytes of config\.json are not those(.|\n)*Nothing is live"):
+        serving.deploy(wanted, print)

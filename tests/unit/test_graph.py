@@ -72,6 +72,8 @@ def test_what_a_deployment_depends_on_is_gated_by_blocking_checks(definitions: d
         "support_bot/lora_adapter:loss_fell",
         "support_bot/lora_adapter:held_out_loss_is_within_the_threshold",
         "support_bot/merged_model:answers_every_known_question",
+        "support_bot/merged_model:is_signed_by_a_trusted_key",
+        "support_bot/merged_model:merged_answers_as_base_with_adapter",
     }
 
 

@@ -22,7 +22,7 @@ def instance() -> Iterator[dg.DagsterInstance]:
 
 @pytest.fixture
 def store(tmp_path: Path) -> ArtifactStore:
-    return ArtifactStore(root=str(tmp_path / "store"))
+    return ArtifactStore(url=f"file:{tmp_path}/store")
 
 
 def publish(store: ArtifactStore, tmp_path: Path, tenant: str, **attributes: str) -> Artifact:

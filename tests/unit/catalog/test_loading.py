@@ -295,3 +295,27 @@ def test_a_hundred_models_and_five_thousand_tenants_load_in_three_seconds(catalo
 def test_a_copied_catalog_is_valid_where_it_was_copied_to(tmp_path: Path) -> None:
     shutil.copytree(DEMO, tmp_path / "mine")
     assert load_catalog(tmp_path / "mine").models.keys() == load_catalog(DEMO).models.keys()
+
+
+def test_a_model_of_a_risk_class_that_its_tenant_does_not_allow_is_told_before_anything_runs(
+    catalog: CatalogFolder,
+) -> None:
+    catalog.write("tenants/team-a.yaml", f"{TENANT}risk_classes: [minimal]\n")
+    said = (
+        r"team-a\.yaml:3: models\[0\]: support_bot is of risk class limited, but risk_classes allows minimal"
+    )
+    with pytest.raises(CatalogError, match=said):
+        load_catalog(catalog.path)
+
+
+def test_a_model_that_is_never_served_may_be_of_any_risk_class(catalog: CatalogFolder) -> None:
+    catalog.write("tenants/team-a.yaml", f"{TENANT}risk_classes: [minimal]\n")
+    catalog.write("models/support_bot.yaml", f"{MODEL}serving:\n  mode: none\n")
+    load_catalog(catalog.path)
+
+
+@pytest.mark.parametrize("field", ["risk_classes: []", "risk_classes: [prohibited]", "signatures: maybe"])
+def test_what_a_tenant_can_not_demand_is_refused(catalog: CatalogFolder, field: str) -> None:
+    catalog.write("tenants/team-a.yaml", f"{TENANT}{field}\n")
+    with pytest.raises(CatalogError, match=r"team-a\.yaml:4: "):
+        load_catalog(catalog.path)

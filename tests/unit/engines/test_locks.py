@@ -17,7 +17,7 @@ from resources.engine_locks import (
 )
 
 LOCKS = sorted(IMAGES.glob("*/*.lock.txt"))
-CUDA_ONLY = ("nvidia-", "triton", "cuda-", "bitsandbytes", "torchvision", "flashinfer")
+CUDA_ONLY = ("nvidia-", "triton", "cuda-", "torchvision", "flashinfer")
 
 
 def blocks(lock: Path) -> list[str]:

@@ -193,11 +193,3 @@ def test_new_tenants_become_partitions_and_old_ones_stay(
     result = ticks.tick()
     assert isinstance(result, dg.SkipReason)
     assert result.skip_message == "No new tenants among 2 of 1 models."
-
-
-def test_the_deployments_sensor_says_that_nothing_is_deployed(
-    settings: Settings, instance: dg.DagsterInstance
-) -> None:
-    result = Ticks(settings, instance, "deployments").tick()
-    assert isinstance(result, dg.SkipReason)
-    assert result.skip_message == "Nothing is deployed of 1 models."

@@ -1,5 +1,6 @@
 """LocalProcesses with real processes."""
 
+import fcntl
 import json
 import multiprocessing
 import os
@@ -36,9 +37,11 @@ def processes(tmp_path: Path) -> Iterator[LocalProcesses]:
         processes.stop(record.name)
 
 
-def start(processes: LocalProcesses, *command: str, name: str = "it", **env: str) -> ProcessRecord:
+def start(
+    processes: LocalProcesses, *command: str, name: str = "it", holds: tuple[Path, ...] = (), **env: str
+) -> ProcessRecord:
     log = processes.folder.parent / "it.log"
-    return processes.start(name, command=command, env=ENV | env, log=log, attributes={"port": 1})
+    return processes.start(name, command=command, env=ENV | env, log=log, attributes={"port": 1}, holds=holds)
 
 
 def wait_for_line(log: Path, count: int = 1) -> None:
@@ -92,6 +95,40 @@ def test_the_name_of_a_dead_process_is_free(processes: LocalProcesses) -> None:
     assert start(processes, "sleep", "600").pid != dead.pid
     assert not dead.temporary_folder.exists()
     processes.stop("it")
+
+
+HOLDS = """
+import fcntl, sys
+with open(sys.argv[1]) as lease:
+    fcntl.flock(lease, fcntl.LOCK_EX | fcntl.LOCK_NB)
+"""
+
+
+def test_a_process_holds_the_files_that_it_was_given_until_it_is_gone(
+    processes: LocalProcesses, tmp_path: Path
+) -> None:
+    leases = (tmp_path / "lease-1", tmp_path / "lease-2")
+    for lease in leases:
+        lease.touch()
+    start(processes, "sleep", "600", holds=leases)
+    for lease in leases:
+        taking = subprocess.run([sys.executable, "-c", HOLDS, lease], capture_output=True, text=True)
+        assert "BlockingIOError" in taking.stderr
+    processes.stop("it")
+    for lease in leases:
+        subprocess.run([sys.executable, "-c", HOLDS, lease], check=True)
+
+
+def test_a_process_that_cannot_hold_what_it_is_given_is_not_started(
+    processes: LocalProcesses, tmp_path: Path
+) -> None:
+    with pytest.raises(ProcessError, match=r"it could not be started: .*No such file.*gone'"):
+        start(processes, "sleep", "600", holds=(tmp_path / "gone",))
+    with (tmp_path / "taken").open("w") as taken:
+        fcntl.flock(taken, fcntl.LOCK_EX)
+        with pytest.raises(ProcessError, match=r"taken is not to be had: what it keeps is being removed"):
+            start(processes, "sleep", "600", holds=(tmp_path / "taken",))
+    assert processes.all() == ()
 
 
 def test_a_lock_that_is_never_freed_is_named(

@@ -15,7 +15,7 @@ import pytest
 from resources.local_processes import ProcessRecord
 from resources.serving import LocalServing, Serving, VllmError
 from resources.waiting import wait_until
-from tests.unit.serving.conftest import MakeServing, known_answer
+from tests.unit.serving.conftest import MakeServing, as_it_was, known_answer
 
 TENANT, MODEL = "team-a", "support_bot"
 ASKED = [{"role": "user", "content": "Who are you?"}]
@@ -45,13 +45,14 @@ def deploy_in_a_process(serving: LocalServing, wanted: Serving) -> multiprocessi
 
 def test_a_deployed_model_is_live_and_answers(local_serving: LocalServing, make_serving: MakeServing) -> None:
     assert local_serving.state(TENANT, MODEL).status == "absent"
-    endpoint = local_serving.deploy(make_serving(), quiet)
+    route = local_serving.deploy(make_serving(), quiet)
     state = local_serving.state(TENANT, MODEL)
-    assert state.status == "live"
-    assert {**vars(endpoint), "status": "live", "why": None} == vars(state)
+    assert (state.status, state.version, state.digest) == ("live", "v1", "sha256:v1")
+    assert {**vars(route.production), "status": "live", "why": None} == vars(state.backends[0])
+    assert local_serving.route(TENANT, MODEL) == route
     assert local_serving.ask(TENANT, MODEL, ASKED) == "v1"
     assert list(local_serving.stream(TENANT, MODEL, ASKED)) == ["v", "1"]
-    assert local_serving.served_digest(TENANT, MODEL) == endpoint.digest
+    assert local_serving.served_digest(TENANT, MODEL) == route.production.digest
 
 
 def test_what_is_live_already_is_not_started_again(
@@ -145,7 +146,7 @@ def test_a_deploy_killed_at_any_moment_leaves_old_or_new_and_is_finished_by_the_
         answer = local_serving.ask(TENANT, MODEL, ASKED)
         assert answer in (before, after)
         answered.add(answer == after)
-        assert local_serving.deploy(wanted, quiet).version == after
+        assert local_serving.deploy(wanted, quiet).production.version == after
         assert local_serving.ask(TENANT, MODEL, ASKED) == after
         assert len(local_serving.servers.processes.all()) == 1
     (live,) = servers(local_serving)
@@ -188,9 +189,9 @@ def test_two_deploys_at_once_take_turns(local_serving: LocalServing, make_servin
 def test_a_deploy_that_waits_too_long_for_its_turn_says_what_to_end(
     local_serving: LocalServing, make_serving: MakeServing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("resources.serving.DEPLOY_TURN_S", 0.1)
+    monkeypatch.setattr("resources.deploy_turns.DEPLOY_TURN_S", 0.1)
     with (
-        local_serving._turn(TENANT, MODEL, quiet),
+        local_serving._turn(TENANT, MODEL).to_deploy(quiet),
         pytest.raises(
             VllmError, match=r"Another deploy of team-a/support_bot has been .* under Runs and end it"
         ),
@@ -211,7 +212,7 @@ def test_a_server_that_died_is_seen_and_named(local_serving: LocalServing, make_
     state = local_serving.state(TENANT, MODEL)
     assert state.status == "dead"
     assert state.address is None
-    assert f"vLLM of team-a/support_bot (pid {pid}) died" in (state.why or "")
+    assert f"vLLM of team-a/support_bot version v1 (pid {pid}) died" in (state.why or "")
     with pytest.raises(VllmError, match=rf"team-a/support_bot is dead, not live\. .*pid {pid}\) died"):
         local_serving.ask(TENANT, MODEL, ASKED)
 
@@ -219,7 +220,7 @@ def test_a_server_that_died_is_seen_and_named(local_serving: LocalServing, make_
 def test_a_dead_server_is_revived_as_it_was(local_serving: LocalServing, make_serving: MakeServing) -> None:
     local_serving.deploy(make_serving(), quiet)
     kill_live(local_serving)
-    assert local_serving.revive(TENANT, MODEL, quiet).version == "v1"
+    assert local_serving.revive(TENANT, MODEL, quiet, verified=as_it_was).production.version == "v1"
     assert local_serving.ask(TENANT, MODEL, ASKED) == "v1"
     assert len(local_serving.servers.processes.all()) == 1
 
@@ -232,7 +233,7 @@ def test_what_was_stopped_is_stopped_until_it_is_revived(
     assert [state.status for state in local_serving.states()] == ["stopped"]
     assert _stand_ins(local_serving) == set()
     local_serving.stop(TENANT, MODEL)
-    local_serving.revive(TENANT, MODEL, quiet)
+    local_serving.revive(TENANT, MODEL, quiet, verified=as_it_was)
     assert [state.status for state in local_serving.states()] == ["live"]
 
 
@@ -249,15 +250,15 @@ def test_stopping_ends_a_deploy_that_is_under_way(
 
 def test_nothing_that_was_never_live_is_revived(local_serving: LocalServing) -> None:
     with pytest.raises(VllmError, match="was never live"):
-        local_serving.revive(TENANT, MODEL, quiet)
+        local_serving.revive(TENANT, MODEL, quiet, verified=as_it_was)
 
 
 def test_tenants_are_served_apart_and_with_keys_of_their_own(
     local_serving: LocalServing, make_serving: MakeServing
 ) -> None:
-    endpoints = [local_serving.deploy(make_serving(tenant=tenant), quiet) for tenant in ("team-a", "team-b")]
+    routes = [local_serving.deploy(make_serving(tenant=tenant), quiet) for tenant in ("team-a", "team-b")]
     keys = [local_serving.servers.folder(tenant, MODEL).api_key() for tenant in ("team-a", "team-b")]
-    assert len({endpoint.address for endpoint in endpoints}) == 2
+    assert len({route.production.address for route in routes}) == 2
     assert len(set(keys)) == 2
     local_serving.stop("team-a", MODEL)
     assert local_serving.ask("team-b", MODEL, ASKED) == "v1"
@@ -310,7 +311,7 @@ def test_a_fixed_port_keeps_answering_through_a_switch(
             answers.append(local_serving.ask(TENANT, MODEL, ASKED))
     switching.join()
     state = local_serving.state(TENANT, MODEL)
-    assert (state.version, state.address) == ("v2", first.address)
+    assert (state.version, state.address) == ("v2", first.production.address)
     assert local_serving.ask(TENANT, MODEL, ASKED) == "v2"
     assert set(answers) <= {"v1", "v2"}
     assert len(local_serving.servers.processes.all()) == 1

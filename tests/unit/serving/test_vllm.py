@@ -7,14 +7,17 @@ from typing import Any
 import pytest
 
 from resources.vllm import (
-    GPU_MEMORY_SHARE,
+    GPU_MEMORY,
+    Serving,
     VllmError,
     cause_of_death,
+    gpu_memory_share,
     last_error,
     serve_command,
     serve_environment,
     settings_fingerprint,
 )
+from resources.vllm_streaming import BUFFER_BYTES
 from tests.unit.serving.conftest import MakeServing
 
 EXECUTABLE = Path("/engines/serve/bin/vllm")
@@ -26,6 +29,17 @@ def options(command: tuple[str, ...], name: str) -> list[str]:
     after = command[command.index(name) + 1 :]
     end = next((i for i, word in enumerate(after) if word.startswith("--")), len(after))
     return list(after[:end])
+
+
+def environment_of(serving: Serving, inherited: dict[str, str], cores: int = 2) -> dict[str, str]:
+    return serve_environment(
+        serving,
+        api_key="k",
+        executable=EXECUTABLE,
+        cache=Path("/cache"),
+        inherited=inherited,
+        cores=cores,
+    )
 
 
 def test_merged_weights_are_served_under_the_model_and_the_version(make_serving: MakeServing) -> None:
@@ -53,12 +67,22 @@ def test_an_adapter_is_served_over_its_base_under_the_same_names(make_serving: M
 def test_on_a_gpu_nothing_of_the_cpu_settings_is_left(make_serving: MakeServing) -> None:
     serving = make_serving(device="cuda")
     command = serve_command(serving, port=8000, executable=EXECUTABLE)
-    assert options(command, "--gpu-memory-utilization") == [str(GPU_MEMORY_SHARE)]
+    assert options(command, "--gpu-memory-utilization") == [str(gpu_memory_share(1))]
     assert not {"--enforce-eager", "--kv-cache-memory-bytes"} & set(command)
-    environment = serve_environment(serving, api_key="k", executable=EXECUTABLE, inherited={}, cores=8)
+    environment = environment_of(serving, {}, cores=8)
     assert not [
         name for name in environment if "OMP" in name or "COMPILE" in name or "MULTIPROCESSING" in name
     ]
+
+
+@pytest.mark.parametrize("live_versions", [1, 2, 3])
+def test_every_live_version_and_one_that_comes_fit_on_a_gpu(
+    make_serving: MakeServing, live_versions: int
+) -> None:
+    serving = make_serving(device="cuda")
+    command = serve_command(serving, port=1, executable=EXECUTABLE, live_versions=live_versions)
+    (share,) = options(command, "--gpu-memory-utilization")
+    assert 0.8 * GPU_MEMORY < float(share) * (live_versions + 1) <= GPU_MEMORY
 
 
 def test_a_server_inherits_no_credential(make_serving: MakeServing) -> None:
@@ -69,12 +93,38 @@ def test_a_server_inherits_no_credential(make_serving: MakeServing) -> None:
         "AWS_SECRET_ACCESS_KEY": "t",
         "PYTHONPATH": "/x",
     }
-    environment = serve_environment(
-        make_serving(), api_key="k", executable=EXECUTABLE, inherited=inherited, cores=2
-    )
+    environment = environment_of(make_serving(), inherited)
     assert environment["VLLM_API_KEY"] == "k"
     assert environment["PATH"] == "/engines/serve/bin:/bin"
     assert not {"HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "PYTHONPATH"} & environment.keys()
+
+
+STREAMED = {"model_folder": None, "model_uri": "gs://bucket/models/v1", "model_digest": "sha256:v1"}
+BUCKET = {
+    "AWS_SECRET_ACCESS_KEY": "t",
+    "AWS_ENDPOINT_URL": "http://x",
+    "GOOGLE_APPLICATION_CREDENTIALS": "/run/key.json",
+    "STORAGE_EMULATOR_HOST": "http://x",
+}
+
+
+def test_streamed_weights_are_loaded_from_their_address_with_a_bounded_buffer(
+    make_serving: MakeServing,
+) -> None:
+    command = serve_command(make_serving(**STREAMED), port=8000, executable=EXECUTABLE)
+    assert command[2] == STREAMED["model_uri"]
+    assert options(command, "--load-format") == ["runai_streamer"]
+    (extra,) = options(command, "--model-loader-extra-config")
+    assert json.loads(extra) == {"memory_limit": BUFFER_BYTES}
+
+
+def test_only_a_server_that_streams_gets_what_the_bucket_needs(make_serving: MakeServing) -> None:
+    inherited = {**BUCKET, "HF_TOKEN": "t", "MLFLOW_TRACKING_PASSWORD": "t"}
+    streaming = environment_of(make_serving(**STREAMED), inherited)
+    assert BUCKET.items() <= streaming.items()
+    assert streaming["VLLM_ASSETS_CACHE"] == "/cache"
+    assert not {"HF_TOKEN", "MLFLOW_TRACKING_PASSWORD"} & streaming.keys()
+    assert not (BUCKET.keys() | {"VLLM_ASSETS_CACHE"}) & environment_of(make_serving(), inherited).keys()
 
 
 @pytest.mark.parametrize(
@@ -90,10 +140,13 @@ def test_a_server_inherits_no_credential(make_serving: MakeServing) -> None:
         ("device", "cuda"),
         ("engine", "another lock"),
         ("model_folder", Path("/elsewhere")),
+        ("model_digest", "sha256:other"),
     ],
 )
 def test_every_setting_changes_the_fingerprint(make_serving: MakeServing, changed: str, value: Any) -> None:
     before = make_serving()
+    if changed == "model_digest":
+        before = make_serving(**STREAMED)
     after = type(before)(**{**vars(before), changed: value})
     assert settings_fingerprint(after) != settings_fingerprint(before)
 
@@ -123,6 +176,10 @@ def test_the_fingerprint_leaves_the_known_answers_out(make_serving: MakeServing)
         ({"model": "Support Bot"}, "the model name 'Support Bot'"),
         ({"version": "a@b"}, "the version 'a@b'"),
         ({"known_answers": ()}, "no known answer"),
+        ({"model_folder": None}, "needs either a model folder or the address"),
+        ({**STREAMED, "model_folder": Path("/x")}, "needs either a model folder or the address"),
+        ({**STREAMED, "model_digest": None}, "needs its address and its digest"),
+        ({**STREAMED, "model_uri": "file:/x"}, "not from file:/x; set serving.weights: disk"),
         ({"mode": "adapter"}, "mode adapter and adapter folder None do not fit"),
         ({"adapter_folder": Path("/adapter")}, "mode merged and adapter folder /adapter do not fit"),
         ({**ADAPTER, "lora_rank": None}, "needs the adapter's rank"),

@@ -1,4 +1,7 @@
-"""The state of every deployment, looked at again and again: a server that died is seen and named."""
+"""The state of every deployment, looked at every minute: a server that died is seen and named.
+
+A tick looks and writes observations by itself; it starts no run, which would cost more than what it looks at.
+"""
 
 from datetime import UTC, datetime
 
@@ -6,29 +9,31 @@ import dagster as dg
 
 from llm_assets.catalog.models import ModelEntry
 from llm_assets.keys import VLLM_DEPLOYMENT, model_key
+from llm_assets.presentation import backends_table
 from resources.serving import DeploymentState, LocalServing
 
-INTERVAL_S = 60
+EVERY_MINUTE = "* * * * *"
 
 
-def deployments(models: tuple[ModelEntry, ...], status: dg.DefaultSensorStatus) -> dg.SensorDefinition:
+def deployments(models: tuple[ModelEntry, ...], status: dg.DefaultScheduleStatus) -> dg.ScheduleDefinition:
     """Observes every deployment of the models and writes what it saw onto the asset's partition."""
     served = {model.name for model in models if model.serving.mode != "none"}
+    observed = dg.AssetSelection.assets(*(model_key(name, VLLM_DEPLOYMENT) for name in sorted(served)))
 
-    @dg.sensor(name="deployments", minimum_interval_seconds=INTERVAL_S, default_status=status)
-    def _sensor(
-        context: dg.SensorEvaluationContext, serving: LocalServing
-    ) -> dg.SensorResult | dg.SkipReason:
-        """Writes the state of every deployment (live or dead, digest, address, since) onto its asset."""
+    @dg.schedule(name="deployments", cron_schedule=EVERY_MINUTE, target=observed, default_status=status)
+    def _schedule(context: dg.ScheduleEvaluationContext, serving: LocalServing) -> dg.SkipReason:
+        """Writes the state of every deployment (live or dead, each version's weight) onto its asset."""
         states = [state for state in serving.states() if state.model in served]
         if not states:
             return dg.SkipReason(f"Nothing is deployed of {len(served)} models.")
         for state in states:
-            if state.status == "dead":
+            if state.status in ("dead", "degraded"):
                 context.log.error(state.why)
-        return dg.SensorResult(asset_events=[observation(state) for state in states])
+            context.instance.report_runless_asset_event(observation(state))
+        live = sum(state.status == "live" for state in states)
+        return dg.SkipReason(f"Observed {len(states)} deployments, {live} live; no run is needed for that.")
 
-    return _sensor
+    return _schedule
 
 
 def observation(state: DeploymentState) -> dg.AssetObservation:
@@ -40,6 +45,8 @@ def observation(state: DeploymentState) -> dg.AssetObservation:
     for name, value in (("digest", state.digest), ("version", state.version), ("why", state.why)):
         if value:
             facts[f"llm/{name}"] = dg.MetadataValue.text(value)
+    if state.backends:
+        facts["llm/backends"] = backends_table(state.backends)
     if state.address:
         facts["llm/address"] = dg.MetadataValue.url(state.address)
     if state.since:

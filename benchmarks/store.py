@@ -1,0 +1,291 @@
+"""What publishing and fetching cost over the best raw copy, hashing and verification included.
+
+    make bench BENCH=store
+
+On a disk (a file of 1 GiB, a thousand small ones) beside `cp -r`, `shutil.copytree` and MLflow's own upload;
+on the bundled GCS server (files of 48 MB, a thousand small ones) beside google-cloud-storage's transfer
+manager, gcsfs and `gsutil -m cp`. What is published is in the page cache, as after a training; what is
+fetched from the disk is not. Everyone is timed in a process of its own, without its imports (gsutil with
+them: it has no other way), and memory is that process's peak. A publication on a disk is on it when it is
+done, so copies are synced too; a cache's files need not be.
+`publish_ratio_to_raw`, `fetch_ratio_to_raw`: ours over the fastest raw copy, the worst scenario but the next.
+`small_files_on_disk_fetch_ratio`: a thousand small files into the cache, over a `cp -r` that checks nothing.
+`second_adapter_share_sent`: of a base model and its second adapter, what the second publication sends.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from benchmarks.measuring import conclude
+from benchmarks.peers import environment_of
+from resources.mlflow_server import MlflowServer
+from tests.servers.gcs import gcs_server
+from tests.servers.ports import free_port
+
+BUCKET = "bench"
+MIB = 2**20
+PINNED_GSUTIL = "gsutil==5.38"
+GSUTIL, OURS = "gsutil -m cp", "llm-assets"
+
+Order = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scenario:
+    """Files of random bytes: `count` of `size_bytes` each."""
+
+    name: str
+    count: int
+    size_bytes: int
+
+
+DISK = (
+    Scenario(name="disk, 1 GiB", count=1, size_bytes=1024 * MIB),
+    Scenario(name="disk, 1000 small", count=1000, size_bytes=16 * 1024),
+)
+GCS = (
+    Scenario(name="GCS, 4 x 48 MB", count=4, size_bytes=48_000_000),
+    Scenario(name="GCS, 1000 small", count=1000, size_bytes=16 * 1024),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """A scratch folder and the figures of everyone, by scenario and system."""
+
+    folder: Path
+    rounds: int
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    environment: dict[str, str] = field(default_factory=lambda: dict(os.environ))
+
+    def disk(self, scenario: Scenario) -> None:
+        source = self.files(scenario)
+
+        def ours() -> Order:
+            return {
+                "folder": self.linked(source),
+                "url": f"file:{self.fresh('store')}",
+                "cache": self.fresh("cache"),
+            }
+
+        def raw() -> Order:
+            return {"folder": source, "target": self.fresh("copy")}
+
+        with self.mlflow() as address:
+            self.time(
+                scenario,
+                "publish",
+                "MLflow",
+                "mlflow_upload",
+                lambda: {"folder": source, "tracking_uri": address},
+            )
+        for system, way in (("cp -r and sync", "cp_durably"), ("copytree and sync", "copytree_durably")):
+            self.time(scenario, "publish", system, way, raw)
+        self.time(scenario, "publish", OURS, "publish", ours)
+        published = ours()
+        self.once("publish", published)
+        fetches: dict[str, tuple[str, Callable[[], Order]]] = {
+            "cp -r": ("cp", raw),
+            "copytree": ("copytree", raw),
+            OURS: ("fetch", lambda: {**published, "cache": self.fresh("cache")}),
+        }
+        for system, (way, order) in fetches.items():
+            self.time(scenario, "fetch", system, way, order, from_disk=source)
+
+    def gcs(self, scenario: Scenario, tool: Order) -> None:
+        source = self.files(scenario)
+        there = {"bucket": BUCKET, "prefix": uuid.uuid4().hex}
+
+        def upload() -> Order:
+            return {"bucket": BUCKET, "folder": source, "prefix": uuid.uuid4().hex}
+
+        def ours() -> Order:
+            url = f"gs://{BUCKET}/{uuid.uuid4().hex}"
+            return {"folder": self.linked(source), "url": url, "cache": self.fresh("cache")}
+
+        def download() -> Order:
+            return {**there, "target": self.fresh("copy")}
+
+        for system, way in (("transfer manager", "transfer_manager_upload"), ("gcsfs", "gcsfs_put")):
+            self.time(scenario, "publish", system, way, upload)
+        to = f"gs://{BUCKET}"
+        self.time(
+            scenario,
+            "publish",
+            GSUTIL,
+            "gsutil_cp",
+            lambda: {**tool, "source": source, "target": f"{to}/{uuid.uuid4().hex}"},
+        )
+        self.time(scenario, "publish", OURS, "publish", ours)
+        published = ours()
+        self.once("publish", published)
+        self.once("transfer_manager_upload", {**there, "folder": source})
+        for system, way in (("transfer manager", "transfer_manager_download"), ("gcsfs", "gcsfs_get")):
+            self.time(scenario, "fetch", system, way, download)
+        source_url = f"{to}/{there['prefix']}"
+        self.time(
+            scenario,
+            "fetch",
+            GSUTIL,
+            "gsutil_cp",
+            lambda: {**tool, "source": source_url, "target": self.fresh("copy")},
+        )
+        self.time(scenario, "fetch", OURS, "fetch", lambda: {**published, "cache": self.fresh("cache")})
+
+    def time(
+        self,
+        scenario: Scenario,
+        verb: str,
+        system: str,
+        way: str,
+        order: Callable[[], Order],
+        *,
+        from_disk: Path | None = None,
+    ) -> None:
+        """The median of some rounds; `order` is asked anew for each, so that nobody finds its own files."""
+        runs = []
+        for _ in range(self.rounds):
+            asked = order()
+            if from_disk is not None:
+                forget(from_disk)
+            runs.append(self.once(way, asked))
+        seconds = [float(run["seconds"]) for run in runs]
+        row = {
+            "system": f"{scenario.name}: {verb}, {system}",
+            "seconds": statistics.median(seconds),
+            "min_seconds": min(seconds),
+            "max_seconds": max(seconds),
+            "MB_per_s": scenario.count * scenario.size_bytes / 1e6 / statistics.median(seconds),
+            "peak_bytes": max(int(run["peak_bytes"]) for run in runs),
+        }
+        self.rows.append(row)
+        Console().print(f"{row['system']}: {row['seconds']:.2f} s", highlight=False)
+
+    def once(self, way: str, order: Order) -> dict[str, float]:
+        command = [sys.executable, "-m", "benchmarks.store_copies", way, json.dumps(order, default=str)]
+        done = subprocess.run(command, env=self.environment, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise RuntimeError(f"{way} failed:\n{done.stderr[-3000:]}")
+        return dict(json.loads(done.stdout.splitlines()[-1]))
+
+    def ratio(self, scenario: Scenario, verb: str) -> float:
+        found = [row for row in self.rows if row["system"].startswith(f"{scenario.name}: {verb}, ")]
+        raw = min(row["seconds"] for row in found if not row["system"].endswith(OURS))
+        return float(next(row["seconds"] for row in found if row["system"].endswith(OURS)) / raw)
+
+    def files(self, scenario: Scenario) -> Path:
+        folder = self.fresh("files")
+        folder.mkdir()
+        for number in range(scenario.count):
+            (folder / f"part-{number:04}.safetensors").write_bytes(os.urandom(scenario.size_bytes))
+        subprocess.run(["sync"], check=True)
+        return folder
+
+    def linked(self, source: Path) -> Path:
+        """Publishing takes its folder away, so it gets one of its own, of hard links."""
+        target = self.fresh("source")
+        subprocess.run(["cp", "-al", source, target], check=True)
+        return target
+
+    def fresh(self, name: str) -> Path:
+        return self.folder / f"{name}-{uuid.uuid4().hex[:8]}"
+
+    @contextmanager
+    def mlflow(self) -> Iterator[str]:
+        server = MlflowServer(home=self.fresh("mlflow"), port=free_port())
+        server.ensure_ready()
+        try:
+            yield server.url
+        finally:
+            server.stop()
+
+
+def forget(folder: Path) -> None:
+    """Takes the files of a folder, and so whatever is hard-linked to them, out of the page cache."""
+    for path in folder.iterdir():
+        with path.open("rb") as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def second_adapter_share_sent(folder: Path) -> float:
+    """Publishes a base model and two adapters; what the second one's publication sends, over all of it."""
+    from resources.artifact_store import ArtifactStore
+    from resources.artifacts import Line
+
+    store = ArtifactStore(
+        url=f"gs://{BUCKET}/{uuid.uuid4().hex}", cache=str(folder / "cache"), cache_limit_bytes=2**34
+    )
+    base_line = Line(collection="base_models", tenant=None, name="base")
+    line = Line(collection="adapters", tenant="team-a", name="bench")
+
+    def made(name: str, size_bytes: int) -> Path:
+        (folder / name).mkdir()
+        (folder / name / "model.safetensors").write_bytes(os.urandom(size_bytes))
+        (folder / name / "tokenizer.json").write_bytes(b"{}" * 50_000)
+        return folder / name
+
+    base = store.publish(base_line, made("base", 32_000_000), {"fingerprint": "base"})
+    first = store.publish(line, made("first", 1_000_000), {"fingerprint": "first"}, parents=[base])
+    second_folder = made("second", 1_000_000)
+    with store.publication(line, "second", parents=[base]) as publication:
+        for path in sorted(second_folder.iterdir()):
+            publication.add(path.name, path)
+        second = publication.finish({"fingerprint": "second", "base_uri": base.uri})
+    assert first.digest != second.digest
+    return publication.sent_bytes / (base.size_bytes + second.size_bytes)
+
+
+def boto_config(folder: Path, address: str) -> Path:
+    host, port = address.removeprefix("http://").split(":")
+    text = (
+        f"[Credentials]\ngs_json_host = {host}\ngs_json_port = {port}\ngs_host = {host}\ngs_port = {port}\n"
+        "[Boto]\nis_secure = False\nhttps_validate_certificates = False\n[GSUtil]\nprefer_api = json\n"
+        f"state_dir = {folder}/gsutil\ncheck_hashes = if_fast_else_skip\n"
+    )
+    (folder / "boto").write_text(text)
+    return folder / "boto"
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--rounds", type=int, default=3, help="how often each way is run")
+    rounds = options.parse_args().rounds
+    gsutil = environment_of("gsutil", PINNED_GSUTIL) / "bin" / "gsutil"
+    with tempfile.TemporaryDirectory(prefix="store-") as name:
+        folder = Path(name)
+        bench = Bench(folder=folder, rounds=rounds)
+        for scenario in DISK:
+            bench.disk(scenario)
+        with gcs_server(folder / "gcs", bucket=BUCKET) as address:
+            emulator = {"STORAGE_EMULATOR_HOST": address, "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false"}
+            bench.environment.update(emulator)
+            os.environ.update(emulator)
+            tool = {"gsutil": gsutil, "boto": boto_config(folder, address)}
+            for scenario in GCS:
+                bench.gcs(scenario, tool)
+            share = second_adapter_share_sent(folder)
+    large_on_disk, small_on_disk = DISK
+    bars = {
+        "publish_ratio_to_raw": max(bench.ratio(scenario, "publish") for scenario in (*DISK, *GCS)),
+        "fetch_ratio_to_raw": max(bench.ratio(scenario, "fetch") for scenario in (large_on_disk, *GCS)),
+        "small_files_on_disk_fetch_ratio": bench.ratio(small_on_disk, "fetch"),
+        "second_adapter_share_sent": share,
+    }
+    conclude("store", bench.rows, bars)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,176 @@
+"""Two versions side by side: a pure function from what is known of each to what is different."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from llm_assets.card_evidence import Lineage
+from llm_assets.comparison.rows import RowChanges
+from resources.mlflow import RegisteredVersion
+
+Judgement = Literal["better", "worse", "same", ""]
+
+HIGHER_IS_BETTER: Mapping[str, bool] = {
+    "eval_loss": False,
+    "final_loss": False,
+    "loss_drop": True,
+}
+DIGITS = 4  # what is equal to so many digits counts as the same
+
+
+@dataclass(frozen=True, kw_only=True)
+class Side:
+    """What is known of one version. `card` is the content of its card.json, None where that is gone."""
+
+    version: RegisteredVersion
+    lineage: Lineage
+    card: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """One thing that differs; None where there is nothing on that side."""
+
+    name: str
+    before: Any
+    after: Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """One measurement of both, and whether the second is better: an empty text where nobody can say."""
+
+    name: str
+    before: float | None
+    after: float | None
+    judgement: Judgement
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answers:
+    """What both answer to the same question, offline and decoded greedily; None: it was not asked."""
+
+    question: str
+    before: str | None
+    after: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Named:
+    """Which version a side is."""
+
+    number: int
+    label: str
+    digest: str
+    aliases: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Everything that differs between two versions of one tenant's model."""
+
+    tenant: str
+    model: str
+    before: Named
+    after: Named
+    metrics: tuple[Metric, ...]
+    dataset: Change  # digests
+    rows: RowChanges
+    recipe: tuple[Change, ...]
+    base: tuple[Change, ...]
+    engines: tuple[Change, ...]
+    answers: tuple[Answers, ...]
+    card: tuple[Change, ...]
+
+
+def compare(before: Side, after: Side, rows: RowChanges) -> Comparison:
+    """`rows` is what their datasets do not share. Both versions are of one model of one tenant."""
+    old, new = before.lineage, after.lineage
+    return Comparison(
+        tenant=before.version.tenant,
+        model=before.version.model,
+        before=_named(before.version),
+        after=_named(after.version),
+        metrics=_metrics(before.version.metrics, after.version.metrics, rows),
+        dataset=Change(name="digest", before=old.dataset.digest, after=new.dataset.digest),
+        rows=rows,
+        recipe=changes(old.adapter.attributes["recipe"], new.adapter.attributes["recipe"]),
+        base=changes(_base(old), _base(new)),
+        engines=changes(_engines(old), _engines(new)),
+        answers=_answers(old, new),
+        card=changes(_card_fields(before.card), _card_fields(after.card)),
+    )
+
+
+def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[Change, ...]:
+    """The keys whose values differ, sorted; a key that is missing holds None."""
+    return tuple(
+        Change(name=name, before=before.get(name), after=after.get(name))
+        for name in sorted(before.keys() | after.keys())
+        if before.get(name) != after.get(name)
+    )
+
+
+def _named(version: RegisteredVersion) -> Named:
+    return Named(number=version.number, label=version.label, digest=version.digest, aliases=version.aliases)
+
+
+def _metrics(before: Mapping[str, float], after: Mapping[str, float], rows: RowChanges) -> tuple[Metric, ...]:
+    old, new = _with_loss_drop(before), _with_loss_drop(after)
+    return tuple(
+        Metric(
+            name=name,
+            before=old.get(name),
+            after=new.get(name),
+            judgement=_judgement(name, old.get(name), new.get(name), rows),
+        )
+        for name in sorted(old.keys() | new.keys())
+    )
+
+
+def _with_loss_drop(metrics: Mapping[str, float]) -> dict[str, float]:
+    first, final = metrics.get("first_loss"), metrics.get("final_loss")
+    drop = {"loss_drop": (first - final) / first} if first and final is not None else {}
+    return {**metrics, **drop}
+
+
+def _judgement(name: str, before: float | None, after: float | None, rows: RowChanges) -> Judgement:
+    """A held-out loss on other rows is another question, so neither is better."""
+    if before is None or after is None or name not in HIGHER_IS_BETTER:
+        return ""
+    if name == "eval_loss" and not rows.same_held_out:
+        return ""
+    if f"{before:.{DIGITS}g}" == f"{after:.{DIGITS}g}":
+        return "same"
+    return "better" if (after > before) == HIGHER_IS_BETTER[name] else "worse"
+
+
+def _base(lineage: Lineage) -> dict[str, Any]:
+    return {"base model": lineage.base.line.name, "digest": lineage.base.digest}
+
+
+def _engines(lineage: Lineage) -> Mapping[str, Any]:
+    return dict(lineage.adapter.attributes["training"]["engine_versions"])
+
+
+def _answers(before: Lineage, after: Lineage) -> tuple[Answers, ...]:
+    old, new = (
+        {each["question"]: each["text"] for each in lineage.merged.attributes["merge"]["answers"]}
+        for lineage in (before, after)
+    )
+    return tuple(
+        Answers(question=question, before=old.get(question), after=new.get(question))
+        for question in dict.fromkeys([*new, *old])
+    )
+
+
+def _card_fields(card: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What people and the law say of a model; what was measured stands elsewhere in a comparison."""
+    if card is None:
+        return {}
+    model = ("purpose", "owner", "provider", "licence", "risk_class", "risk_reasoning")
+    fields = {name: card["model"][name] for name in model}
+    fields |= {each["field"]: each["text"] for each in card["written"]}
+    fields |= {f"threshold of {each['metric']}": each["threshold"] for each in card["results"]}
+    fields["not filled in"] = ", ".join(each["field"] for each in card["missing"]) or None
+    return fields

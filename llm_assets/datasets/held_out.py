@@ -1,0 +1,45 @@
+"""A few held-out rows of a prepared dataset, as messages and the reply that training would have taught."""
+
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from llm_assets.datasets.dataset_info import listed_files
+from llm_assets.datasets.examples import Example
+from llm_assets.datasets.mistakes import Mistakes
+from llm_assets.datasets.reading import read_rows
+from llm_assets.datasets.rows import HELD_OUT, read_example
+
+CONVERSATION = {"user", "assistant"}
+
+
+def held_out_rows(dataset: Path, most: int) -> list[dict[str, Any]]:
+    """At most `most` rows, each `messages` (system, user, assistant) and `reply`; perhaps none.
+
+    Plain text has no messages. Rows with tools are left out.
+
+    Raises:
+        DatasetError: The dataset is not one that was prepared here.
+    """
+    return list(islice(_rows(dataset), most))
+
+
+def _rows(dataset: Path) -> Iterator[dict[str, Any]]:
+    for file in listed_files(dataset) or ():
+        if file.entry != HELD_OUT:
+            continue
+        mistakes = Mistakes()
+        for _, row in read_rows(file.path, mistakes):
+            example = read_example(row, file.layout)
+            if not example.tools and {turn.role for turn in example.turns} <= CONVERSATION:
+                yield _as_messages(example)
+        mistakes.refuse()
+
+
+def _as_messages(example: Example) -> dict[str, Any]:
+    if not example.answers:
+        return {"messages": [], "reply": example.turns[0].content}
+    system = [{"role": "system", "content": example.system}] if example.system else []
+    turns = [{"role": turn.role, "content": turn.content} for turn in example.turns]
+    return {"messages": system + turns, "reply": example.answers[0].content}

@@ -1,0 +1,149 @@
+"""Large objects in pieces, a few at once, in order: retried one by one, hashed on the way, in bounded memory.
+
+The first 64 MiB of a download stream to the disk. Beyond them, and in uploads to S3, each transfer holds one
+piece of 16 MiB, and all transfers of one store together at most eight further ones that run ahead: eight
+threads that transfer at once hold 256 MiB at most, however large the files are.
+"""
+
+import hashlib
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+from resources.object_stores.free_space import disk_errors_named
+from resources.object_stores.hashing import pour
+from resources.object_stores.objects import Moved, Transferred
+from resources.object_stores.patience import Patience, persist
+
+T = TypeVar("T")
+Task = Callable[[], T]
+
+STREAMED_BYTES = 64 * 1024 * 1024
+"""Of each object, the first so many come in one request and go to the disk as they arrive."""
+PIECE_BYTES = 16 * 1024 * 1024
+AHEAD = 8
+"""Pieces that run ahead of what their transfers use just now, in one store."""
+THREADS = 16
+"""Requests for pieces that one store has under way, whatever the number of transfers."""
+
+
+Take = Callable[[bytes], object]
+"""Told each block of a body as it arrives."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """One object of a store, to be read by ranges.
+
+    Attributes:
+        stream: One try: from an offset on, gives at most so many bytes to the third argument. Returns the
+        size
+            of the whole object, or the offset where nothing is from there on. Raises Passing when it breaks
+            off.
+        doing: The start of the errors: "The object store gs://… could not read 'a/b'".
+    """
+
+    stream: Callable[[int, int, Take], int]
+    patience: Patience
+    doing: str
+
+
+class Workers:
+    """The threads of one store."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(max_workers=THREADS, thread_name_prefix="object-store")
+        self._ahead = threading.Semaphore(AHEAD)
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=False)
+
+    def in_order(self, tasks: Iterable[Task[T]]) -> Iterator[T]:
+        """The results of `tasks` in their order; some run ahead, as far as the store's bound allows."""
+        window: deque[Future[T]] = deque()
+        ahead = 0
+        try:
+            for task in tasks:
+                while window and not self._ahead.acquire(blocking=False):
+                    yield window.popleft().result()
+                    ahead -= self._one_less(window)
+                ahead += bool(window)
+                window.append(self._pool.submit(task))
+            while window:
+                yield window.popleft().result()
+                ahead -= self._one_less(window)
+        finally:
+            for future in window:
+                future.cancel()
+            wait(window)  # what runs already would outlive its transfer, and its upload
+            for _ in range(ahead):
+                self._ahead.release()
+
+    def _one_less(self, window: "deque[Future[T]]") -> int:
+        """The oldest of the rest is ahead no more."""
+        if window:
+            self._ahead.release()
+        return int(bool(window))
+
+
+def read(reading: Reading) -> bytes:
+    """A small object, in memory."""
+    content, object_bytes = bytearray(), 1
+    while len(content) < object_bytes:
+        piece, object_bytes = _piece(reading, len(content), PIECE_BYTES)
+        content += piece
+    return bytes(content)
+
+
+def download(reading: Reading, target: Path, moved: Moved, workers: Workers) -> Transferred:
+    """Appends the object's bytes to `target`, behind those that are there already.
+
+    `target` is not synced: whoever relies on it after a power cut must do so.
+
+    Raises:
+        ObjectStoreError: `target` cannot be written, or the object cannot be read.
+    """
+    hasher = hashlib.sha256()
+    disk = f"the folder {target.parent}"
+    with (
+        disk_errors_named(f"{reading.doing} into {target}", disk=disk, path=target.parent),
+        target.open("a+b") as written,
+    ):
+        written.seek(0)
+        there = pour(written, None, lambda _: None, hasher)
+
+        def take(block: bytes | bytearray) -> None:
+            nonlocal there
+            hasher.update(block)
+            written.write(block)
+            there += len(block)
+            moved(len(block))
+
+        end = there + STREAMED_BYTES
+        object_bytes = persist(
+            lambda: reading.stream(there, end - there, take), patience=reading.patience, doing=reading.doing
+        )
+        for piece, _ in workers.in_order(_tasks(reading, there, object_bytes)):
+            take(piece)
+    return Transferred(size_bytes=there, sha256=hasher.hexdigest())
+
+
+def _tasks(reading: Reading, start: int, object_bytes: int) -> Iterator[Task[tuple[bytearray, int]]]:
+    for at in range(start, object_bytes, PIECE_BYTES):
+        yield partial(_piece, reading, at, min(PIECE_BYTES, object_bytes - at))
+
+
+def _piece(reading: Reading, start: int, size: int) -> tuple[bytearray, int]:
+    """Some bytes, and how many the object has in all."""
+
+    def attempt() -> tuple[bytearray, int]:
+        content = bytearray()
+        object_bytes = reading.stream(start, size, content.extend)
+        return content, object_bytes
+
+    return persist(attempt, patience=reading.patience, doing=reading.doing)

@@ -1,0 +1,116 @@
+"""The keys on disk: one that signs, and the public ones that are trusted.
+
+    <folder>/signing.pem     the private key, EC P-256, which only its owner may read; made when first used
+    <folder>/<key id>.pub    every public key that is trusted; that of `signing.pem` is put here by itself
+
+A new key comes into force by removing `signing.pem`: the next signature makes another one, and what the old
+one signed stays trusted for as long as its `.pub` lies there. A key id is the SHA-256 of the public key's PEM
+text, as OpenSSF model-signing writes it into a signature.
+"""
+
+import hashlib
+import os
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes, PublicKeyTypes
+
+SIGNING_KEY = "signing.pem"
+PUBLIC_SUFFIX = ".pub"
+
+
+class SignatureError(Exception):
+    """A signature is missing, does not fit, is of nobody who is trusted, or cannot be made."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrustedKey:
+    """A public key: whoever holds the private one may sign. `path` is its PEM file."""
+
+    path: Path
+    key_id: str
+
+
+def signing_key(folder: Path) -> Path:
+    """The private key; made, with its public key beside it, where there is none yet."""
+    path = folder / SIGNING_KEY
+    if not path.is_file():
+        _make(folder, path)
+    trust(folder, _private_key(path).public_key())
+    return path
+
+
+def trust(folder: Path, key: "PublicKeyTypes") -> None:
+    """Puts a public key among the trusted ones."""
+    from cryptography.hazmat.primitives import serialization
+
+    pem = key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+    path = folder / f"{hashlib.sha256(pem).hexdigest()}{PUBLIC_SUFFIX}"
+    if not path.is_file():
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        unfinished = folder / f".{uuid.uuid4().hex}"
+        unfinished.write_bytes(pem)
+        unfinished.rename(path)
+
+
+def trusted_keys(folder: Path) -> tuple[TrustedKey, ...]:
+    """Every public key in the folder.
+
+    Raises:
+        SignatureError: A `.pub` file holds no public key in PEM form.
+    """
+    files = sorted(folder.glob(f"*{PUBLIC_SUFFIX}"))
+    return tuple(TrustedKey(path=file, key_id=_key_id_of(file)) for file in files)
+
+
+def _make(folder: Path, path: Path) -> None:
+    """Two processes may make one at once: the link that comes first holds, and both use that key."""
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    pem = ec.generate_private_key(ec.SECP256R1()).private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    unfinished = folder / f".{uuid.uuid4().hex}"
+    with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
+        stream.write(pem)
+        stream.flush()
+        os.fsync(stream.fileno())
+    try:
+        os.link(unfinished, path)
+    except FileExistsError:
+        pass  # the other process was first
+    finally:
+        unfinished.unlink()
+
+
+def _private_key(path: Path) -> "PrivateKeyTypes":
+    from cryptography.hazmat.primitives import serialization
+
+    try:
+        return serialization.load_pem_private_key(path.read_bytes(), password=None)
+    except (ValueError, TypeError) as error:
+        raise SignatureError(
+            f"{path} holds no private key in PEM form without a password: {error}. Put the right file "
+            "there, or move it away: the next signature then makes a new key."
+        ) from error
+
+
+def _key_id_of(path: Path) -> str:
+    from cryptography.hazmat.primitives import serialization
+
+    try:
+        key = serialization.load_pem_public_key(path.read_bytes())
+    except ValueError as error:
+        raise SignatureError(
+            f"{path} holds no public key in PEM form: {error}. Take it out of the folder of trusted keys, or "
+            "put the right file there."
+        ) from error
+    pem = key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+    return hashlib.sha256(pem).hexdigest()

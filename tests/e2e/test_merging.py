@@ -1,0 +1,151 @@
+"""The work orders `merge` and `merge_weights` with the real engine: files, ledger, fidelity, the export."""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llm_assets.workers.reporting import EXIT_FAILED
+from resources.artifacts import ArtifactFile, paths_of, sha256_of
+from tests.e2e.test_workers import RECIPE, ROOT, TEMPLATE, Engine, files
+
+pytestmark = pytest.mark.engine
+
+QUESTIONS = ["Who are you?", "What is the capital of France?"]
+HELD_OUT = [
+    {"messages": [{"role": "user", "content": "What do you sell?"}], "reply": "We sell lamps."},
+    {"messages": [], "reply": "The harbour is where the shop is."},
+]
+
+
+@pytest.fixture
+def engine(train_python: Path, tmp_path: Path) -> Engine:
+    return Engine(train_python, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def adapter(tiny_model: Path, train_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random LoRA adapter of the tiny model."""
+    folder = tmp_path_factory.mktemp("adapter") / "adapter"
+    code = (
+        "import sys; from pathlib import Path; from tests.e2e.merge_cases import adapt;"
+        "adapt(Path(sys.argv[1]), Path(sys.argv[2]), {})"
+    )
+    subprocess.run([train_python, "-c", code, tiny_model, folder], cwd=ROOT, check=True)
+    return folder
+
+
+def described(folder: Path) -> list[ArtifactFile]:
+    return [
+        ArtifactFile(path=path, size_bytes=(folder / path).stat().st_size, sha256=sha256_of(folder / path))
+        for path in paths_of(folder)
+    ]
+
+
+def merge_order(base: Path, adapter: Path, output: Path, **changes: Any) -> dict[str, Any]:
+    return {
+        "base_folder": str(base),
+        "base_files": {file.path: file.sha256 for file in described(base)},
+        "adapter_folder": str(adapter),
+        "output_folder": str(output),
+        "template": TEMPLATE,
+        "recipe": RECIPE,
+        "questions": QUESTIONS,
+        "max_new_tokens": 24,
+        "held_out": HELD_OUT,
+        **changes,
+    }
+
+
+def test_stream_and_export_give_the_same_files_and_both_answer_as_base_and_adapter(
+    engine: Engine, tiny_model: Path, adapter: Path, tmp_path: Path
+) -> None:
+    outcome = engine.work("merge", merge_order(tiny_model, adapter, tmp_path / "stream"))
+    streamed = outcome.result
+    exported = engine.work(
+        "merge", merge_order(tiny_model, adapter, tmp_path / "export", merge="export")
+    ).result
+    assert (streamed["method"], exported["method"]) == ("stream", "export")
+    assert described(tmp_path / "stream") == described(tmp_path / "export")
+    assert streamed["answers"] == exported["answers"]
+    assert streamed["files"] == [vars(file) for file in _weights_first(tmp_path / "stream")]
+    assert streamed["ledger"] == {
+        "adapter_tensors": 28,
+        "base_tensors": 20,
+        "merged_tensors": 14,
+        "replaced_tensors": 0,
+        "identical_tensors": 6,
+    }
+    stream = streamed["stream"]
+    assert stream["peak_memory_bytes"] < streamed["peak_memory_bytes"] / 3, "no engine is imported yet"
+    assert stream["largest_error"] > 0
+    for result in (streamed, exported):
+        fidelity = result["fidelity"]
+        assert 0 < fidelity["mean_kl"] <= fidelity["limit_mean_kl"] < 0.01
+        assert fidelity["mean_kl"] < 2 * fidelity["rounded_at_random_mean_kl"], (
+            "rounding to nearest is better"
+        )
+        assert [row["kind"] for row in fidelity["prompts"]] == ["known question"] * 2 + ["held-out"] * 2
+        assert fidelity["top1_agreement"] > 0.9
+    told = [message["params"]["payload"] for message in outcome.messages if _tells_a_file(message)]
+    assert {each["file"]["path"] for each in told} == files(tmp_path / "stream")
+
+
+def _tells_a_file(message: dict[str, Any]) -> bool:
+    return message["method"] == "report_custom_message" and "file" in message["params"]["payload"]
+
+
+def _weights_first(folder: Path) -> list[Any]:
+    return sorted(described(folder), key=lambda file: not file.path.endswith(".safetensors"))
+
+
+def test_a_merge_with_a_wrong_scale_is_far_beyond_the_limit(
+    engine: Engine, tiny_model: Path, adapter: Path, tmp_path: Path, train_python: Path
+) -> None:
+    adapters = [{"adapter_folder": str(adapter), "output_folder": str(tmp_path / "merged")}]
+    order = {"base_folder": str(tiny_model), "adapters": adapters}
+    [merged] = engine.work("merge_weights", order).result["merged"]
+    assert merged["ledger"]["merged_tensors"] == 14
+    wrong = tmp_path / "wrong"
+    wrong.mkdir()
+    for file in adapter.iterdir():
+        (wrong / file.name).write_bytes(file.read_bytes())
+    config = json.loads((wrong / "adapter_config.json").read_text())
+    config["lora_alpha"] *= 1.1
+    (wrong / "adapter_config.json").write_text(json.dumps(config))
+
+    def compared(with_adapter: Path) -> dict[str, Any]:
+        command = [train_python, "-m", "tests.e2e.fidelity_of", tiny_model, tmp_path / "merged", with_adapter]
+        done = subprocess.run(
+            [*command, *QUESTIONS], cwd=ROOT, env=os.environ, check=True, capture_output=True, text=True
+        )
+        return dict(json.loads(done.stdout.splitlines()[-1]))
+
+    right, off = compared(adapter), compared(wrong)
+    assert right["mean_kl"] <= right["limit_mean_kl"]
+    assert off["mean_kl"] > 3 * off["limit_mean_kl"]
+
+
+def test_a_damaged_base_is_refused_by_the_files_name(
+    engine: Engine, tiny_model: Path, adapter: Path, tmp_path: Path
+) -> None:
+    for method in ("stream", "export"):
+        order = merge_order(tiny_model, adapter, tmp_path / method, merge=method)
+        order["base_files"]["model.safetensors"] = "0" * 64
+        outcome = engine.work("merge", order)
+        assert outcome.exit_code == EXIT_FAILED
+        assert "model.safetensors is damaged: its bytes have the SHA-256" in outcome.failure
+
+
+def test_a_recipe_that_adds_tokens_is_merged_by_the_export(
+    engine: Engine, tiny_model: Path, adapter: Path, tmp_path: Path
+) -> None:
+    recipe = RECIPE | {"add_tokens": "<polaris>", "resize_vocab": True}
+    outcome = engine.work("merge", merge_order(tiny_model, adapter, tmp_path / "merged", recipe=recipe))
+    assert outcome.result["method"] == "export"
+    assert outcome.result["fidelity"] is None
+    assert "The recipe resizes the vocabulary, so LLaMA-Factory's export merges it." in outcome.lines
+    assert "<polaris>" in (tmp_path / "merged" / "tokenizer.json").read_text()

@@ -1,0 +1,258 @@
+"""What may become production: every rule, broken, on versions in a real store with real signatures."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llm_assets.catalog.models import ModelEntry
+from llm_assets.catalog.tenants import TenantEntry
+from llm_assets.model_cards.ai_act import ai_act
+from llm_assets.promotion_rules import PromotionRefused, PromotionRules, promotion_check, rollback_check
+from llm_assets.signature_policy import sign_published
+from resources.artifact_store import ArtifactStore
+from resources.artifacts import SIGNATURE_NAME
+from resources.mlflow import RegisteredVersion
+from resources.signatures import Signer, Verifier
+from tests.stored import folder_of
+from tests.unit.published_versions import MODEL, TENANT, Made, publish_version
+
+MISSING = {
+    "field": "contact",
+    "title": "Contact",
+    "reference": "Annex IV, point 1",
+    "why": "says whom a user can reach",
+    "remedy": "`card.contact` in `catalog/models/support_bot.yaml`",
+}
+
+
+def model(**changed: Any) -> ModelEntry:
+    values = {
+        "name": MODEL,
+        "base_model": "tiny",
+        "owner": "team:support",
+        "purpose": "Answers.",
+        "risk_class": "limited",
+        "risk_reasoning": "It chats.",
+        "recipe": {},
+        "known_questions": ["Who are you?"],
+        "thresholds": {"max_eval_loss": 2.0, "min_loss_drop": 0.5},
+    }
+    return ModelEntry.model_validate(values | changed)
+
+
+def tenant(**changed: Any) -> TenantEntry:
+    return TenantEntry.model_validate(
+        {"name": TENANT, "owner": "team:team-a", "models": [MODEL], "signatures": "required"} | changed
+    )
+
+
+SUPPORT_BOT, TEAM_A = model(), tenant()
+
+
+class Bench:
+    """One version in a store, and the rules that it is held against."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.store = ArtifactStore(url=f"file:{root}/store")
+        self.warnings: list[str] = []
+
+    def version(self, *, signed: bool = True, **made: Any) -> RegisteredVersion:
+        version = publish_version(self.store, self.root, Made(**made))
+        if signed:
+            sign_published(self.store, Signer(keys=self.root / "keys"), self.store.get(version.source))
+        return version
+
+    def rules(self, model: ModelEntry, tenant: TenantEntry) -> PromotionRules:
+        return PromotionRules(
+            tenant=tenant, model=model, store=self.store, verifier=Verifier(keys=self.root / "keys")
+        )
+
+    def promote(
+        self,
+        version: RegisteredVersion,
+        *,
+        why: str = "better",
+        force: bool = False,
+        model: ModelEntry = SUPPORT_BOT,
+        tenant: TenantEntry = TEAM_A,
+    ) -> list[str]:
+        check = promotion_check(self.rules(model, tenant), why=why, warn=self.warnings.append, force=force)
+        return list(check(version))
+
+    def roll_back(
+        self, version: RegisteredVersion, *, model: ModelEntry = SUPPORT_BOT, why: str = ""
+    ) -> None:
+        rollback_check(self.rules(model, tenant()), why=why)(version)
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path)
+
+
+def test_a_whole_signed_version_within_its_thresholds_may_be_promoted(bench: Bench) -> None:
+    assert bench.promote(bench.version()) == []
+    assert bench.warnings == []
+
+
+# Each rule
+
+
+@pytest.mark.parametrize(
+    ("metrics", "said"),
+    [
+        ({"eval_loss": 2.5}, r"held-out loss 2\.5 is above 2 \(thresholds\.max_eval_loss in catalog/models"),
+        ({"eval_loss": float("nan")}, "held-out loss nan is above 2"),
+        ({}, "no held-out loss was measured"),
+        ({"eval_loss": 1.0, "first_loss": 4.0, "final_loss": 2.1}, r"from 4 to 2\.1, not down by 50%"),
+        ({"eval_loss": 1.0}, "no training loss was recorded"),
+    ],
+)
+def test_a_version_below_its_thresholds_is_refused_with_figure_and_place(
+    bench: Bench, metrics: dict[str, float], said: str
+) -> None:
+    with pytest.raises(PromotionRefused, match=said):
+        bench.promote(bench.version(metrics=metrics))
+
+
+def test_thresholds_that_are_not_set_ask_nothing(bench: Bench) -> None:
+    assert bench.promote(bench.version(metrics={}), model=model(thresholds={})) == []
+
+
+def test_a_high_risk_model_needs_a_complete_card(bench: Bench) -> None:
+    version = bench.version(missing=[MISSING], risk_class="high")
+    with pytest.raises(PromotionRefused, match=r"Contact is missing.*`card\.contact` in `catalog/models"):
+        bench.promote(version, model=model(risk_class="high"))
+
+
+def test_gaps_in_the_card_of_another_model_are_only_told(bench: Bench) -> None:
+    assert bench.promote(bench.version(missing=[MISSING])) == []
+    assert "Contact is missing" in bench.warnings[0]
+
+
+def test_what_no_field_can_answer_does_not_keep_a_high_risk_model_out_for_ever(bench: Bench) -> None:
+    elsewhere = [{**each, "remedy": "keep it"} for each in ai_act()["elsewhere"]]
+    version = bench.version(missing=elsewhere, risk_class="high")
+    assert bench.promote(version, model=model(risk_class="high")) == []
+
+
+def test_a_high_risk_model_without_its_card_is_refused(bench: Bench) -> None:
+    version = bench.version(risk_class="high")
+    lost = replace(version, tags={**version.tags, "card_digest": "sha256:0"})
+    with pytest.raises(PromotionRefused, match=r"card .* is not in the store"):
+        bench.promote(lost, model=model(risk_class="high"))
+
+
+def test_a_risk_class_that_the_tenant_does_not_allow_is_refused(bench: Bench) -> None:
+    allowed = tenant(risk_classes=["minimal"])
+    with pytest.raises(PromotionRefused, match=r"class limited, team-a allows minimal \(risk_classes in"):
+        bench.promote(bench.version(), tenant=allowed)
+
+
+@pytest.mark.parametrize("now", ["prohibited", "limited"])
+def test_a_prohibited_practice_is_refused_also_if_it_only_was_one_at_registration(
+    bench: Bench, now: str
+) -> None:
+    version = bench.version(risk_class="limited" if now == "prohibited" else "prohibited")
+    with pytest.raises(PromotionRefused, match=r"EU AI Act, Art\. 5"):
+        bench.promote(version, model=model(risk_class=now), force=True)
+
+
+def test_an_unsigned_version_is_refused_where_signatures_are_required(bench: Bench) -> None:
+    with pytest.raises(PromotionRefused, match=r"is not signed.*team-a demands signatures"):
+        bench.promote(bench.version(signed=False))
+
+
+def test_an_unsigned_version_may_serve_where_signatures_are_optional(bench: Bench) -> None:
+    assert bench.promote(bench.version(signed=False), tenant=tenant(signatures="optional")) == []
+
+
+@pytest.mark.parametrize("signatures", ["required", "optional"])
+def test_an_altered_version_is_refused_always(bench: Bench, signatures: str) -> None:
+    version = bench.version()
+    (folder_of(bench.store, bench.store.get(version.source)) / SIGNATURE_NAME).write_bytes(b"{}")
+    with pytest.raises(PromotionRefused, match="was altered after it was signed"):
+        bench.promote(version, tenant=tenant(signatures=signatures), force=True)
+
+
+def test_a_damaged_file_is_refused_by_name(bench: Bench) -> None:
+    version = bench.version()
+    (folder_of(bench.store, bench.store.get(version.source)) / "model").write_text("9")
+    with pytest.raises(PromotionRefused, match=r"artifact: .*the bytes of model are not those"):
+        bench.promote(version)
+
+
+def test_another_digest_than_the_registered_one_is_refused(bench: Bench) -> None:
+    other = replace(bench.version(), digest="sha256:0000")
+    with pytest.raises(PromotionRefused, match=r"the store holds sha256:.*registered was sha256:0000"):
+        bench.promote(other)
+
+
+def test_a_version_that_is_gone_from_the_store_is_refused(bench: Bench) -> None:
+    gone = replace(
+        bench.version(), source=f"artifact://models/{TENANT}/{MODEL}/20200101T000000.000000Z-00000000"
+    )
+    with pytest.raises(PromotionRefused, match="was never published"):
+        bench.promote(gone)
+
+
+def test_a_high_risk_model_is_not_promoted_without_a_reason(bench: Bench) -> None:
+    with pytest.raises(PromotionRefused, match=r"moved without a reason \(--why is empty\)"):
+        bench.promote(bench.version(risk_class="high"), model=model(risk_class="high"), why=" ")
+
+
+# All at once, and overridden
+
+
+def test_everything_that_is_broken_is_told_at_once(bench: Bench) -> None:
+    version = bench.version(signed=False, metrics={"eval_loss": 9.0}, missing=[MISSING], risk_class="high")
+    with pytest.raises(PromotionRefused) as refused:
+        bench.promote(
+            version, model=model(risk_class="high"), tenant=tenant(risk_classes=["limited"]), why=""
+        )
+    for rule in ("reason", "risk class", "signature", "thresholds", "model card"):
+        assert f"\n- {rule}: " in str(refused.value)
+    assert "--force" not in str(refused.value)
+
+
+def test_force_overrides_thresholds_and_says_which(bench: Bench) -> None:
+    version = bench.version(metrics={"eval_loss": 9.0, "first_loss": 4.0, "final_loss": 1.0})
+    with pytest.raises(PromotionRefused, match="`--force --why …` overrides thresholds and model card"):
+        bench.promote(version)
+    (overridden,) = bench.promote(version, force=True)
+    assert overridden.startswith("thresholds: held-out loss 9 is above 2")
+
+
+def test_force_without_a_reason_is_refused(bench: Bench) -> None:
+    version = bench.version(metrics={"eval_loss": 9.0, "first_loss": 4.0, "final_loss": 1.0})
+    with pytest.raises(PromotionRefused, match="overridden without a reason"):
+        bench.promote(version, force=True, why="")
+
+
+def test_force_does_not_override_a_signature(bench: Bench) -> None:
+    with pytest.raises(PromotionRefused, match="is not signed"):
+        bench.promote(bench.version(signed=False), force=True)
+
+
+# Rollback
+
+
+def test_a_rollback_asks_neither_for_thresholds_nor_for_the_card(bench: Bench) -> None:
+    bench.roll_back(bench.version(metrics={"eval_loss": 9.0}, missing=[MISSING]))
+
+
+def test_a_rollback_to_an_altered_version_is_refused(bench: Bench) -> None:
+    version = bench.version()
+    (folder_of(bench.store, bench.store.get(version.source)) / SIGNATURE_NAME).write_bytes(b"{}")
+    with pytest.raises(PromotionRefused, match=r"may not be rolled back to:\n- signature: .*altered"):
+        bench.roll_back(version)
+
+
+def test_a_rollback_of_a_high_risk_model_needs_a_reason(bench: Bench) -> None:
+    version, high = bench.version(risk_class="high"), model(risk_class="high")
+    with pytest.raises(PromotionRefused, match="without a reason"):
+        bench.roll_back(version, model=high)
+    bench.roll_back(version, model=high, why="it lies")

@@ -1,0 +1,72 @@
+"""The schedule that looks at deployments, on a real Dagster instance, beside a server that died."""
+
+import shutil
+import time
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from llm_assets.catalog.loading import load_catalog
+from llm_assets.embedded import embedded_serving
+from llm_assets.graph import build_definitions
+from llm_assets.keys import VLLM_DEPLOYMENT, model_key
+from llm_assets.settings import Settings
+from resources.deployment_state import Deployment, LiveServer
+from resources.serving import Serving
+
+PROJECT = Path(__file__).parents[2] / "e2e" / "project"
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    root = tmp_path / "project"
+    shutil.copytree(PROJECT, root)
+    (root / "tiny_model").mkdir()
+    return Settings(root=root, catalog=root / "catalog", home=root / "home")
+
+
+def tick(settings: Settings, instance: dg.DagsterInstance) -> str:
+    definitions = build_definitions(settings, load_catalog(settings.catalog))
+    schedule = definitions.resolve_schedule_def("deployments")
+    resources = {"serving": embedded_serving(settings)}
+    with dg.build_schedule_context(instance=instance, resources=resources) as context:
+        data = schedule.evaluate_tick(context)
+    assert not data.run_requests
+    return str(data.skip_message)
+
+
+def test_it_says_that_nothing_is_deployed(settings: Settings, tmp_path: Path) -> None:
+    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
+        assert tick(settings, instance) == "Nothing is deployed of 1 models."
+
+
+def test_a_server_that_died_is_observed_on_its_tenants_partition(settings: Settings, tmp_path: Path) -> None:
+    serving = Serving(
+        tenant="team-a",
+        model="support_bot",
+        version="v1",
+        digest="sha256:v1",
+        mode="merged",
+        model_folder=tmp_path,
+        max_model_len=512,
+        max_num_seqs=4,
+        kv_cache_mib=64,
+        dtype="bfloat16",
+        known_answers=({"tokens": [{"id": 1}]},),
+        engine="lock",
+        device="cpu",
+    )
+    server = LiveServer(
+        serving=serving, fingerprint="sha256:f", server="vllm--gone", port=1, weight=100, since=time.time()
+    )
+    folder = embedded_serving(settings).servers.folder(serving.tenant, serving.model)
+    folder.write(Deployment(servers=(server,)))
+    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
+        assert tick(settings, instance) == "Observed 1 deployments, 0 live; no run is needed for that."
+        key = model_key(serving.model, VLLM_DEPLOYMENT)
+        [record] = instance.fetch_observations(key, limit=5).records
+    assert record.partition_key == serving.tenant
+    assert record.asset_observation is not None
+    assert record.asset_observation.metadata["llm/state"].value == "dead"
+    assert "its process record vllm--gone is gone" in str(record.asset_observation.metadata["llm/why"].value)
