@@ -31,7 +31,7 @@ from rich.console import Console
 from benchmarks.measuring import BenchmarkError, Measured, conclude, measure
 from benchmarks.merge_models import SIZES
 from llm_assets.settings import find_settings
-from resources.artifacts import describe_folder
+from resources.artifacts import paths_of, sha256_of
 from resources.engines import engine_python
 
 ROOT = Path(__file__).parent.parent
@@ -91,7 +91,8 @@ class Merge:
     def rows(self, rounds: int, *, largest: bool) -> list[dict[str, Any]]:
         Console().print(f"{self.size}: makes a base and an adapter …")
         self._engine("benchmarks.merge_models", "make", self.folder, self.size)
-        self.base_files = {file.path: file.sha256 for file in describe_folder(self.folder / "base")}
+        base = self.folder / "base"
+        self.base_files = {path: sha256_of(base / path) for path in paths_of(base)}
         systems: list[tuple[str, str, Callable[[], list[str]]]] = [
             (STREAM, FROM_DISK, self._stream),
             (EXPORT, FROM_DISK, self._export),

