@@ -9,9 +9,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from llm_assets.settings import Settings
 from resources.engines import engine_python
+
+# How long an example takes says how busy the machine is.
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
 
 ROOT = Path(__file__).parent.parent
 ENGINES = Path(os.environ.get("LLM_ASSETS_ENGINES", ROOT / ".llm-assets" / "engines"))

@@ -122,7 +122,7 @@ ANYTHING = (
 )
 
 
-@given(settings=st.dictionaries(st.sampled_from(sorted(WEB_UI_FORM)), ANYTHING))
-def test_no_setting_of_the_form_makes_the_reader_fail(settings: dict[str, Any]) -> None:
-    recipe, problems = read({**WEB_UI_FORM, **settings})
+@given(form=st.dictionaries(st.sampled_from(sorted(WEB_UI_FORM)), ANYTHING))
+def test_no_setting_of_the_form_makes_the_reader_fail(form: dict[str, Any]) -> None:
+    recipe, problems = read({**WEB_UI_FORM, **form})
     assert recipe.arguments or problems
