@@ -24,3 +24,15 @@ def environment_of(name: str, *requirements: str) -> Path:
     subprocess.run(install, env=environment, check=True)
     mark.write_text("\n".join(requirements))
     return folder
+
+
+def boto_config(folder: Path, address: str) -> Path:
+    """A configuration of gsutil for a GCS server of this machine, which it reaches by https alone."""
+    host, port = address.removeprefix("https://").split(":")
+    text = (
+        f"[Credentials]\ngs_json_host = {host}\ngs_json_port = {port}\ngs_host = {host}\ngs_port = {port}\n"
+        "[Boto]\nis_secure = True\nhttps_validate_certificates = False\n[GSUtil]\nprefer_api = json\n"
+        f"state_dir = {folder}/gsutil\ncheck_hashes = if_fast_else_skip\n"
+    )
+    (folder / "boto").write_text(text)
+    return folder / "boto"

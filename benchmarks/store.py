@@ -30,7 +30,7 @@ from typing import Any
 from rich.console import Console
 
 from benchmarks.measuring import conclude
-from benchmarks.peers import environment_of
+from benchmarks.peers import boto_config, environment_of
 from resources.mlflow_server import MlflowServer
 from tests.servers.gcs import gcs_server
 from tests.servers.ports import free_port
@@ -250,17 +250,6 @@ def second_adapter_share_sent(folder: Path) -> float:
         second = publication.finish({"fingerprint": "second", "base_uri": base.uri})
     assert first.digest != second.digest
     return publication.sent_bytes / (base.size_bytes + second.size_bytes)
-
-
-def boto_config(folder: Path, address: str) -> Path:
-    host, port = address.removeprefix("https://").split(":")
-    text = (
-        f"[Credentials]\ngs_json_host = {host}\ngs_json_port = {port}\ngs_host = {host}\ngs_port = {port}\n"
-        "[Boto]\nis_secure = True\nhttps_validate_certificates = False\n[GSUtil]\nprefer_api = json\n"
-        f"state_dir = {folder}/gsutil\ncheck_hashes = if_fast_else_skip\n"
-    )
-    (folder / "boto").write_text(text)
-    return folder / "boto"
 
 
 def main() -> None:

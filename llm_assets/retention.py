@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from resources.artifacts import Artifact, Line
+from resources.artifacts import LABEL_TIME, Artifact, Line
 
 PARENTS = ("base_uri", "dataset_uri", "adapter_uri")
 
@@ -58,7 +58,7 @@ def decide(
 def published_at(artifact: Artifact) -> datetime:
     """When it was published, from its label."""
     moment = artifact.version.partition("Z-")[0]
-    return datetime.strptime(moment, "%Y%m%dT%H%M%S.%f").replace(tzinfo=UTC)
+    return datetime.strptime(moment, LABEL_TIME).replace(tzinfo=UTC)
 
 
 def _own_reason(

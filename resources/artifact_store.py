@@ -26,6 +26,7 @@ from resources.artifacts import (
     Line,
     new_version,
     parse_manifest,
+    parse_uri,
     paths_of,
     verify,
     version_ending,
@@ -124,9 +125,7 @@ class ArtifactStore(dg.ConfigurableResource[Any]):
             yield publication
         finally:
             publication.abandon()
-        for folder in unfinished:
-            if abandoned(folder):
-                self._empty(folder)
+        self.clear_abandoned(unfinished)
 
     def versions(self, line: Line) -> Iterator[Artifact]:
         """The whole versions of `line`, the newest first."""
@@ -254,6 +253,13 @@ class ArtifactStore(dg.ConfigurableResource[Any]):
             return None
         return Signer(keys=Path(self.signing_keys), setting=self.signer).sign(artifact)
 
+    def clear_abandoned(self, unfinished: Iterable[str]) -> list[str]:
+        """Deletes those of these folders that nobody can be at work on any more; gives them."""
+        cleared = [folder for folder in unfinished if abandoned(folder)]
+        for folder in cleared:
+            self._empty(folder)
+        return cleared
+
     def _in_place(self, artifact: Artifact) -> Path:
         if not isinstance(self.objects, DiskStore):
             raise ArtifactError(
@@ -298,17 +304,3 @@ class ArtifactStore(dg.ConfigurableResource[Any]):
 @lru_cache(maxsize=8)
 def _opened(url: str) -> ObjectStore:
     return open_object_store(url)
-
-
-def parse_uri(uri: str) -> tuple[Line, str]:
-    scheme, _, rest = uri.partition("://")
-    parts = rest.split("/")
-    if scheme != "artifact" or len(parts) not in (3, 4):
-        raise ArtifactError(
-            f"{uri!r} is not an artifact's address; artifact://models/<tenant>/<model>/<version> is."
-        )
-    tenant = parts[1] if len(parts) == 4 else None
-    line = Line(collection=parts[0], tenant=tenant, name=parts[-2])  # type: ignore[arg-type]  # Line checks
-    if not VERSION.fullmatch(parts[-1]):
-        raise ArtifactError(f"{uri!r} is not an artifact's address: {parts[-1]!r} cannot be a version.")
-    return line, parts[-1]

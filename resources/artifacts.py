@@ -18,11 +18,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from resources.names import MODEL, TENANT
+from resources.names import MODEL, TENANT, VERSION
 
 MANIFEST_NAME = "manifest.json"
 SIGNATURE_NAME = "model.sig"
 BESIDE_THE_FILES = (MANIFEST_NAME, SIGNATURE_NAME)
+LABEL_TIME = "%Y%m%dT%H%M%S.%f"  # UTC, how the label of a version begins
 VERIFYING_THREADS = 4
 
 Collection = Literal["base_models", "datasets", "adapters", "models", "cards"]
@@ -109,6 +110,25 @@ class Artifact:
         return any(file.path == path for file in self.files)
 
 
+def parse_uri(uri: str) -> tuple[Line, str]:
+    """The line and the version's label of an `artifact://…` address.
+
+    Raises:
+        ArtifactError: It is no such address.
+    """
+    scheme, _, rest = uri.partition("://")
+    parts = rest.split("/")
+    if scheme != "artifact" or len(parts) not in (3, 4):
+        raise ArtifactError(
+            f"{uri!r} is not an artifact's address; artifact://models/<tenant>/<model>/<version> is."
+        )
+    tenant = parts[1] if len(parts) == 4 else None
+    line = Line(collection=parts[0], tenant=tenant, name=parts[-2])  # type: ignore[arg-type]  # Line checks
+    if not VERSION.fullmatch(parts[-1]):
+        raise ArtifactError(f"{uri!r} is not an artifact's address: {parts[-1]!r} cannot be a version.")
+    return line, parts[-1]
+
+
 def digest_of(files: tuple[ArtifactFile, ...]) -> str:
     rows = [[file.path, file.size_bytes, file.sha256] for file in sorted(files, key=lambda file: file.path)]
     return hashlib.sha256(json.dumps(rows, separators=(",", ":")).encode()).hexdigest()
@@ -125,7 +145,7 @@ def new_version(fingerprint: str | None, *, at: datetime | None = None) -> str:
 
     Such as `20261121T184501.123456Z-1a2b3c4d`.
     """
-    moment = (at or datetime.now(UTC)).strftime("%Y%m%dT%H%M%S.%f")
+    moment = (at or datetime.now(UTC)).strftime(LABEL_TIME)
     return f"{moment}Z-{version_ending(fingerprint) if fingerprint else secrets.token_hex(4)}"
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from resources.artifacts import (
+    LABEL_TIME,
     MANIFEST_NAME,
     SIGNATURE_NAME,
     Artifact,
@@ -76,7 +77,10 @@ def left_behind(
 def abandoned(folder: str) -> bool:
     """Is an unfinished folder (`<line>/<version>/`) so old that nobody can still be at work on it?"""
     version = folder.rstrip("/").rpartition("/")[2]
-    started = datetime.strptime(version.partition("Z-")[0], "%Y%m%dT%H%M%S.%f").replace(tzinfo=UTC)
+    try:
+        started = datetime.strptime(version.partition("Z-")[0], LABEL_TIME).replace(tzinfo=UTC)
+    except ValueError:
+        return False  # somebody's own folder, no publication's
     return datetime.now(UTC) - started > LEFT_ALONE
 
 

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -13,6 +12,7 @@ from hypothesis import HealthCheck, settings
 
 from llm_assets.settings import Settings
 from resources.engines import engine_python
+from tests.servers.ports import free_port
 
 # How long an example takes says how busy the machine is.
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -44,12 +44,6 @@ def tiny_model(train_python: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     folder = tmp_path_factory.mktemp("tiny") / "model"
     subprocess.run([train_python, ROOT / "tests" / "e2e" / "tiny_model.py", folder], check=True)
     return folder
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Project:

@@ -51,7 +51,8 @@ def verify_command() -> None:
     """
     cache = _cache()
     damages = 0
-    for damages, damage in enumerate(cache.damages(), start=1):  # noqa: B007 (used below)
+    for damage in cache.damages():
+        damages += 1
         typer.echo(damage)
     if damages:
         typer.echo(

@@ -36,7 +36,12 @@ def prune(dry_run: DryRun = False, yes: Yes = False) -> None:
     decisions = _decisions(here, store, resources)
     going = [each for each in decisions if each.reason is None]
     _show(console, decisions)
-    if not going or dry_run:
+    if dry_run:
+        return
+    for line in store.lines():
+        for folder in store.clear_abandoned(store.unfinished(line)):
+            console.print(f"Deleted {folder}, which a killed publication left.", highlight=False)
+    if not going:
         return
     if not yes and not typer.confirm(f"Delete {len(going)} artifacts?"):
         raise typer.Exit(1)

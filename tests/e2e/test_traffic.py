@@ -12,8 +12,8 @@ import pytest
 from resources.mlflow import MlflowRegistry, RegisteredVersion, RegistryEntry, RegistryError
 from resources.mlflow_server import MlflowServer
 from resources.mlflow_traffic import TRAFFIC_TAG, MlflowTraffic
-from tests.conftest import free_port
 from tests.e2e.test_registry import Cut
+from tests.servers.ports import free_port
 
 pytestmark = pytest.mark.mlflow
 

@@ -12,7 +12,7 @@ from resources.object_stores.patience import Patience
 from resources.streamed_weights import StreamedModel
 from resources.vllm import VllmError
 from tests.buckets import Bucket, gcs_bucket, s3_bucket
-from tests.conftest import free_port
+from tests.servers.ports import free_port
 
 IMPATIENT = Patience(connect_s=2, silence_s=5, give_up_s=1)
 WEIGHTS = bytes(range(256)) * 80_000  # 20 MB: several chunks

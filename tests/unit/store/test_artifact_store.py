@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from llm_assets.workers import trained_files
-from resources.artifact_store import ArtifactStore, parse_uri
+from resources.artifact_store import ArtifactStore
 from resources.artifacts import (
     MANIFEST_NAME,
     Artifact,
@@ -17,6 +17,7 @@ from resources.artifacts import (
     digest_of,
     fingerprint_of,
     new_version,
+    parse_uri,
     paths_of,
     sha256_of,
 )
@@ -131,6 +132,18 @@ def test_leftovers_are_deleted_when_nobody_can_be_at_work_on_them(
     assert not old.exists()
     with store.hold(artifact):
         assert store.unfinished(LINE) == []
+
+
+def test_what_any_killed_work_left_long_ago_is_cleared_on_request(
+    store: ArtifactStore, tmp_path: Path, place: Path
+) -> None:
+    old = left_behind(place, "sha256:other work", at=datetime.now(UTC) - 2 * LEFT_ALONE)
+    young = left_behind(place, "sha256:f")
+    (place / str(LINE) / "drafts").mkdir()
+    (place / str(LINE) / "drafts" / "notes.txt").write_text("mine")
+    assert store.clear_abandoned(store.unfinished(LINE)) == [f"{LINE}/{old.name}/"]
+    assert young.exists()
+    assert (place / str(LINE) / "drafts" / "notes.txt").exists()
 
 
 def test_files_published_one_by_one_appear_with_the_manifest_and_not_before(
