@@ -1,14 +1,10 @@
 """The servers behind the object stores, each started once, and stores in folders of their own."""
 
 import os
-import ssl
-import subprocess
-import threading
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -19,6 +15,7 @@ from resources.object_stores.patience import Patience
 from tests.servers.artifactory_stand_in import TOKEN, artifactory_stand_in
 from tests.servers.gcs import gcs_server
 from tests.servers.s3 import CREDENTIALS, s3_server
+from tests.servers.tls import untrusted_server
 
 PLACE = "llm-assets-test"  # of the bucket or repository
 SERVED = ("gcs", "s3", "artifactory")
@@ -119,29 +116,6 @@ def patience() -> Patience:
 
 @pytest.fixture
 def tls_address(tmp_path: Path) -> Iterator[str]:
-    """An HTTPS server whose certificate nobody trusts."""
-    certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
-    command = [
-        "openssl",
-        "req",
-        "-x509",
-        "-newkey",
-        "rsa:2048",
-        "-nodes",
-        "-days",
-        "1",
-        "-subj",
-        "/CN=127.0.0.1",
-    ]
-    subprocess.run([*command, "-keyout", key, "-out", certificate], check=True, capture_output=True)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, key)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)
-    server.handle_error = lambda *_: None  # type: ignore[method-assign]  # every client goes away
-    server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
-    thread.start()
-    yield f"https://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    """The address of an HTTPS server whose certificate nobody trusts."""
+    with untrusted_server(tmp_path) as address:
+        yield address
