@@ -1,4 +1,4 @@
-"""An HTTP server that answers with what it was asked, or as the path says: in tests, where a vLLM would be."""
+"""An HTTP server that answers with what it was asked, or as the path says: a vLLM of the tests."""
 
 import json
 import sys

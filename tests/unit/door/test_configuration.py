@@ -114,5 +114,5 @@ def test_over_tls_both_versions_of_http_answer_and_old_versions_of_tls_do_not(
     with pytest.warns(DeprecationWarning, match="TLSv1_1"):
         old.minimum_version = old.maximum_version = ssl.TLSVersion.TLSv1_1
     old.set_ciphers("ALL:@SECLEVEL=0")
-    with pytest.raises(httpx.ConnectError, match="(?i)protocol version|alert"):
+    with pytest.raises(httpx.ConnectError, match=r"(?i)protocol version|alert"):
         httpx.get(gateway.url, verify=old, trust_env=False)

@@ -41,7 +41,7 @@ def status_of(answer: str) -> int:
 SMUGGLED = b"GET /smuggled HTTP/1.1\r\n" + HEAD + LAST
 
 REFUSED = {
-    "content-length and transfer-encoding": b"Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "content-length and chunks": b"Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
     "two different content-lengths": b"Content-Length: 4\r\nContent-Length: 5\r\n\r\nabcde",
     "the same content-length twice": b"Content-Length: 4\r\nContent-Length: 4\r\n\r\nabcd",
     "a list of content-lengths": b"Content-Length: 4, 4\r\n\r\nabcd",
