@@ -1,9 +1,9 @@
 """Journals: what the gateway follows while it runs, as JSON Lines that only grow.
 
-An append returns once the line is on the disk, and the gateway reads what was appended before it answers the
-next request. A writer that was killed leaves at most a last line without its end: readers do not count it, and
-the next writer cuts it off. Writers take turns by a lock beside the file, which the operating system frees
-when its holder dies.
+An append returns once the line is on the disk, and the gateway reads what was appended before it answers
+the next request. A writer that was killed leaves at most a last line without its end: readers do not count
+it, and the next writer cuts it off. Writers take turns by a lock beside the file, which the operating system
+frees when its holder dies.
 
 Not covered: a line damaged on the disk. Reading then fails and names it, because a line that is passed over
 could be a revocation.
@@ -37,8 +37,21 @@ class Journal:
         Raises:
             GatewayError: They cannot be written. None of them counts then.
         """
-        content = b"".join(_line(event) for event in events)
-        with self._locked(), self._opened() as file:
+        self.amend(lambda _earlier: events)
+
+    def amend(self, made: Callable[[Iterator[dict[str, Any]]], Iterable[Mapping[str, Any]]]) -> None:
+        """Appends what `made` makes of the events so far, which nobody changes meanwhile.
+
+        Raises:
+            GatewayError: As `append`. Whatever `made` raises comes through, and nothing is written.
+        """
+        with self._locked():
+            content = b"".join(_line(event) for event in made(self.events()))
+            if content:
+                self._write(content)
+
+    def _write(self, content: bytes) -> None:
+        with self._opened() as file:
             end = _without_a_torn_line(file)
             try:
                 _write(file, content)
@@ -93,8 +106,8 @@ class Journal:
 
     def _damaged(self, number: int, why: str) -> GatewayError:
         return GatewayError(
-            f"Line {number} of {self.path} is damaged ({why}). Restore the file from a backup; a line that is "
-            "left out could be a revoked key."
+            f"Line {number} of {self.path} is damaged ({why}). Restore the file from a backup; a line "
+            "that is left out could be a revoked key."
         )
 
     @contextmanager
@@ -125,8 +138,8 @@ class Journal:
 
     def _unusable(self, verb: str, fault: OSError) -> GatewayError:
         return GatewayError(
-            f"{self.path} cannot be {verb}: {fault.strerror or fault}. Check the disk and who owns the folder, "
-            "then try again."
+            f"{self.path} cannot be {verb}: {fault.strerror or fault}. Check the disk, and who owns the "
+            "folder, then try again."
         )
 
 
