@@ -12,17 +12,18 @@ from pathlib import Path
 from typing import Any
 
 from resources.gateway.envoy_admin import EnvoyAdmin
-from resources.gateway.envoy_config import NOTHING, Observation, bootstrap
-from resources.gateway.envoy_http import jwt_discovery, no_tokens
+from resources.gateway.envoy_config import bootstrap
 from resources.gateway.envoy_settings import GatewaySettings
 from resources.gateway.envoy_upstream import endpoints
 from resources.gateway.errors import GatewayError
 from resources.gateway.files import replace_json
+from resources.gateway.jwt_filter import jwt_filter, write_jwt_filter
 from resources.local_processes import LocalProcesses, ProcessError, ProcessRecord, listens, require_free_port
 from resources.waiting import WaitError, wait_until
 
 NAME = "gateway"
 PORT_SETTING = "LLM_ASSETS_GATEWAY_PORT"
+METRICS_PORT_SETTING = "LLM_ASSETS_METRICS_PORT"
 READY_S = 60
 STOP_S = 20
 LOG_TAIL_LINES = 12
@@ -50,7 +51,6 @@ class EnvoyGateway:
     """The gateway of one installation; its process is called `gateway`."""
 
     settings: GatewaySettings
-    observation: Observation = NOTHING
 
     @property
     def folder(self) -> Path:
@@ -80,7 +80,7 @@ class EnvoyGateway:
         Raises:
             GatewayError: The port is taken, or Envoy is not installed.
         """
-        config = bootstrap(self.settings, self.observation)
+        config = bootstrap(self.settings)
         fingerprint = _fingerprint(config, self.settings.lua_folder)
         running = self._running()
         if running and running.attributes["fingerprint"] == fingerprint:
@@ -88,6 +88,10 @@ class EnvoyGateway:
         try:
             self.stop()
             require_free_port(self.settings.port, what="The gateway", setting=PORT_SETTING)
+            if self.settings.metrics_port is not None:
+                require_free_port(
+                    self.settings.metrics_port, what="The gateway's metrics", setting=METRICS_PORT_SETTING
+                )
             self._prepare(config)
             return self._start(fingerprint)
         except ProcessError as fault:
@@ -100,7 +104,7 @@ class EnvoyGateway:
         if not self.settings.endpoints.exists():
             replace_json(self.settings.endpoints, endpoints((), "none"))
         if not self.settings.jwt.exists():
-            replace_json(self.settings.jwt, jwt_discovery(no_tokens(), "none"))
+            write_jwt_filter(self.settings.jwt, jwt_filter((), {}))
         replace_json(self.folder / "bootstrap.json", config)
 
     def _start(self, fingerprint: str) -> ProcessRecord:

@@ -7,10 +7,9 @@ gateway runs lies in files that Envoy or its Lua filter follow: `xds/endpoints.j
 Not covered: a certificate that is renewed counts from the next start of the gateway on.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
+from resources.gateway import metrics
 from resources.gateway.envoy_http import connection_manager
 from resources.gateway.envoy_settings import GatewaySettings
 from resources.gateway.envoy_upstream import deployments_cluster
@@ -22,39 +21,31 @@ PRIVATE = 0o600
 Json = dict[str, Any]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Observation:
-    """What counts and shows the gateway's requests: parts of the configuration that `metrics` makes."""
-
-    access_log: Sequence[Json] = ()
-    router_fields: Json = field(default_factory=dict)
-    bootstrap_fields: Json = field(default_factory=dict)
-    extra_listeners: Sequence[Json] = ()
-    extra_clusters: Sequence[Json] = ()
-
-
-NOTHING = Observation()
-
-
-def bootstrap(settings: GatewaySettings, observation: Observation = NOTHING) -> Json:
+def bootstrap(settings: GatewaySettings) -> Json:
     """All that Envoy is started with. It holds no secret: the keys of vLLM's servers are in the journal."""
     return {
         "node": {"id": "gateway", "cluster": "llm-assets"},
         # Relative to the folder that Envoy runs in: an address of this kind has room for 107 bytes.
         "admin": {"address": {"pipe": {"path": ADMIN_SOCKET, "mode": PRIVATE}}},
         "static_resources": {
-            "listeners": [listener(settings, observation), *observation.extra_listeners],
-            "clusters": [deployments_cluster(settings), *observation.extra_clusters],
+            "listeners": [listener(settings), *_metrics_listeners(settings)],
+            "clusters": [deployments_cluster(settings), metrics.cluster(ADMIN_SOCKET)],
         },
         "overload_manager": _overload_manager(settings),
-        **observation.bootstrap_fields,
+        **metrics.bootstrap_fields(),
     }
 
 
-def listener(settings: GatewaySettings, observation: Observation = NOTHING) -> Json:
+def _metrics_listeners(settings: GatewaySettings) -> list[Json]:
+    """A door that is full is looked at all the more."""
+    if settings.metrics_port is None:
+        return []
+    return [{**metrics.listener(settings.metrics_port), "ignore_global_conn_limit": True}]
+
+
+def listener(settings: GatewaySettings) -> Json:
     """The door itself: TLS where a certificate is given, else plain HTTP, which only loopback gets."""
-    manager = connection_manager(settings, observation.access_log, observation.router_fields)
-    chain: Json = {"filters": [{"name": "http", "typed_config": manager}]}
+    chain: Json = {"filters": [{"name": "http", "typed_config": connection_manager(settings)}]}
     if settings.certificate:
         chain |= {"transport_socket": _tls(settings), "transport_socket_connect_timeout": "10s"}
     return {

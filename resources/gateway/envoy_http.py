@@ -4,19 +4,19 @@ The order is jwt_authn, Lua, router. Lua decides everything; a request that it l
 deployment finds no host and is answered 503, so a fault in it opens nothing.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
+from resources.gateway import metrics
 from resources.gateway.envoy_settings import GatewaySettings
+from resources.gateway.jwt_filter import NAME as JWT_FILTER
+from resources.gateway.jwt_filter import jwt_filter
 
 CLUSTER = "deployments"
-JWT_FILTER = "jwt"
 LUA_FILTER = "lua"
 
 Json = dict[str, Any]
 
 _TYPES = "type.googleapis.com/envoy.extensions"
-_JWT_TYPE = f"{_TYPES}.filters.http.jwt_authn.v3.JwtAuthentication"
 _FOR_ENVOY_ALONE = ("x-forwarded-for", "x-forwarded-proto", "x-envoy-external-address")
 _HIDDEN_HEADERS = ("server", "x-envoy-upstream-service-time", "x-envoy-decorator-operation")
 
@@ -44,9 +44,7 @@ _ERRORS = {
 _ANY_OTHER = ("server_error", "gateway_error", "The gateway could not answer: %LOCAL_REPLY_BODY%")
 
 
-def connection_manager(
-    settings: GatewaySettings, access_log: Sequence[Json] = (), router_fields: Json | None = None
-) -> Json:
+def connection_manager(settings: GatewaySettings) -> Json:
     """The HTTP connection manager: strict about what comes in, and the same request for every filter."""
     return {
         "@type": f"{_TYPES}.filters.network.http_connection_manager.v3.HttpConnectionManager",
@@ -58,12 +56,12 @@ def connection_manager(
         "request_timeout": f"{settings.request_s}s",
         "stream_idle_timeout": f"{settings.answer_idle_s + settings.request_s}s",
         "delayed_close_timeout": "1s",
-        "access_log": list(access_log),
+        "access_log": metrics.access_log(),
         "local_reply_config": local_replies(settings),
         "http_filters": [
             _jwt_filter(settings),
             _lua_filter(settings),
-            _filter("envoy.filters.http.router", "router.v3.Router", **(router_fields or {})),
+            _filter("envoy.filters.http.router", "router.v3.Router"),
         ],
         "route_config": _routes(settings),
     }
@@ -109,7 +107,8 @@ def _filter(name: str, kind: str, **config: Any) -> Json:
 
 
 def _jwt_filter(settings: GatewaySettings) -> Json:
-    """Follows `xds/jwt.json`; until that can be read, no token is believed."""
+    """Follows `xds/jwt.json`. Until that can be read no token is verified, and Lua refuses all of them."""
+    nobody = jwt_filter((), {})["resources"][0]["typed_config"]
     return {
         "name": JWT_FILTER,
         "config_discovery": {
@@ -117,26 +116,11 @@ def _jwt_filter(settings: GatewaySettings) -> Json:
                 "path_config_source": {"path": str(settings.jwt)},
                 "resource_api_version": "V3",
             },
-            "type_urls": [_JWT_TYPE],
-            "default_config": no_tokens(),
+            "type_urls": [nobody["@type"]],
+            "default_config": nobody,
             "apply_default_config_without_warming": True,
         },
     }
-
-
-def no_tokens() -> Json:
-    """A jwt_authn that verifies none, so that no request has the claims which alone Lua goes by."""
-    return {"@type": _JWT_TYPE}
-
-
-def jwt_discovery(config: Json, version: str) -> Json:
-    """The content of `xds/jwt.json` that makes Envoy take that configuration of jwt_authn."""
-    resource = {
-        "@type": "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig",
-        "name": JWT_FILTER,
-        "typed_config": config,
-    }
-    return {"version_info": version, "resources": [resource]}
 
 
 def _lua_filter(settings: GatewaySettings) -> Json:

@@ -18,6 +18,7 @@ class GatewaySettings:
         folder: Its journals, its `xds/`, its spool; absolute.
         host: The address it listens at; another than loopback needs a certificate.
         domain: Tenants are `<tenant>.llm.<domain>`.
+        metrics_port: Where this machine alone can read its metrics; None for nowhere.
         lua_folder: Where the filter's modules lie.
         max_body_bytes: Of a request, and of what is held of an answer; 413 beyond.
         request_headers_s: For the whole header block of a request.
@@ -37,6 +38,7 @@ class GatewaySettings:
     domain: str = "localhost"
     certificate: Path | None = None
     key: Path | None = None
+    metrics_port: int | None = None
     lua_folder: Path = LUA_FOLDER
     max_body_bytes: int = 8 * MIB
     max_header_kib: int = 32

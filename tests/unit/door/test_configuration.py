@@ -10,12 +10,13 @@ import httpx
 import pytest
 
 from resources.gateway.envoy import envoy_program
-from resources.gateway.envoy_config import Observation, bootstrap
+from resources.gateway.envoy_config import bootstrap
 from resources.gateway.envoy_settings import GatewaySettings
 from resources.gateway.envoy_upstream import endpoints, endpoints_in
 from resources.gateway.errors import GatewayError
 from resources.gateway.files import replace_json
 from tests.servers.echo import Echo
+from tests.servers.ports import free_port
 from tests.servers.tls import SELF_SIGNED
 from tests.unit.door.conftest import MakeGateway, endpoint, serve, settings_in
 
@@ -47,22 +48,14 @@ def test_no_tenant_and_no_secret_stands_in_the_bootstrap(tmp_path: Path, pem: di
     assert "team-a" not in text
 
 
-def test_what_is_measured_is_put_in_where_envoy_looks_for_it(tmp_path: Path) -> None:
-    observation = Observation(
-        access_log=[{"name": "log"}],
-        router_fields={"upstream_log": [{"name": "upstream"}]},
-        bootstrap_fields={"stats_flush_interval": "5s"},
-        extra_listeners=[{"name": "metrics"}],
-        extra_clusters=[{"name": "admin"}],
-    )
-    made = bootstrap(settings_in(tmp_path), observation)
-    resources = made["static_resources"]
-    door, metrics = resources["listeners"]
-    manager = door["filter_chains"][0]["filters"][0]["typed_config"]
-    assert (metrics["name"], resources["clusters"][1]["name"]) == ("metrics", "admin")
-    assert manager["access_log"] == [{"name": "log"}]
-    assert manager["http_filters"][-1]["typed_config"]["upstream_log"] == [{"name": "upstream"}]
-    assert made["stats_flush_interval"] == "5s"
+def test_the_metrics_have_a_door_of_their_own(make_gateway: MakeGateway, echo: Echo) -> None:
+    port = free_port()
+    gateway = make_gateway(metrics_port=port)
+    serve(gateway, endpoint("d1", echo.port))
+    httpx.get(f"{gateway.url}/v1/x", headers={"x-deployment": "d1"}, trust_env=False)
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
+        assert "envoy_llm_requests_total" in client.get("/metrics").text
+        assert client.get("/config_dump").status_code == 404
 
 
 def test_the_filter_is_told_its_folder_and_domain_whatever_letters_they_have(
