@@ -17,6 +17,7 @@ from llm_assets.cli import (
     deployments,
     doctor,
     engines,
+    keys,
     prune,
     run,
     signatures,
@@ -52,6 +53,7 @@ app.command("check")(catalog.check)
 app.command("doctor")(doctor.doctor)
 app.add_typer(cache.app, name="cache")
 app.add_typer(engines.app, name="engines")
+app.add_typer(keys.app, name="keys")
 
 
 def main() -> None:

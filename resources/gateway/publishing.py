@@ -1,0 +1,199 @@
+"""What is live, told to the gateway: first where its servers are, then that requests go to them.
+
+`xds/endpoints.json` is Envoy's and `routes.jsonl` the filter's. A route never names a server that Envoy does
+not know yet, and an endpoint goes only when no route names it any more, so a switch loses no request. Whoever
+publishes takes turns with the others; killed in between, it leaves an endpoint that nobody is sent to, or
+the old route with its old server still running, and the next deploy or start of the stack finishes the work.
+"""
+
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator, Set
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import filelock
+
+from resources.deployment_state import Deployment, LiveServer
+from resources.gateway.envoy import running_gateway
+from resources.gateway.envoy_admin import EnvoyAdmin
+from resources.gateway.envoy_upstream import Endpoint, endpoints, endpoints_in
+from resources.gateway.errors import GatewayError
+from resources.gateway.files import replace_json
+from resources.gateway.journals import Journal
+from resources.waiting import WaitError, wait_until
+
+FOLDER = "gateway"
+ROUTES = "routes.jsonl"
+PRODUCTION = "production"
+APPLIED_S = 30
+TURN_S = 60
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Live:
+    """A deployment with the key that its servers ask for."""
+
+    deployment: Deployment
+    api_key: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Publication:
+    """Tells the gateway of the installation in `home`, whether it runs or not."""
+
+    home: Path
+
+    @property
+    def folder(self) -> Path:
+        return self.home / FOLDER
+
+    @property
+    def routes(self) -> Journal:
+        return Journal(self.folder / ROUTES)
+
+    def publish(self, live: Live) -> None:
+        """From its return on, every new request goes to these servers. Those before stay known.
+
+        Raises:
+            GatewayError: Envoy runs and did not take the servers. Requests go where they went.
+        """
+        coming = _endpoints_of(live.deployment)
+        names = {each.deployment for each in coming}
+        with self._turn():
+            version = self._write(lambda known: [e for e in known if e.deployment not in names] + coming)
+            self._wait_applied(version, live.deployment.route.tenant)
+            self._route(route_line(live))
+
+    def retire(self, tenant: str, model: str, *, kept: Set[str]) -> None:
+        """Forgets the servers of a model but those that are kept. No route may name them any more."""
+        with self._turn():
+            self._write(lambda known: [e for e in known if _stays(e, tenant, model, kept)])
+
+    def withdraw(self, tenant: str, model: str) -> None:
+        """From its return on the model has nothing live: its requests are answered 503."""
+        with self._turn():
+            self._route({"tenant": tenant, "model": model, "key": None, "backends": []})
+            self._write(lambda known: [e for e in known if _stays(e, tenant, model, frozenset())])
+
+    def publish_all(self, lives: Iterable[Live], stopped: Iterable[tuple[str, str]]) -> None:
+        """Writes everything anew and leaves out what was, as at the start of the stack.
+
+        Args:
+            stopped: Tenant and model of the deployments that have nothing live.
+        """
+        everything = list(lives)
+        listening = [each for live in everything for each in _endpoints_of(live.deployment)]
+        lines = [route_line(live) for live in everything]
+        lines += [
+            {"tenant": tenant, "model": model, "key": None, "backends": []} for tenant, model in stopped
+        ]
+        with self._turn():
+            version = self._write(lambda _known: listening)
+            self._wait_applied(version, "every tenant")
+            self.routes.compact(lambda _events: lines)
+
+    def _write(self, changed: Callable[[list[Endpoint]], list[Endpoint]]) -> str:
+        """The version of the endpoints file that holds them, written anew where they differ."""
+        path = self.folder / "xds" / "endpoints.json"
+        version, known = endpoints_in(json.loads(path.read_text())) if path.exists() else ("", ())
+        wanted = changed(list(known))
+        if not version or sorted(wanted, key=_by_id) != sorted(known, key=_by_id):
+            version = str(time.time_ns())
+            replace_json(path, endpoints(wanted, version))
+        return version
+
+    def _wait_applied(self, version: str, whose: str) -> None:
+        if running_gateway(self.home) is None:
+            return
+        admin = EnvoyAdmin(folder=self.folder)
+        try:
+            wait_until(
+                lambda: admin.endpoints_version() == version,
+                what=f"the gateway's list of servers with those of {whose}",
+                timeout_s=APPLIED_S,
+                every_s=0.01,
+            )
+        except WaitError as fault:
+            raise GatewayError(
+                f"{fault} What was live goes on. The gateway's log is {self.folder / 'envoy.log'}; "
+                "`llm-assets up` starts it anew."
+            ) from fault
+
+    def _route(self, line: Json) -> None:
+        """Appends the line unless it is what holds already."""
+        known = None
+        for event in self.routes.events():
+            if (event["tenant"], event["model"]) == (line["tenant"], line["model"]):
+                known = event
+        if known != line:
+            self.routes.append(line)
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        lock = filelock.FileLock(self.folder / ".publishing.lock")
+        try:
+            lock.acquire(timeout=TURN_S)
+        except filelock.Timeout as fault:
+            raise GatewayError(
+                f"Another process has held {lock.lock_file} for over {TURN_S} s. "
+                "End it (`fuser` names it), then try again."
+            ) from fault
+        try:
+            yield
+        finally:
+            lock.release()
+
+
+def route_line(live: Live) -> Json:
+    """The line of `routes.jsonl` that says where a model's requests go, production first."""
+    first = live.deployment.servers[0].serving
+    return {
+        "tenant": first.tenant,
+        "model": first.model,
+        "key": live.api_key,
+        "backends": [_backend(at, server) for at, server in enumerate(live.deployment.servers)],
+    }
+
+
+def _backend(at: int, server: LiveServer) -> Json:
+    names = [name for name in server.aliases if name != PRODUCTION]
+    return {
+        "deployment": server.server,
+        "version": server.serving.version,
+        "digest": server.serving.digest,
+        "weight": server.weight,
+        "names": [PRODUCTION, *names] if at == 0 else names,
+    }
+
+
+def _endpoints_of(deployment: Deployment) -> list[Endpoint]:
+    return [_endpoint(server) for server in deployment.servers]
+
+
+def _endpoint(server: LiveServer) -> Endpoint:
+    place = urlsplit(server.address)
+    serving = server.serving
+    if place.hostname is None or place.port is None:
+        raise GatewayError(f"{serving.name} is said to listen at {server.address}, which is no address.")
+    return Endpoint(
+        deployment=server.server,
+        tenant=serving.tenant,
+        model=serving.model,
+        address=place.hostname,
+        port=place.port,
+    )
+
+
+def _stays(endpoint: Endpoint, tenant: str, model: str, kept: Set[str]) -> bool:
+    return (endpoint.tenant, endpoint.model) != (tenant, model) or endpoint.deployment in kept
+
+
+def _by_id(endpoint: Endpoint) -> str:
+    return endpoint.deployment
