@@ -20,7 +20,10 @@ import yaml
 
 from resources.deployment_state import Deployment, LiveServer
 from resources.gateway.collector_metrics import collector_metrics, write_collector_metrics
-from resources.gateway.scrape_targets import scrape_targets
+from resources.gateway.envoy_upstream import Endpoint
+from resources.gateway.publishing import Live, Publication
+from resources.gateway.scrape_targets import SCRAPE_TARGETS, scrape_targets
+from resources.routes import WHOLE
 from resources.vllm import Serving
 from tests.servers.ports import free_port
 from tests.unit.monitoring.conftest import MakeGateway, MeteredGateway
@@ -29,23 +32,14 @@ MONITORING = Path(__file__).parents[3] / "deployments" / "monitoring"
 OK = {"model": "support_bot", "version": "v1", "outcome": "ok", "reason": "-"}
 
 
-def live(tenant: str, server: str, port: int, folder: Path) -> LiveServer:
-    serving = Serving(
-        tenant=tenant,
-        model="support_bot",
-        version="v1",
-        digest="sha256:v1",
-        mode="merged",
-        model_folder=folder,
-        max_model_len=512,
-        max_num_seqs=4,
-        kv_cache_mib=64,
-        dtype="bfloat16",
-        known_answers=({"tokens": [{"id": 1}]},),
-        engine="lock",
-        device="cpu",
-    )
-    return LiveServer(serving=serving, fingerprint="f", server=server, port=port, weight=100, since=1.0)
+def route(tenant: str, *deployments: str) -> dict[str, Any]:
+    """A line of routes.jsonl, as far as Prometheus is concerned."""
+    backends = [{"deployment": each, "version": f"v{at + 1}"} for at, each in enumerate(deployments)]
+    return {"tenant": tenant, "model": "support_bot", "backends": backends}
+
+
+def endpoint(tenant: str, deployment: str, port: int) -> Endpoint:
+    return Endpoint(deployment=deployment, tenant=tenant, model="support_bot", address="127.0.0.1", port=port)
 
 
 @pytest.fixture
@@ -82,23 +76,33 @@ def test_every_alert_is_tested_and_says_the_next_step() -> None:
     assert all(rule["annotations"]["next_step"] and rule["labels"]["severity"] for rule in rules)
 
 
+def test_the_configuration_finds_the_servers_of_an_installation_as_it_stands() -> None:
+    [files] = next(job for job in read("prometheus.yml")["scrape_configs"] if job["job_name"] == "vllm")[
+        "file_sd_configs"
+    ]
+    [file] = files["files"]
+    assert (MONITORING / file).resolve() == MONITORING.parents[1] / ".llm-assets" / SCRAPE_TARGETS
+
+
 def read(name: str) -> Any:
     return yaml.safe_load((MONITORING / name).read_text())
 
 
-def test_a_scrape_target_says_whose_server_it_is(tmp_path: Path) -> None:
-    first, second = live("team-a", "vllm--2", 20_002, tmp_path), live("team-b", "vllm--1", 20_001, tmp_path)
-    deployments = [Deployment(servers=(first,)), Deployment(servers=(second,))]
+def test_a_scrape_target_says_whose_server_it_is() -> None:
+    known = [endpoint("team-a", "vllm--2", 20_002), endpoint("team-b", "vllm--1", 20_001)]
+    routes = [route("team-a", "vllm--2"), route("team-b", "vllm--1")]
     labels = {"model": "support_bot", "version": "v1"}
-    assert json.loads(scrape_targets(deployments)) == [
+    assert scrape_targets(routes, known) == [
         {"targets": ["127.0.0.1:20001"], "labels": labels | {"tenant": "team-b", "deployment": "vllm--1"}},
         {"targets": ["127.0.0.1:20002"], "labels": labels | {"tenant": "team-a", "deployment": "vllm--2"}},
     ]
 
 
-def test_a_stopped_deployment_is_not_scraped(tmp_path: Path) -> None:
-    stopped = Deployment(servers=(live("team-a", "vllm--1", 20_001, tmp_path),), stopped=True)
-    assert json.loads(scrape_targets([stopped])) == []
+def test_only_what_the_latest_route_names_is_scraped() -> None:
+    known = [endpoint("team-a", "vllm--1", 20_001), endpoint("team-a", "vllm--2", 20_002)]
+    moved = scrape_targets([route("team-a", "vllm--1"), route("team-a", "vllm--2")], known)
+    assert [group["targets"] for group in moved] == [["127.0.0.1:20002"]]
+    assert scrape_targets([route("team-a", "vllm--1"), route("team-a")], known) == []
 
 
 class StandInVllm(BaseHTTPRequestHandler):
@@ -187,8 +191,8 @@ def test_a_real_prometheus_knows_the_tenants_requests_the_servers_and_the_collec
     gateway: MeteredGateway, vllm: int, tmp_path: Path
 ) -> None:
     write_collector_metrics(gateway.folder, collector_metrics(sealed=5, unsealed=0, looked_at=time.time()))
-    servers = (live("team-a", "vllm--1", vllm, tmp_path),)
-    (tmp_path / "vllm.json").write_text(scrape_targets([Deployment(servers=servers)]))
+    targets = scrape_targets([route("team-a", "vllm--1")], [endpoint("team-a", "vllm--1", vllm)])
+    (tmp_path / "vllm.json").write_text(json.dumps(targets))
     for _ in range(4):
         gateway.ask(tenant="team-a", **OK, prompt_tokens=10, completion_tokens=5, first_byte_ms=20)
     with prometheus(tmp_path, gateway) as url:
@@ -208,3 +212,31 @@ def test_a_real_prometheus_knows_the_tenants_requests_the_servers_and_the_collec
         rate = answer(url, 'tenant_model:llm_requests:rate5m{tenant="team-a"} > 0')
         assert rate["model"] == "support_bot"
         assert answer(url, 'count(ALERTS{alertstate="firing"}) or vector(0)')["value"] == "0"
+
+
+def test_what_is_published_is_what_prometheus_is_told(tmp_path: Path) -> None:
+    serving = Serving(
+        tenant="team-a",
+        model="support_bot",
+        version="2026",
+        digest="sha256:v1",
+        mode="merged",
+        model_folder=tmp_path,
+        max_model_len=512,
+        max_num_seqs=4,
+        kv_cache_mib=64,
+        dtype="bfloat16",
+        known_answers=(),
+        engine="lock",
+        device="cpu",
+    )
+    server = LiveServer(
+        serving=serving, fingerprint="f", server="vllm--1", port=20_001, weight=WHOLE, since=1.0
+    )
+    publication = Publication(home=tmp_path)
+    publication.publish(Live(deployment=Deployment(servers=(server,)), api_key="not told to Prometheus"))
+    text = (tmp_path / SCRAPE_TARGETS).read_text()
+    labels = {"tenant": "team-a", "model": "support_bot", "version": "2026", "deployment": "vllm--1"}
+    assert json.loads(text) == [{"targets": ["127.0.0.1:20001"], "labels": labels}]
+    publication.withdraw("team-a", "support_bot")
+    assert json.loads((tmp_path / SCRAPE_TARGETS).read_text()) == []
