@@ -23,6 +23,7 @@ from llm_assets.cli import (
     signatures,
     stack,
     traffic,
+    usage,
 )
 from llm_assets.cli.options import FAILED, INTERRUPTED, MISUSED
 
@@ -48,6 +49,7 @@ app.command("history")(deployments.history)
 app.command("card")(deployments.card)
 app.command("verify")(signatures.verify)
 app.command("sign")(signatures.sign)
+app.command("usage")(usage.usage)
 app.command("prune")(prune.prune)
 app.command("check")(catalog.check)
 app.command("doctor")(doctor.doctor)

@@ -24,6 +24,7 @@ from resources.gateway.envoy_upstream import Endpoint, endpoints, endpoints_in
 from resources.gateway.errors import GatewayError
 from resources.gateway.files import replace_json
 from resources.gateway.journals import Journal
+from resources.gateway.scrape_targets import SCRAPE_TARGETS, scrape_targets
 from resources.waiting import WaitError, wait_until
 
 FOLDER = "gateway"
@@ -147,8 +148,17 @@ class Publication:
             ) from fault
         try:
             yield
+            self._tell_prometheus()
         finally:
             lock.release()
+
+    def _tell_prometheus(self) -> None:
+        """Its own servers' metrics are scraped as long as a route names them."""
+        path = self.home / SCRAPE_TARGETS
+        _, known = endpoints_in(json.loads((self.folder / "xds" / "endpoints.json").read_text()))
+        targets = scrape_targets(self.routes.events(), known)
+        if not path.exists() or json.loads(path.read_text()) != targets:
+            replace_json(path, targets)
 
 
 def route_line(live: Live) -> Json:
