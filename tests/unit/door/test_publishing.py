@@ -235,4 +235,9 @@ def test_ten_thousand_deployments_load_and_one_more_is_live_within_seconds(
     serving.publish(known)
     assert answered_by(ask(door)) == "v1"
     assert time.monotonic() - started < 5
-    assert len(json.loads(gateway.settings.endpoints.read_text())["resources"][0]["endpoints"][0]["lb_endpoints"]) == 10_001
+    assert (
+        len(
+            json.loads(gateway.settings.endpoints.read_text())["resources"][0]["endpoints"][0]["lb_endpoints"]
+        )
+        == 10_001
+    )
