@@ -1,0 +1,92 @@
+-- What the gateway reads out of an answer of vLLM, whole or one event of a stream: the digest that served it, usage, why
+-- it finished and, for high risk alone, its text.
+local json = require("json")
+local json_scan = require("json_scan")
+
+local MEMBERS = { system_fingerprint = true, usage = true, choices = true, error = true }
+local USAGE = { prompt_tokens = true, completion_tokens = true }
+local CHOICE = { finish_reason = true }
+
+local answer_parts = {}
+
+-- What an outcome is before anything is known.
+function answer_parts.outcome(exchange)
+  return { status = 200, digest = nil, reason = nil, texts = exchange.keeps_text and {} or nil, bytes = 0 }
+end
+
+local function read_usage(text, first, last, outcome)
+  local firsts, lasts = json_scan.members(text, first, last, USAGE, json.name)
+  if not firsts then return end
+  for name, at in pairs(firsts) do outcome[name] = tonumber(text:sub(at, lasts[name])) or outcome[name] end
+end
+
+local function add(texts, index, piece)
+  if type(piece) == "string" then
+    texts[index] = texts[index] or {}
+    table.insert(texts[index], piece)
+  end
+end
+
+-- What a choice says: chat or completion, whole or a piece of it, tools that it calls.
+local function collect(choice, outcome)
+  local index = (choice.index or 0) + 1
+  local message = choice.message or choice.delta or {}
+  add(outcome.texts, index, message.reasoning_content or message.reasoning)
+  add(outcome.texts, index, message.content)
+  add(outcome.texts, index, choice.text)
+  for _, call in ipairs(message.tool_calls or {}) do
+    local called = call["function"] or {}
+    add(outcome.texts, index, called.name and called.name .. " ")
+    add(outcome.texts, index, called.arguments)
+  end
+end
+
+local function read_choices(text, first, last, outcome)
+  local spans = json_scan.elements(text, first, last)
+  for at = 1, #spans, 2 do
+    local firsts, lasts = json_scan.members(text, spans[at], spans[at + 1], CHOICE, json.name)
+    if firsts and firsts.finish_reason and text:sub(firsts.finish_reason, firsts.finish_reason) == '"' then
+      outcome.finish_reason = json.text(text:sub(firsts.finish_reason + 1, lasts.finish_reason - 1))
+    end
+    if outcome.texts then collect(json.value(text, spans[at], spans[at + 1]), outcome) end
+  end
+  return #spans > 0
+end
+
+local function first_byte(text, first) return first and text:sub(first, first) end
+
+-- Reads one JSON object of an answer into the outcome: whether it holds choices, usage, an error. nil: it is no object.
+function answer_parts.read(text, outcome)
+  local firsts, lasts = json_scan.members(text, 1, #text, MEMBERS, json.name)
+  if not firsts then return nil end
+  local held = { choices = false, usage = false, error = false }
+  if first_byte(text, firsts.usage) == "{" then
+    held.usage = true
+    read_usage(text, firsts.usage, lasts.usage, outcome)
+  end
+  if first_byte(text, firsts.choices) == "[" then
+    held.choices = read_choices(text, firsts.choices, lasts.choices, outcome)
+  end
+  if first_byte(text, firsts.system_fingerprint) == '"' then
+    outcome.digest = json.text(text:sub(firsts.system_fingerprint + 1, lasts.system_fingerprint - 1)) or ""
+  end
+  held.error = first_byte(text, firsts.error) == "{"
+  return held
+end
+
+-- The texts of all choices, in their order.
+function answer_parts.text(outcome)
+  if not outcome.texts then return nil end
+  local parts, last = {}, 0
+  for index in pairs(outcome.texts) do last = math.max(last, index) end
+  for index = 1, last do parts[#parts + 1] = outcome.texts[index] and table.concat(outcome.texts[index]) end
+  return table.concat(parts, "\n")
+end
+
+-- Prompt and completion together; nil where vLLM did not count.
+function answer_parts.tokens(outcome)
+  if not outcome.prompt_tokens then return nil end
+  return outcome.prompt_tokens + (outcome.completion_tokens or 0)
+end
+
+return answer_parts

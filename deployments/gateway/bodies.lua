@@ -1,0 +1,97 @@
+-- A request's body: what the gateway must know of it, and the few bytes that it changes. Members that decide something here
+-- may stand there once only, and of one type only, so that vLLM cannot take them for something else.
+local json = require("json")
+local json_scan = require("json_scan")
+local sha256 = require("sha256")
+
+local SAMPLING = {
+  "temperature", "top_p", "top_k", "min_p", "max_tokens", "max_completion_tokens", "seed", "n", "best_of",
+  "presence_penalty", "frequency_penalty", "repetition_penalty", "stop", "logprobs", "top_logprobs", "dimensions",
+}
+local SAMPLING_BYTES = 256 -- of one parameter; a longer one can be found by the hash of the body
+local USER_BYTES = 1024
+local WITH_USAGE = '{"include_usage":true}'
+local WANTED = { model = true, stream = true, stream_options = true, user = true }
+for _, name in ipairs(SAMPLING) do WANTED[name] = true end
+local OPTIONS = { include_usage = true }
+local FLAGS = { ["true"] = true, ["false"] = false, ["null"] = false }
+
+local bodies = {}
+
+local function refuse(message, param) return nil, { status = 400, message = message, param = param, reason = "bad_request" } end
+
+-- The text of a member that must be one, or why it is none.
+local function string_member(text, first, last, param)
+  if text:sub(first, first) ~= '"' then return refuse("'" .. param .. "' must be a string.", param) end
+  local value = json.text(text:sub(first + 1, last - 1))
+  if not value then return refuse("'" .. param .. "' is not valid Unicode.", param) end
+  return value
+end
+
+local function sampling_of(text, firsts, lasts)
+  local found = {}
+  for _, name in ipairs(SAMPLING) do
+    local first = firsts[name]
+    if first and lasts[name] - first < SAMPLING_BYTES and not text:find("^[%[{]", first) then
+      found[name] = text:sub(first, lasts[name])
+    end
+  end
+  return found
+end
+
+-- Whether the client asks for a stream's usage itself.
+local function asks_usage(text, first, last)
+  if not first or text:sub(first, last) == "null" then return false end
+  local firsts, lasts = json_scan.members(text, first, last, OPTIONS, json.name)
+  if not firsts then return refuse("'stream_options' must be an object.", "stream_options") end
+  if not firsts.include_usage then return false end
+  local flag = FLAGS[text:sub(firsts.include_usage, lasts.include_usage)]
+  if flag == nil then return refuse("'stream_options.include_usage' must be true or false.", "stream_options") end
+  return flag
+end
+
+local function user_of(text, first, last)
+  if not first or text:sub(first, first) ~= '"' then return false end -- vLLM says what is wrong with it
+  local user, refusal = string_member(text, first, last, "user")
+  if user and #user > USER_BYTES then return refuse("'user' is longer than " .. USER_BYTES .. " bytes.", "user") end
+  return user, refusal
+end
+
+-- What is asked: body, model as requested, stream, adds_usage (the gateway asks for it), user, sampling, sha256; or nil and
+-- a refusal. `streams`: whether the endpoint can stream.
+function bodies.read(text, streams)
+  local firsts, lasts = json_scan.members(text, 1, #text, WANTED, json.name)
+  if not firsts then return refuse("The body is " .. lasts .. ".") end
+  if not firsts.model then return refuse("'model' is missing.", "model") end
+  local model, refusal = string_member(text, firsts.model, lasts.model, "model")
+  if not model then return nil, refusal end
+  local user
+  user, refusal = user_of(text, firsts.user, lasts.user)
+  if user == nil then return nil, refusal end
+  local stream = false
+  if firsts.stream then stream = FLAGS[text:sub(firsts.stream, lasts.stream)] end
+  if stream == nil then return refuse("'stream' must be true or false.", "stream") end
+  local usage = true
+  if stream and streams then usage, refusal = asks_usage(text, firsts.stream_options, lasts.stream_options) end
+  if usage == nil then return nil, refusal end
+  return {
+    body = text, model = model, stream = stream and streams, adds_usage = not usage, user = user or nil,
+    sampling = sampling_of(text, firsts, lasts), sha256 = sha256.hex(text), firsts = firsts, lasts = lasts,
+  }
+end
+
+local function replaced(text, first, last, value) return text:sub(1, first - 1) .. value .. text:sub(last + 1) end
+
+-- The body as vLLM gets it: the model's plain name, and usage asked for at the end of a stream.
+function bodies.for_model(asked, model_json)
+  local text, firsts, lasts = asked.body, asked.firsts, asked.lasts
+  local options, model = firsts.stream_options, model_json
+  if asked.adds_usage and not options then model = model_json .. ',"stream_options":' .. WITH_USAGE end
+  local before = options and options < firsts.model
+  if asked.adds_usage and options and not before then text = replaced(text, options, lasts.stream_options, WITH_USAGE) end
+  text = replaced(text, firsts.model, lasts.model, model)
+  if asked.adds_usage and before then text = replaced(text, options, lasts.stream_options, WITH_USAGE) end
+  return text
+end
+
+return bodies

@@ -1,0 +1,77 @@
+-- Who asks: by API key, or by a JWT whose signature Envoy's own filter has verified. Every refusal looks the same from
+-- outside; the record says which it was.
+local posix = require("posix")
+local registry = require("registry")
+local sha256 = require("sha256")
+
+local JWT_FILTER = "envoy.filters.http.jwt_authn"
+local KEY = "^Bearer (llma_(" .. ("[a-z2-7]"):rep(12) .. ")_" .. ("[A-Za-z0-9_-]"):rep(43) .. ")$"
+local KEY_LENGTH = #"Bearer llma_" + 12 + 1 + 43
+local NOBODY = ("0"):rep(64) -- compared with where there is no key, so that this takes as long
+
+local credentials = {}
+
+-- The header's value, or nil and why there is none to go by.
+local function bearer(sent)
+  if sent.several.authorization then return nil, "several_keys" end
+  local value = sent.values.authorization
+  return value, not value and "no_key" or nil
+end
+
+-- The key's identity; nil, the reason and, where the key itself is right, the identity that may not ask here.
+local function by_key(value, tenant)
+  local text, id
+  if #value == KEY_LENGTH then text, id = value:match(KEY) end
+  if not text then return nil, "unknown_key" end
+  local key = registry.key(id)
+  local same = sha256.equal(sha256.hex(text), key and key.hash or NOBODY)
+  if not key or not same then return nil, "unknown_key" end
+  if registry.revoked(id) then return nil, "revoked", key end
+  if key.expires and key.expires <= posix.now() then return nil, "expired", key end
+  if key.tenant ~= tenant.name then return nil, "other_tenant", key end
+  return key
+end
+
+local function has(list, wanted)
+  if type(list) ~= "table" then return list == wanted end
+  for _, each in ipairs(list) do
+    if each == wanted then return true end
+  end
+  return false
+end
+
+-- What the scopes of a token let it ask, as sets in which "*" is all.
+local function rights(claim)
+  local models, risk_classes = {}, {}
+  local scopes = type(claim) == "table" and table.concat(claim, " ") or tostring(claim or "")
+  for kind, name in scopes:gmatch("(%w+):(%S+)") do
+    if kind == "model" then models[name] = true elseif kind == "risk" then risk_classes[name] = true end
+  end
+  return models, risk_classes
+end
+
+local function by_token(claims, tenant)
+  local expected, now = tenant.jwt, posix.now()
+  if not expected then return nil, "other_tenant" end
+  if claims.iss ~= expected.issuer or not has(claims.aud, expected.audience) then return nil, "other_tenant" end
+  if type(claims.exp) ~= "number" or claims.exp <= now then return nil, "expired" end
+  if type(claims.nbf) == "number" and claims.nbf > now then return nil, "not_yet_valid" end
+  if type(claims.sub) ~= "string" or claims.sub == "" then return nil, "no_subject" end
+  local models, risk_classes = rights(claims[expected.scopes_claim or "scope"])
+  return { via = "jwt", actor = claims.sub, tenant = tenant.name, models = models, risk_classes = risk_classes }
+end
+
+-- Who asks at the tenant's door: an identity; or nil, the reason and whose key it was where that is known.
+-- `sent`: the headers as they came.
+function credentials.identify(handle, sent, tenant)
+  local verified = handle:streamInfo():dynamicMetadata():get(JWT_FILTER)
+  local value, reason = bearer(sent)
+  if verified and verified.payload then
+    if reason == "several_keys" or (value and value:sub(1, 9) ~= "Bearer ey") then return nil, "several_keys" end
+    return by_token(verified.payload, tenant)
+  end
+  if not value then return nil, reason end
+  return by_key(value, tenant)
+end
+
+return credentials

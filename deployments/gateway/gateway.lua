@@ -1,0 +1,118 @@
+-- The gateway's filter. Envoy runs `on_request` and `on_response` for every request; where one of them fails, nothing is
+-- let through: Envoy by itself would go on as if there were no filter.
+local answers = require("answers")
+local doors = require("doors")
+local errors = require("errors")
+local event_streams = require("event_streams")
+local exchanges = require("exchanges")
+local labels = require("labels")
+local posix = require("posix")
+local records = require("records")
+local registry = require("registry")
+local request_ids = require("request_ids")
+local requests = require("requests")
+local spool = require("spool")
+
+local LOGGED_BYTES = 500
+local FAILED = { status = 500 }
+local EVENTS = "text/event-stream"
+
+local gateway = {}
+
+-- `home`: the platform's state folder. `domain`: tenants are <tenant>.llm.<domain>. Nothing is opened here.
+function gateway.configure(settings)
+  registry.configure(settings.home .. "/gateway")
+  spool.configure(settings.home .. "/gateway/spool")
+  doors.configure(settings.domain)
+  return gateway
+end
+
+local function explain(failure) return tostring(failure):sub(1, LOGGED_BYTES) end
+
+-- The end of an exchange that failed here, for the record.
+local function end_failed(exchange)
+  if not exchange.over and exchange.recorded then
+    records.response(exchange, { status = 500, sha256 = "", bytes = 0, reason = "internal_error" })
+    exchanges.finish(exchange, 0)
+  end
+end
+
+local function refuse_request(handle, id)
+  local known, exchange = pcall(exchanges.of, handle)
+  if known and exchange then pcall(end_failed, exchange) end
+  pcall(labels.outcome, handle, "error", "internal_error")
+  pcall(exchanges.answered, handle)
+  errors.respond(handle, FAILED, id)
+end
+
+function gateway.on_request(handle)
+  local id = request_ids.new()
+  local decided, failure = xpcall(requests.decide, explain, handle, id)
+  if not decided then
+    handle:logCritical("request " .. id .. " is refused because the filter failed: " .. failure)
+    refuse_request(handle, id)
+  end
+end
+
+local REASONS = { [401] = "invalid_token", [403] = "invalid_token", [408] = "request_timeout", [413] = "too_large" }
+
+-- An answer that Envoy gave before the filter had decided: on the record, in OpenAI's shape.
+local function answer_of_envoy(handle, status, known)
+  known.status, known.reason = status, REASONS[status] or "bad_request"
+  local recorded, why = records.denied(known)
+  if not recorded then handle:logCritical("a refused request is not on the record: " .. why) end
+  labels.ask(handle, known.tenant)
+  labels.outcome(handle, "denied", known.reason)
+  local body = handle:body(true)
+  handle:headers():replace("x-request-id", known.id)
+  handle:headers():replace("content-type", errors.JSON)
+  body:setBytes(errors.body({ status = status }))
+end
+
+local function unknown(handle)
+  return { id = request_ids.new(), at = posix.now(), remote = handle:streamInfo():downstreamRemoteAddress() }
+end
+
+-- `chunks` is made here, so that what fails can still be kept from going out.
+local function answer(handle, held)
+  local exchange = exchanges.of(handle)
+  local headers = handle:headers()
+  local status = tonumber(headers:get(":status"))
+  if not exchange then return answer_of_envoy(handle, status, unknown(handle)) end
+  held.exchange = exchange
+  if exchange.over then return end
+  if not exchange.recorded then
+    exchange.over = true
+    return answer_of_envoy(handle, status, exchange.known)
+  end
+  local kind = headers:get("content-type") or ""
+  if status == 200 and kind:sub(1, #EVENTS) == EVENTS then
+    held.chunks = handle:bodyChunks()
+    return event_streams.give(handle, exchange, held.chunks)
+  end
+  exchange.first_byte_ms = (posix.now() - exchange.at) * 1000
+  return answers.give(handle, exchange, status)
+end
+
+local function withhold(handle, held)
+  if held.exchange then pcall(end_failed, held.exchange) end
+  if held.chunks then
+    for chunk in held.chunks do chunk:setBytes("") end
+    return
+  end
+  local body = handle:body(true)
+  handle:headers():replace(":status", tostring(FAILED.status))
+  handle:headers():replace("content-type", errors.JSON)
+  body:setBytes(errors.body(FAILED))
+end
+
+function gateway.on_response(handle)
+  local held = {}
+  local given, failure = xpcall(answer, explain, handle, held)
+  if not given then
+    handle:logCritical("an answer is withheld because the filter failed: " .. failure)
+    withhold(handle, held)
+  end
+end
+
+return gateway

@@ -1,0 +1,129 @@
+-- SHA-256 (FIPS 180-4), also of what arrives in pieces, and a comparison that takes the same time for any difference.
+local bit = require("bit")
+local ffi = require("ffi")
+
+local band, bxor, bnot, ror, rshift, tobit = bit.band, bit.bxor, bit.bnot, bit.ror, bit.rshift, bit.tobit
+local bswap, tohex = bit.bswap, bit.tohex
+local BLOCK = 64
+
+local K = ffi.new("int32_t[64]", {
+  0x428a2f98, 0x71374491, 0xb5c0fbcf - 2^32, 0xe9b5dba5 - 2^32, 0x3956c25b, 0x59f111f1, 0x923f82a4 - 2^32, 0xab1c5ed5 - 2^32,
+  0xd807aa98 - 2^32, 0x12835b01, 0x243185be, 0x550c7dc3, 0x72be5d74, 0x80deb1fe - 2^32, 0x9bdc06a7 - 2^32, 0xc19bf174 - 2^32,
+  0xe49b69c1 - 2^32, 0xefbe4786 - 2^32, 0x0fc19dc6, 0x240ca1cc, 0x2de92c6f, 0x4a7484aa, 0x5cb0a9dc, 0x76f988da,
+  0x983e5152 - 2^32, 0xa831c66d - 2^32, 0xb00327c8 - 2^32, 0xbf597fc7 - 2^32, 0xc6e00bf3 - 2^32, 0xd5a79147 - 2^32, 0x06ca6351, 0x14292967,
+  0x27b70a85, 0x2e1b2138, 0x4d2c6dfc, 0x53380d13, 0x650a7354, 0x766a0abb, 0x81c2c92e - 2^32, 0x92722c85 - 2^32,
+  0xa2bfe8a1 - 2^32, 0xa81a664b - 2^32, 0xc24b8b70 - 2^32, 0xc76c51a3 - 2^32, 0xd192e819 - 2^32, 0xd6990624 - 2^32, 0xf40e3585 - 2^32, 0x106aa070,
+  0x19a4c116, 0x1e376c08, 0x2748774c, 0x34b0bcb5, 0x391c0cb3, 0x4ed8aa4a, 0x5b9cca4f, 0x682e6ff3,
+  0x748f82ee, 0x78a5636f, 0x84c87814 - 2^32, 0x8cc70208 - 2^32, 0x90befffa - 2^32, 0xa4506ceb - 2^32, 0xbef9a3f7 - 2^32, 0xc67178f2 - 2^32,
+})
+
+local W = ffi.new("int32_t[64]")
+
+local function expand(block)
+  local words = ffi.cast("const int32_t *", block)
+  for i = 0, 15 do W[i] = bswap(words[i]) end
+  for i = 16, 63 do
+    local near, far = W[i - 2], W[i - 15]
+    local s1 = bxor(ror(near, 17), ror(near, 19), rshift(near, 10))
+    local s0 = bxor(ror(far, 7), ror(far, 18), rshift(far, 3))
+    W[i] = tobit(W[i - 16] + s0 + W[i - 7] + s1)
+  end
+end
+
+local function compress(H, block)
+  expand(block)
+  local a, b, c, d, e, f, g, h = H[0], H[1], H[2], H[3], H[4], H[5], H[6], H[7]
+  for i = 0, 63 do
+    local t1 = h + bxor(ror(e, 6), ror(e, 11), ror(e, 25)) + bxor(g, band(e, bxor(f, g))) + K[i] + W[i]
+    local t2 = bxor(ror(a, 2), ror(a, 13), ror(a, 22)) + bxor(band(a, bxor(b, c)), band(b, c))
+    h, g, f, e, d, c, b, a = g, f, e, tobit(d + t1), c, b, a, tobit(t1 + t2)
+  end
+  H[0], H[1], H[2], H[3] = tobit(H[0] + a), tobit(H[1] + b), tobit(H[2] + c), tobit(H[3] + d)
+  H[4], H[5], H[6], H[7] = tobit(H[4] + e), tobit(H[5] + f), tobit(H[6] + g), tobit(H[7] + h)
+end
+
+local Hash = {}
+Hash.__index = Hash
+
+local function start(H)
+  H[0], H[1], H[2], H[3] = 0x6a09e667, 0xbb67ae85 - 2^32, 0x3c6ef372, 0xa54ff53a - 2^32
+  H[4], H[5], H[6], H[7] = 0x510e527f, 0x9b05688c - 2^32, 0x1f83d9ab, 0x5be0cd19
+end
+
+-- Takes the next piece of the text.
+function Hash:update(text)
+  local bytes, count, at = ffi.cast("const uint8_t *", text), #text, 0
+  self.size = self.size + count
+  if self.kept > 0 then
+    at = math.min(BLOCK - self.kept, count)
+    ffi.copy(self.rest + self.kept, bytes, at)
+    self.kept = self.kept + at
+    if self.kept < BLOCK then return self end
+    compress(self.H, self.rest)
+    self.kept = 0
+  end
+  while count - at >= BLOCK do
+    compress(self.H, bytes + at)
+    at = at + BLOCK
+  end
+  self.kept = count - at
+  ffi.copy(self.rest, bytes + at, self.kept)
+  return self
+end
+
+local function close(self)
+  local rest, kept = self.rest, self.kept
+  rest[kept] = 0x80
+  ffi.fill(rest + kept + 1, BLOCK - kept - 1)
+  if kept >= BLOCK - 8 then
+    compress(self.H, rest)
+    ffi.fill(rest, BLOCK)
+  end
+  local length = ffi.cast("int32_t *", rest)
+  length[14] = bswap(tobit(math.floor(self.size / 2^29)))
+  length[15] = bswap(tobit(self.size % 2^29 * 8))
+  compress(self.H, rest)
+end
+
+-- The hash as 64 hexadecimal digits. Ends the hash: no update after it.
+function Hash:hex()
+  close(self)
+  local H = self.H
+  return tohex(H[0]) .. tohex(H[1]) .. tohex(H[2]) .. tohex(H[3]) .. tohex(H[4]) .. tohex(H[5]) .. tohex(H[6]) .. tohex(H[7])
+end
+
+local sha256 = {}
+
+local function empty(H, rest)
+  start(H)
+  return setmetatable({ H = H, rest = rest, kept = 0, size = 0 }, Hash)
+end
+
+function sha256.new() return empty(ffi.new("int32_t[8]"), ffi.new("uint8_t[64]")) end
+
+local only = sha256.new()
+
+local function hashed(text)
+  start(only.H)
+  only.kept, only.size = 0, 0
+  return only:update(text)
+end
+
+function sha256.hex(text) return hashed(text):hex() end
+
+-- A place in [0, 1): the first 48 bits of the hash, as resources/routes.py takes them.
+function sha256.point(text)
+  close(hashed(text))
+  local high, low = only.H[0] % 2^32, rshift(only.H[1], 16)
+  return (high * 2^16 + low) / 2^48
+end
+
+-- Whether two texts are equal. Takes time by their length alone.
+function sha256.equal(one, other)
+  if #one ~= #other then return false end
+  local difference = 0
+  for i = 1, #one do difference = bit.bor(difference, bxor(one:byte(i), other:byte(i))) end
+  return difference == 0
+end
+
+return sha256
