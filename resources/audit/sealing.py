@@ -50,7 +50,8 @@ class Sealer:
             by_tenant.setdefault(tenant_of(exchange), []).append(exchange)
         sealed: list[Exchange] = []
         faults: list[AuditError] = []
-        outcomes = list(self._threads.map(self._try, by_tenant.items()))
+        several = len(by_tenant) > SYNCING_THREADS  # for few, threads cost more than they save
+        outcomes = list((self._threads.map if several else map)(self._try, by_tenant.items()))
         for (tenant, batch), outcome in zip(by_tenant.items(), outcomes, strict=True):
             if isinstance(outcome, AuditError):
                 faults.append(outcome)
