@@ -1,4 +1,4 @@
-"""The real gateway (Envoy with our filter, before stand-ins for vLLM) killed under load, and its collector."""
+"""The real gateway (Envoy, our filter, stand-ins for vLLM) is killed under load; and its collector."""
 
 import threading
 import time
