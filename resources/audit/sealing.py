@@ -50,7 +50,8 @@ class Sealer:
             by_tenant.setdefault(tenant_of(exchange), []).append(exchange)
         sealed: list[Exchange] = []
         faults: list[AuditError] = []
-        outcomes = list(self._threads.map(self._try, by_tenant.items()))
+        several = len(by_tenant) > SYNCING_THREADS  # for few, threads cost more than they save
+        outcomes = list((self._threads.map if several else map)(self._try, by_tenant.items()))
         for (tenant, batch), outcome in zip(by_tenant.items(), outcomes, strict=True):
             if isinstance(outcome, AuditError):
                 faults.append(outcome)
@@ -80,11 +81,19 @@ class Sealer:
 
         return draft
 
+    def seal_one(self, tenant: str, draft: Draft) -> None:
+        """Seals one record.
+
+        Raises:
+            AuditError: The disk does not take it.
+        """
+        self.index.add(tenant, self._seal(tenant, [draft]))
+
     def record_event(self, tenant: str, event: str, *, id: str | None = None, **facts: Any) -> None:
         """Seals one record of what somebody did: `event` is its name, `facts` hold nothing personal."""
         content = {"kind": "event", "event": event, "at": iso(time.time()), **facts}
         content["id"] = id or f"event-{uuid.uuid4()}"
-        self.index.add(tenant, self._seal(tenant, [lambda _: content]))
+        self.seal_one(tenant, lambda _: content)
 
     def erase(self, tenant: str, name: str, *, by: str, reason: str) -> bool:
         """Destroys a subject's key, once the chain says so; False where there is no such subject."""
