@@ -6,6 +6,7 @@ model or a model keeps every tenant as it was.
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,14 +23,18 @@ _Stamp = tuple[int, int, int]
 
 @dataclass(kw_only=True)
 class CatalogChanges:
-    """The tenants and models as they were last good. `say` hears of each mistake once."""
+    """The tenants and models as they were last good. `say` hears of each mistake once.
+
+    `read` is whether they ever were; `held` are tenants that are there, but whose files are wrong.
+    """
 
     folder: Path
     say: Callable[[str], None]
     tenants: dict[str, TenantEntry] = field(default_factory=dict)
     models: dict[str, ModelEntry] = field(default_factory=dict)
+    held: set[str] = field(default_factory=set)
+    read: bool = False
     _seen: dict[str, dict[str, _Stamp]] = field(default_factory=dict)
-    _unread: set[str] = field(default_factory=set)
     _said: frozenset[Mistake] = frozenset()
 
     def look(self) -> bool:
@@ -41,16 +46,16 @@ class CatalogChanges:
         tenants = now["tenants"]
         if all(now[folder] == before.get(folder) for folder in ("base_models", "models")):
             known = before.get("tenants", {})
-            self._unread |= {_name(file) for file, stamp in tenants.items() if known.get(file) != stamp}
+            self.held |= {_name(file) for file, stamp in tenants.items() if known.get(file) != stamp}
         else:
-            self._unread |= {_name(file) for file in tenants}
+            self.held |= {_name(file) for file in tenants}
         self._read({_name(file) for file in tenants})
         return True
 
     def _read(self, present: set[str]) -> None:
         reading = Reading(self.folder)
         models = reading.models(reading.base_models())
-        read = {} if reading.mistakes else reading.tenants(models, only=self._unread)
+        read = {} if reading.mistakes else reading.tenants(models, only=self.held)
         wrong = {_tenant_of(mistake) for mistake in reading.mistakes}
         mistakes = set(reading.mistakes)
         if None not in wrong:
@@ -72,19 +77,21 @@ class CatalogChanges:
             what = {"field": dotted(problem.place), "problem": problem.problem, "valid": problem.valid}
             mistakes.add(Mistake(file=file, line=None, **what))
             good.pop(name, None)
-        self.models, self.tenants = models, kept | good
-        self._unread = (self._unread - good.keys()) & present
+        self.models, self.tenants, self.read = models, kept | good, True
+        self.held = (self.held - good.keys()) & present
         return mistakes
 
 
 def _stamps(folder: Path) -> dict[str, _Stamp]:
-    """Of every file by name. A folder that is missing has none; reading it says so."""
-    try:
-        with os.scandir(folder) as entries:
-            found = [(entry.name, entry.stat()) for entry in entries]
-    except FileNotFoundError:
-        return {}
-    return {name: (stat.st_ino, stat.st_size, stat.st_mtime_ns) for name, stat in found}
+    """Of every YAML file by name. A folder that is missing has none; reading it says so."""
+    stamps = {}
+    with suppress(FileNotFoundError), os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.endswith(SUFFIX) and not entry.name.startswith("."):
+                with suppress(FileNotFoundError):  # replaced or gone since it was listed
+                    stat = entry.stat()
+                    stamps[entry.name] = (stat.st_ino, stat.st_size, stat.st_mtime_ns)
+    return stamps
 
 
 def _name(file: str) -> str:

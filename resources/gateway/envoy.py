@@ -13,11 +13,11 @@ from typing import Any
 
 from resources.gateway.envoy_admin import EnvoyAdmin
 from resources.gateway.envoy_config import bootstrap
+from resources.gateway.envoy_http import jwt_discovery, no_tokens
 from resources.gateway.envoy_settings import GatewaySettings
 from resources.gateway.envoy_upstream import endpoints
 from resources.gateway.errors import GatewayError
 from resources.gateway.files import replace_json
-from resources.gateway.jwt_filter import jwt_filter, write_jwt_filter
 from resources.local_processes import LocalProcesses, ProcessError, ProcessRecord, listens, require_free_port
 from resources.waiting import WaitError, wait_until
 
@@ -104,14 +104,14 @@ class EnvoyGateway:
         if not self.settings.endpoints.exists():
             replace_json(self.settings.endpoints, endpoints((), "none"))
         if not self.settings.jwt.exists():
-            write_jwt_filter(self.settings.jwt, jwt_filter((), {}))
+            replace_json(self.settings.jwt, jwt_discovery(no_tokens(), "none"))
         replace_json(self.folder / "bootstrap.json", config)
 
     def _start(self, fingerprint: str) -> ProcessRecord:
         """In its own folder, because the address of the admin socket is relative to it."""
         command = (
             *("env", f"--chdir={self.folder}", str(envoy_program()), "-c", "bootstrap.json"),
-            *("--concurrency", "1", "--disable-hot-restart", "--log-level", "warning"),
+            *("--concurrency", "1", "--disable-hot-restart", "--log-level", "warning", "--skip-deprecated-logs"),
         )
         env = {name: os.environ[name] for name in INHERITED if name in os.environ}
         attributes = {"port": self.settings.port, "url": self.url, "fingerprint": fingerprint}

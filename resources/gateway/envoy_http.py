@@ -8,16 +8,16 @@ from typing import Any
 
 from resources.gateway import metrics
 from resources.gateway.envoy_settings import GatewaySettings
-from resources.gateway.jwt_filter import NAME as JWT_FILTER
-from resources.gateway.jwt_filter import jwt_filter
 
 CLUSTER = "deployments"
+JWT_FILTER = "jwt"
 LUA_FILTER = "lua"
 
 Json = dict[str, Any]
 
 _TYPES = "type.googleapis.com/envoy.extensions"
 _FOR_ENVOY_ALONE = ("x-forwarded-for", "x-forwarded-proto", "x-envoy-external-address")
+_JWT_TYPE = f"{_TYPES}.filters.http.jwt_authn.v3.JwtAuthentication"
 _HIDDEN_HEADERS = ("server", "x-envoy-upstream-service-time", "x-envoy-decorator-operation")
 
 _MALFORMED = "The request is not well-formed HTTP, or its path or a header has a form that is refused here."
@@ -108,7 +108,6 @@ def _filter(name: str, kind: str, **config: Any) -> Json:
 
 def _jwt_filter(settings: GatewaySettings) -> Json:
     """Follows `xds/jwt.json`. Until that can be read no token is verified, and Lua refuses all of them."""
-    nobody = jwt_filter((), {})["resources"][0]["typed_config"]
     return {
         "name": JWT_FILTER,
         "config_discovery": {
@@ -116,11 +115,26 @@ def _jwt_filter(settings: GatewaySettings) -> Json:
                 "path_config_source": {"path": str(settings.jwt)},
                 "resource_api_version": "V3",
             },
-            "type_urls": [nobody["@type"]],
-            "default_config": nobody,
+            "type_urls": [_JWT_TYPE],
+            "default_config": no_tokens(),
             "apply_default_config_without_warming": True,
         },
     }
+
+
+def no_tokens() -> Json:
+    """A jwt_authn that verifies none, so that no request has the claims which alone Lua goes by."""
+    return {"@type": _JWT_TYPE}
+
+
+def jwt_discovery(config: Json, version: str) -> Json:
+    """The content of `xds/jwt.json` that makes Envoy take that configuration of jwt_authn."""
+    resource = {
+        "@type": "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig",
+        "name": JWT_FILTER,
+        "typed_config": config,
+    }
+    return {"version_info": version, "resources": [resource]}
 
 
 def _lua_filter(settings: GatewaySettings) -> Json:

@@ -10,13 +10,14 @@ https://www.envoyproxy.io/docs/envoy/v1.40.0/api-v3/extensions/filters/http/jwt_
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-NAME = "jwt_authn"
+from resources.gateway.envoy_http import jwt_discovery
+from resources.gateway.files import replace_json
+
 CLAIMS = "payload"
 """Below `envoy.filters.http.jwt_authn` in the dynamic metadata: the claims of a token that was checked."""
 CLOCK_SKEW_S = 10
@@ -25,9 +26,7 @@ BEARER_TOKEN = "Bearer ey"  # noqa: S105  the beginning of every JSON Web Token:
 KeySet = Mapping[str, Any]
 """A JSON Web Key Set as RFC 7517 has it: `{"keys": […]}`."""
 
-_TYPES = "type.googleapis.com"
-_FILTER = f"{_TYPES}/envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication"
-_EXTENSION = f"{_TYPES}/envoy.config.core.v3.TypedExtensionConfig"
+_FILTER = "type.googleapis.com/envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +55,7 @@ def jwt_filter(issuers: Iterable[Issuer], key_sets: Mapping[str, KeySet]) -> dic
         "providers": {issuer.provider: _provider(issuer, key_sets[issuer.provider]) for issuer in known},
         "rules": [_rule()],
     }
-    return {"resources": [{"@type": _EXTENSION, "name": NAME, "typed_config": config}]}
+    return jwt_discovery(config, hashlib.sha256(json.dumps(config).encode()).hexdigest()[:16])
 
 
 def _provider(issuer: Issuer, keys: KeySet) -> dict[str, Any]:
@@ -80,16 +79,9 @@ def _rule() -> dict[str, Any]:
 
 def write_jwt_filter(path: Path, response: Mapping[str, Any]) -> bool:
     """Replaces the file where it says something else; whether it did. Envoy takes it by the rename."""
-    content = json.dumps(response).encode()
-    if path.is_file() and path.read_bytes() == content:
+    if path.is_file() and json.loads(path.read_text()) == response:
         return False
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
+    replace_json(path, response)
     return True
 
 

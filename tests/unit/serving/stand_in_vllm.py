@@ -44,7 +44,7 @@ class Handler(BaseHTTPRequestHandler):
             os._exit(1)
         ids = BEHAVIOUR["answer"]
         return {
-            "system_fingerprint": BEHAVIOUR.get("fingerprint", option("--fingerprint-value")),
+            "system_fingerprint": self.digest(),
             "prompt_token_ids": list(body["messages"][-1]["content"].encode()),
             "choices": [
                 {
@@ -55,14 +55,20 @@ class Handler(BaseHTTPRequestHandler):
             ],
         }
 
+    def digest(self):
+        return BEHAVIOUR.get("fingerprint", option("--fingerprint-value"))
+
     def stream(self):
         pieces = [{"delta": {"content": chr(id_)}} for id_ in BEHAVIOUR["answer"]]
         if not BEHAVIOUR.get("breaks_off"):
             pieces[-1]["finish_reason"] = "stop"
         self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
         self.end_headers()
         for piece in pieces:
-            self.wfile.write(f"data: {json.dumps({'choices': [piece]})}\n\n".encode())
+            event = {"choices": [piece], "system_fingerprint": self.digest()}
+            self.wfile.write(f"data: {json.dumps(event)}\n\n".encode())
+            time.sleep(BEHAVIOUR.get("token_s", 0))
         self.wfile.write(b"data: [DONE]\n\n")
 
     def reply(self, value, status=200):
