@@ -29,6 +29,7 @@ from benchmarks.gateway_load import (
     cpu_seconds,
     latency,
     memory_bytes,
+    require_answer,
     require_wrk,
     streams,
     throughput,
@@ -77,6 +78,7 @@ class Bench:
 
     def most(self, gateway: Gateway) -> dict[str, Any]:
         """As many requests as it can answer."""
+        require_answer(gateway.whole())
         throughput(gateway.whole(), self.folder, seconds=WARM_S)
         used, started = cpu_seconds(gateway.pids), time.monotonic()
         rates, errors = [], 0
