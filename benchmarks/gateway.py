@@ -34,7 +34,8 @@ from benchmarks.gateway_load import (
     streams,
     throughput,
 )
-from benchmarks.gateway_systems import Gateway, StandIns, bare_envoy, direct, litellm, ours, stand_ins
+from benchmarks.gateway_stand_ins import StandIns, stand_ins
+from benchmarks.gateway_systems import Gateway, bare_envoy, direct, litellm, ours
 from benchmarks.measuring import conclude
 
 MIB = 2**20
