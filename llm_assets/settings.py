@@ -81,6 +81,11 @@ class Settings:
         return _gib("LLM_ASSETS_CACHE_GIB", CACHE_GIB)
 
     @property
+    def usage(self) -> Path:
+        """Who used how much, a table a day; see `llm_assets/usage.py`."""
+        return self.home / "usage"
+
+    @property
     def dagster_home(self) -> Path:
         return self.home / "dagster"
 

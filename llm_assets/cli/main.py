@@ -25,6 +25,7 @@ from llm_assets.cli import (
     stack,
     trace,
     traffic,
+    usage,
 )
 from llm_assets.cli.options import FAILED, INTERRUPTED, MISUSED
 
@@ -51,6 +52,7 @@ app.command("card")(deployments.card)
 app.command("verify")(signatures.verify)
 app.command("sign")(signatures.sign)
 app.command("trace")(trace.trace)
+app.command("usage")(usage.usage)
 app.command("prune")(prune.prune)
 app.command("check")(catalog.check)
 app.command("doctor")(doctor.doctor)

@@ -10,6 +10,7 @@ Not covered: a certificate that is renewed counts from the next start of the gat
 from typing import Any
 
 from resources.gateway import metrics
+from resources.gateway.collector_metrics import FILE as COLLECTOR_METRICS
 from resources.gateway.envoy_http import connection_manager
 from resources.gateway.envoy_settings import GatewaySettings
 from resources.gateway.envoy_upstream import deployments_cluster
@@ -17,6 +18,9 @@ from resources.gateway.shards import CLUSTERS
 
 ADMIN_SOCKET = "admin.sock"
 LISTENER = "door"
+AUDIT = "audit"
+"""Beside the gateway's folder: where the collector keeps the audit log."""
+
 PRIVATE = 0o600
 
 Json = dict[str, Any]
@@ -44,7 +48,8 @@ def _metrics_listeners(settings: GatewaySettings) -> list[Json]:
     """A door that is full is looked at all the more."""
     if settings.metrics_port is None:
         return []
-    return [{**metrics.listener(settings.metrics_port), "ignore_global_conn_limit": True}]
+    collector = settings.folder.parent / AUDIT / COLLECTOR_METRICS
+    return [{**metrics.listener(settings.metrics_port, collector), "ignore_global_conn_limit": True}]
 
 
 def listener(settings: GatewaySettings) -> Json:

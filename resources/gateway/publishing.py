@@ -6,6 +6,7 @@ publishes takes turns with the others; killed in between, it leaves an endpoint 
 the old route with its old server still running, and the next deploy or start of the stack finishes the work.
 """
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,7 +22,9 @@ from resources.gateway.envoy import running_gateway
 from resources.gateway.envoy_admin import EnvoyAdmin
 from resources.gateway.envoy_upstream import Endpoint
 from resources.gateway.errors import GatewayError
+from resources.gateway.files import replace_json
 from resources.gateway.journals import Journal
+from resources.gateway.scrape_targets import SCRAPE_TARGETS, scrape_targets
 from resources.waiting import WaitError, wait_until
 
 FOLDER = "gateway"
@@ -144,8 +147,16 @@ class Publication:
             ) from fault
         try:
             yield
+            self._tell_prometheus()
         finally:
             lock.release()
+
+    def _tell_prometheus(self) -> None:
+        """Its own servers' metrics are scraped as long as a route names them."""
+        path = self.home / SCRAPE_TARGETS
+        targets = scrape_targets(self.routes.events(), self._files.all())
+        if not path.exists() or json.loads(path.read_text()) != targets:
+            replace_json(path, targets)
 
 
 def route_line(live: Live) -> Json:
