@@ -17,11 +17,10 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+from llm_assets.gateway.housekeeping import housekeeping, sealer_of
 from llm_assets.settings import Settings, find_settings
 from resources.audit.collecting import Collector
-from resources.audit.personal_text import Pseudonymizer
-from resources.audit.places import AuditError, AuditPlaces, private_folder
-from resources.audit.sealing import Sealer
+from resources.audit.places import AuditError, private_folder
 
 PAUSE_S = 0.15
 """Between two looks at the spool: the most of what a record waits for, and how small a batch may be."""
@@ -41,7 +40,7 @@ def main() -> None:
         signal.signal(number, lambda *_: ending.set())
     os.nice(NICENESS)
     try:
-        with _alone(settings.audit):
+        with _alone(settings.audit), housekeeping(settings, ending):
             run(settings, ending)
     except AuditError as error:
         _log.error("%s", error)
@@ -73,12 +72,6 @@ def _collect(settings: Settings, ending: threading.Event) -> None:
         deadline = time.monotonic() + ENDING_S
         while collector.step() and time.monotonic() < deadline:
             pass
-
-
-def sealer_of(settings: Settings) -> Sealer:
-    """What writes this installation's audit log."""
-    places = AuditPlaces(folder=settings.audit)
-    return Sealer(places, settings.keys, Pseudonymizer(settings.audit_ner))
 
 
 def _answers(admin: Path) -> bool:

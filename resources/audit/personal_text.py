@@ -12,15 +12,17 @@ was kept of one subject, and nothing once that subject's key is gone.
 
 import json
 import logging
+import threading
+import warnings
 from collections.abc import Iterator
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from resources.audit.places import AuditError
 from resources.audit.subject_keys import Subject
 
 if TYPE_CHECKING:
-    from presidio_analyzer import AnalyzerEngine, EntityRecognizer, RecognizerResult
+    from presidio_analyzer import AnalyzerEngine, EntityRecognizer
     from presidio_analyzer.nlp_engine import NlpEngine
 
 LANGUAGE = "en"
@@ -31,7 +33,7 @@ RECOGNIZERS = (
     *("UsSsnRecognizer", "UsItinRecognizer", "CaSinRecognizer", "PlPeselRecognizer", "EsNifRecognizer"),
     *("EsNieRecognizer", "ItFiscalCodeRecognizer", "UkNinoRecognizer", "NhsRecognizer", "DeTaxIdRecognizer"),
     *("DeSocialSecurityRecognizer", "FiPersonalIdentityCodeRecognizer", "SePersonnummerRecognizer"),
-    *("TrNationalIdRecognizer", "KrRrnRecognizer", "InAadhaarRecognizer", "InPanRecognizer"),
+    *("TrNationalIdRecognizer", "KrRrnRecognizer", "InAadhaarRecognizer"),
     *("AuTfnRecognizer", "AuMedicareRecognizer", "SgFinRecognizer", "ThTninRecognizer"),
 )
 """What names one person, by country. Left out are Presidio's forms of companies, cars and places."""
@@ -45,11 +47,22 @@ PHONE_REGIONS = (
     "IT",
     "IN",
 )  # national forms; with +… those of all countries
-PIECE_CHARACTERS = 100_000  # spaCy refuses a million
-LEAST_NUMBER = 10**6
+WINDOW_CHARACTERS, OVERLAP_CHARACTERS = 4_000, 200  # some of Presidio's patterns are quadratic
+LEAST_NUMBER, LEAST_CHARACTERS = 10**6, 4  # below, nothing has a form
 FAILED = "<NOT KEPT: the detector of personal data failed on this text>"
 
+_loading = threading.Lock()
+
 _log = logging.getLogger(__name__)
+
+
+class Finding(NamedTuple):
+    """Personal data in a text."""
+
+    start: int
+    end: int
+    kind: str
+    score: float
 
 
 class Pseudonymizer:
@@ -81,44 +94,54 @@ class Pseudonymizer:
         return content
 
     def _clean(self, text: str, subject: Subject) -> str:
-        return "".join(self._clean_piece(piece, subject) for piece in _pieces(text))
-
-    def _clean_piece(self, text: str, subject: Subject) -> str:
-        if len(text) < 4:  # too short for any form
+        if len(text) < LEAST_CHARACTERS:
             return text
+        analyzer = _analyzer(self._ner_model)
         try:
-            found = _analyzer(self._ner_model).analyze(text, language=LANGUAGE, score_threshold=LEAST_SCORE)
-        except AuditError:
-            raise
+            found = [each for start in _windows(text) for each in _found(analyzer, text, start)]
         except Exception as error:  # noqa: BLE001  a text that breaks a detector must not stop the log, nor be kept
             _log.error("Presidio failed on a text of %d characters: %r", len(text), error)
             return FAILED
         return _replaced(text, found, subject)
 
 
-def _replaced(text: str, found: "list[RecognizerResult]", subject: Subject) -> str:
+def _windows(text: str) -> range:
+    """Where to begin: every place lies in a window whole, with what is before and after it."""
+    return range(0, max(len(text) - OVERLAP_CHARACTERS, 1), WINDOW_CHARACTERS - OVERLAP_CHARACTERS)
+
+
+def _found(analyzer: "AnalyzerEngine", text: str, start: int) -> Iterator[Finding]:
+    window = text[start : start + WINDOW_CHARACTERS]
+    for each in analyzer.analyze(window, language=LANGUAGE, score_threshold=LEAST_SCORE):
+        yield Finding(each.start + start, each.end + start, each.entity_type, each.score)
+
+
+def _replaced(text: str, found: list[Finding], subject: Subject) -> str:
     """From the left; of two that overlap the better one, and what sticks out of it as well."""
     parts, at = [], 0
-    for each in sorted(found, key=lambda result: (result.start, -result.end, -result.score)):
+    for each in sorted(found, key=lambda one: (one.start, -one.score, -one.end)):
         if each.end <= at:
             continue
         parts.append(text[at : max(each.start, at)])
-        parts.append(f"<{each.entity_type}:{subject.hash(text[each.start : each.end])}>")
+        parts.append(f"<{each.kind}:{subject.hash(text[max(each.start, at) : each.end])}>")
         at = each.end
     return "".join(parts) + text[at:]
 
 
-def _pieces(text: str) -> Iterator[str]:
-    """The text in pieces that spaCy takes, cut at white space where there is any."""
-    while len(text) > PIECE_CHARACTERS:
-        cut = text.rfind(" ", PIECE_CHARACTERS // 2, PIECE_CHARACTERS) + 1 or PIECE_CHARACTERS
-        yield text[:cut]
-        text = text[cut:]
-    yield text
+def _analyzer(ner_model: str | None) -> "AnalyzerEngine":
+    """The one of this process; several threads may ask at once."""
+    with _loading:
+        return _loaded(ner_model)
 
 
 @cache
-def _analyzer(ner_model: str | None) -> "AnalyzerEngine":
+def _loaded(ner_model: str | None) -> "AnalyzerEngine":
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # spaCy's, about click, while it is imported
+        return _made(ner_model)
+
+
+def _made(ner_model: str | None) -> "AnalyzerEngine":
     """Presidio with the recognizers above, and that of spaCy's entities where a model is named."""
     from presidio_analyzer import AnalyzerEngine, RecognizerRegistry, predefined_recognizers
 

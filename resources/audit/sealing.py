@@ -80,11 +80,19 @@ class Sealer:
 
         return draft
 
+    def seal_one(self, tenant: str, draft: Draft) -> None:
+        """Seals one record.
+
+        Raises:
+            AuditError: The disk does not take it.
+        """
+        self.index.add(tenant, self._seal(tenant, [draft]))
+
     def record_event(self, tenant: str, event: str, *, id: str | None = None, **facts: Any) -> None:
         """Seals one record of what somebody did: `event` is its name, `facts` hold nothing personal."""
         content = {"kind": "event", "event": event, "at": iso(time.time()), **facts}
         content["id"] = id or f"event-{uuid.uuid4()}"
-        self.index.add(tenant, self._seal(tenant, [lambda _: content]))
+        self.seal_one(tenant, lambda _: content)
 
     def erase(self, tenant: str, name: str, *, by: str, reason: str) -> bool:
         """Destroys a subject's key, once the chain says so; False where there is no such subject."""

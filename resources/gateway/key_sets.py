@@ -8,6 +8,7 @@ takes a public key for it, sign tokens.
 https://openid.net/specs/openid-connect-discovery-1_0.html, RFC 7517, RFC 8725
 """
 
+import base64
 import json
 import time
 from collections.abc import Iterator, Mapping
@@ -25,9 +26,7 @@ MOST_BYTES = 256 * 1024
 MOST_KEYS = 64
 FETCH_S = 10
 REDIRECTS = 3
-ALGORITHMS = frozenset(
-    {"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512"},
-)
+ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512")
 RSA_BITS = range(2048, 8193)
 CURVES = ("P-256", "P-384", "P-521")
 _HEADERS = {"accept": "application/json", "accept-encoding": "identity"}
@@ -73,14 +72,22 @@ def _usable(key: Any) -> dict[str, str] | None:
     kind = kinds.get(str(key.get("kty"))) if isinstance(key, dict) else None
     if kind is None or key.get("use", "sig") != "sig" or key.get("alg", "RS256") not in ALGORITHMS:
         return None
+    if kind is RSAKey and _bits(key.get("n")) not in RSA_BITS:
+        return None
     public: dict[str, Any] = dict(_strings(key, ("kty", "kid", "use", "alg", *_FIELDS[key["kty"]])))
     try:
         known = kind.import_key(public)
     except (JoseError, ValueError, KeyError):
         return None
-    if isinstance(known, ECKey):
-        return public if known.curve_name in CURVES else None
-    return public if known.raw_value.key_size in RSA_BITS else None
+    return None if isinstance(known, ECKey) and known.curve_name not in CURVES else public
+
+
+def _bits(modulus: Any) -> int:
+    """How long an RSA key is; 0 for none."""
+    try:
+        return int.from_bytes(base64.urlsafe_b64decode(f"{modulus}==")).bit_length()
+    except ValueError:
+        return 0
 
 
 def _strings(key: Mapping[str, Any], names: tuple[str, ...]) -> Iterator[tuple[str, str]]:
