@@ -28,7 +28,9 @@ from resources.audit.verifying import Verdict, verify_tenant
 from resources.object_stores.objects import ObjectStoreError
 from resources.object_stores.opening import open_object_store
 
-app = typer.Typer(help="The audit log: verify, search, export, erase.", no_args_is_help=True)
+app = typer.Typer(
+    help="The audit log: verify, search, export, erase.", no_args_is_help=True, add_completion=False
+)
 
 Tenant = Annotated[str, typer.Option("--tenant", "-t", help="Whose log.", autocompletion=tenant_names)]
 AnyTenant = Annotated[

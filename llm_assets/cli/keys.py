@@ -21,7 +21,11 @@ from llm_assets.settings import find_settings
 from resources.gateway.api_keys import ApiKey, create_key, keys, revoke, rotate
 from resources.gateway.limits import Limits
 
-app = typer.Typer(help="API keys of the gateway: created, listed, revoked, rotated.", no_args_is_help=True)
+app = typer.Typer(
+    help="API keys of the gateway: created, listed, revoked, rotated.",
+    no_args_is_help=True,
+    add_completion=False,
+)
 
 OfTenant = Annotated[
     str, typer.Option("--tenant", "-t", help="Whose models the key may ask.", autocompletion=tenant_names)
