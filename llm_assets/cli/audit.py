@@ -15,6 +15,7 @@ from rich.table import Table
 
 from llm_assets.catalog.loading import load_catalog
 from llm_assets.cli.options import FAILED, AsJson, UsageError, tenant_names
+from llm_assets.cli.tables import table_console
 from llm_assets.gateway.housekeeping import sealer_of
 from llm_assets.settings import Settings, find_settings
 from resources.audit.exporting import export
@@ -209,8 +210,10 @@ def _found(sealer: Sealer, query: Query, *, text: bool) -> Iterator[dict[str, An
 
 
 def _table(records: list[dict[str, Any]], *, text: bool) -> None:
-    console = Console()
-    table = Table("when", "what", "id", "model", "status", "tokens", "who", box=None, pad_edge=False)
+    console = table_console()
+    table = Table(box=None, pad_edge=False)
+    for column in ("when", "what", "id", "model", "status", "tokens", "who"):
+        table.add_column(column, no_wrap=column in ("status", "tokens"), overflow="fold")
     for each in records:
         what = each.get("event") or each.get("outcome") or each["kind"]
         tokens = f"{each.get('prompt_tokens') or 0}+{each.get('completion_tokens') or 0}"
