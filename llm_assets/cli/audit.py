@@ -13,9 +13,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from llm_assets.audit_log import sealer_of
 from llm_assets.catalog.loading import load_catalog
 from llm_assets.cli.options import FAILED, AsJson, UsageError, _tenants
-from llm_assets.gateway.housekeeping import sealer_of
 from llm_assets.settings import Settings, find_settings
 from resources.audit.exporting import export
 from resources.audit.places import AuditPlaces

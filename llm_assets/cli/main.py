@@ -3,10 +3,7 @@
 Exit codes: 0 done, 1 the work failed, 2 the command or the catalog is wrong, 130 interrupted.
 """
 
-import sys
-
 import typer
-from rich.console import Console
 
 from llm_assets.cli import (
     ask,
@@ -25,7 +22,7 @@ from llm_assets.cli import (
     trace,
     traffic,
 )
-from llm_assets.cli.options import FAILED, INTERRUPTED, MISUSED
+from llm_assets.cli.running import run as run_to_its_end
 
 app = typer.Typer(
     name="llm-assets",
@@ -59,28 +56,8 @@ app.add_typer(engines.app, name="engines")
 
 
 def main() -> None:
-    """Entry point: every error that we know how to explain is one message, not a traceback."""
-    try:
-        app()
-    except KeyboardInterrupt:
-        _say("Interrupted.")
-        sys.exit(INTERRUPTED)
-    except Exception as error:
-        if not _explained(error):
-            raise
-        _say(str(error))
-        sys.exit(
-            MISUSED if type(error).__name__ in ("CatalogError", "SettingsError", "UsageError") else FAILED
-        )
-
-
-def _explained(error: Exception) -> bool:
-    """Our own error classes say what and the remedy; anything else is a defect and shows its traceback."""
-    return type(error).__module__.split(".")[0] in ("llm_assets", "resources")
-
-
-def _say(message: str) -> None:
-    Console(stderr=True, soft_wrap=True).print(message, style="red", highlight=False, markup=False)
+    """All commands; `llm-assets` itself begins in `entry.py`."""
+    run_to_its_end(app)
 
 
 if __name__ == "__main__":
