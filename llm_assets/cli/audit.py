@@ -13,10 +13,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from llm_assets.audit_log import sealer_of
 from llm_assets.catalog.loading import load_catalog
 from llm_assets.cli.options import FAILED, AsJson, UsageError, tenant_names
 from llm_assets.cli.tables import table_console
-from llm_assets.gateway.housekeeping import sealer_of
 from llm_assets.settings import Settings, find_settings
 from resources.audit.exporting import export
 from resources.audit.places import AuditPlaces

@@ -80,7 +80,7 @@ def _program() -> None:
 def main() -> None:
     """Entry point: every error that we know how to explain is one message, not a traceback."""
     try:
-        app()
+        app(prog_name="llm-assets")
     except KeyboardInterrupt:
         _say("Interrupted.")
         sys.exit(INTERRUPTED)

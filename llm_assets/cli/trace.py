@@ -9,13 +9,14 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from llm_assets.audit_log import sealer_of
 from llm_assets.cli.options import AsJson, UsageError
-from llm_assets.gateway.housekeeping import sealer_of
 from llm_assets.made_from import lineage_of
 from llm_assets.settings import Settings, find_settings
 from resources.artifacts import Artifact, ArtifactError
 from resources.audit.sealing import Sealer
 from resources.manifests import published
+from resources.object_stores.objects import ObjectStoreError
 from resources.object_stores.opening import open_object_store
 
 RequestId = Annotated[str, typer.Argument(help="The x-request-id of an answer.")]
@@ -64,7 +65,7 @@ def _version(settings: Settings, record: dict[str, Any]) -> dict[str, Any]:
     source = f"artifact://models/{record['tenant']}/{record['model']}/{record['version']}"
     try:
         lineage = lineage_of(get, get(source))
-    except ArtifactError as error:
+    except (ArtifactError, ObjectStoreError) as error:
         return {"uri": source, "fault": str(error)}
     made_from = {"merged": lineage.merged, "adapter": lineage.adapter}
     made_from |= {"dataset": lineage.dataset, "base": lineage.base}
