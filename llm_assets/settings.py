@@ -7,7 +7,8 @@ artifacts are published, `LLM_ASSETS_CACHE` and `LLM_ASSETS_CACHE_GIB` are the n
 `LLM_ASSETS_KEYS` is the folder of keys, `LLM_ASSETS_SIGNER` and `LLM_ASSETS_TRUSTED_IDENTITIES` say who signs
 and whose signature counts. `LLM_ASSETS_GATEWAY_HOST`, `LLM_ASSETS_GATEWAY_PORT`,
 `LLM_ASSETS_GATEWAY_CERTIFICATE`, `LLM_ASSETS_GATEWAY_KEY`, `LLM_ASSETS_DOMAIN` and
-`LLM_ASSETS_METRICS_PORT` are the gateway's.
+`LLM_ASSETS_METRICS_PORT` are the gateway's, `LLM_ASSETS_AUDIT_NER`, `LLM_ASSETS_LOKI_URL` and
+`LLM_ASSETS_AUDIT_STDOUT` the audit log's (docs/reference/audit.md).
 """
 
 import math
@@ -80,6 +81,11 @@ class Settings:
         return _gib("LLM_ASSETS_CACHE_GIB", CACHE_GIB)
 
     @property
+    def usage(self) -> Path:
+        """Who used how much, a table a day; see `llm_assets/usage.py`."""
+        return self.home / "usage"
+
+    @property
     def dagster_home(self) -> Path:
         return self.home / "dagster"
 
@@ -105,6 +111,29 @@ class Settings:
     def trusted_identities(self) -> str:
         """Whose Sigstore signatures are trusted; see `resources/signers.py`."""
         return os.environ.get("LLM_ASSETS_TRUSTED_IDENTITIES", "")
+
+    @property
+    def audit(self) -> Path:
+        """The sealed audit log and the keys of its data subjects; see `resources/audit/places.py`."""
+        return self.home / "audit"
+
+    @property
+    def audit_ner(self) -> str | None:
+        """An installed spaCy model that finds names of people in texts; None: they are not found."""
+        return os.environ.get("LLM_ASSETS_AUDIT_NER") or None
+
+    @property
+    def loki_url(self) -> str | None:
+        """Where audit records are pushed as well: `http://loki:3100`."""
+        return os.environ.get("LLM_ASSETS_LOKI_URL") or None
+
+    @property
+    def audit_stdout(self) -> str | None:
+        """`google`: the collector prints audit records as Google Cloud Logging's agent takes them."""
+        form = os.environ.get("LLM_ASSETS_AUDIT_STDOUT") or None
+        if form not in (None, "google"):
+            raise SettingsError(f"LLM_ASSETS_AUDIT_STDOUT={form!r} is not taken; google is, or nothing.")
+        return form
 
     @property
     def ui_port(self) -> int:

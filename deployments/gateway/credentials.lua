@@ -12,11 +12,10 @@ local NOBODY = ("0"):rep(64) -- compared with where there is no key, so that thi
 local credentials = {}
 
 -- The header's value, or nil and why there is none to go by.
-local function bearer(headers)
-  local count = headers:getNumValues("authorization")
-  if count == 0 then return nil, "no_key" end
-  if count > 1 then return nil, "several_keys" end
-  return headers:get("authorization")
+local function bearer(sent)
+  if sent.several.authorization then return nil, "several_keys" end
+  local value = sent.values.authorization
+  return value, not value and "no_key" or nil
 end
 
 -- The key's identity; nil, the reason and, where the key itself is right, the identity that may not ask here.
@@ -70,10 +69,10 @@ local function by_token(claims, tenant)
 end
 
 -- Who asks at the tenant's door: an identity; or nil, the reason and whose key it was where that is known.
-function credentials.identify(handle, tenant)
-  local headers = handle:headers()
+-- `sent`: the headers as they came.
+function credentials.identify(handle, sent, tenant)
   local verified = handle:streamInfo():dynamicMetadata():get(JWT_FILTER)
-  local value, reason = bearer(headers)
+  local value, reason = bearer(sent)
   if verified and verified.payload then
     if reason == "several_keys" or (value and value:sub(1, 9) ~= "Bearer ey") then return nil, "several_keys" end
     return by_token(verified.payload, tenant)

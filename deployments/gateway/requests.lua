@@ -5,6 +5,7 @@ local bodies = require("bodies")
 local credentials = require("credentials")
 local doors = require("doors")
 local exchanges = require("exchanges")
+local incoming = require("incoming")
 local labels = require("labels")
 local limits = require("limits")
 local listing = require("listing")
@@ -23,15 +24,15 @@ local SUBJECT_BYTES = 1024
 local requests = {}
 
 -- Who asks at this door as the journals say now; nil and a refusal.
-local function identify(handle, name)
+local function identify(handle, sent, name)
   local tenant = registry.tenant(name)
-  local identity, reason, owner = credentials.identify(handle, tenant or NO_TENANT)
+  local identity, reason, owner = credentials.identify(handle, sent, tenant or NO_TENANT)
   if identity and tenant then return identity, tenant end
   return nil, refusals.unauthorized(tenant and reason or "unknown_tenant"), tenant, owner
 end
 
 local function authenticate(handle, known, name)
-  local identity, tenant, door, owner = identify(handle, name)
+  local identity, tenant, door, owner = identify(handle, known.sent, name)
   if identity then
     known.tenant, known.key = name, identity.id
     return identity, tenant
@@ -42,15 +43,15 @@ end
 
 -- The body's text, whole; a refusal where there is none that can be read.
 local function take_body(handle, known)
-  local encoding = handle:headers():get("content-encoding")
+  local encoding = known.sent.values["content-encoding"]
   if encoding and encoding:lower() ~= "identity" then return refusals.answer(handle, known, refusals.ENCODED) end
   local body = handle:body()
   if not body or body:length() == 0 then return refusals.answer(handle, known, refusals.NO_BODY) end
   return body
 end
 
-local function subject_of(headers, user)
-  local subject = headers:get("x-llm-subject")
+local function subject_of(sent, user)
+  local subject = sent.values["x-llm-subject"]
   return subject and subject ~= "" and subject:sub(1, SUBJECT_BYTES) or user
 end
 
@@ -100,7 +101,7 @@ end
 local function send_on(handle, exchange, asked, body)
   local text = bodies.for_model(asked, exchange.route.model_json)
   if text ~= asked.body then body:setBytes(text) end
-  outgoing.dress(handle:headers(), exchange.endpoint, exchange.route.authorization, #text)
+  outgoing.dress(handle:headers(), exchange.known.sent, exchange.endpoint, exchange.route.authorization)
   labels.ask(handle, exchange.tenant, exchange.model, exchange.backend.version, exchange.risk_class)
   handle:streamInfo():dynamicMetadata():set("envoy.lb", "deployment", exchange.backend.deployment)
 end
@@ -119,11 +120,10 @@ local function ask(handle, known, identity, tenant, endpoint)
   end
   local asked, refusal = bodies.read(body:getBytes(0, body:length()), endpoint ~= EMBEDDINGS)
   if not asked then return refusals.answer(handle, known, refusal) end
-  local headers = handle:headers()
   known.requested, exchange.asked_bytes, exchange.adds_usage = asked.model, #asked.body, asked.adds_usage
-  asked.subject = subject_of(headers, asked.user)
+  asked.subject = subject_of(known.sent, asked.user)
   local backend
-  backend, refusal = find_backend(exchange, tenant, asked, headers:get("x-llm-affinity") or asked.user)
+  backend, refusal = find_backend(exchange, tenant, asked, known.sent.values["x-llm-affinity"] or asked.user)
   if not backend then return refusals.answer(handle, known, refusal) end
   admit(handle, known, exchange, tenant, asked)
   send_on(handle, exchange, asked, body)
@@ -136,13 +136,13 @@ end
 
 -- Decides on a request. Where it is refused or answered here, this does not return: Envoy lets go of the coroutine.
 function requests.decide(handle, id)
-  local headers = handle:headers()
-  headers:replace("x-request-id", id)
-  local method, host, target = headers:get(":method"), headers:get(":authority") or "", headers:get(":path")
+  local sent = incoming.read(handle)
+  handle:headers():replace("x-request-id", id)
+  local method, host, target = sent.values[":method"], sent.values[":authority"] or "", sent.values[":path"]
   if target == "/healthz" and method == "GET" then return listing.health(handle, id) end
   registry.catch_up()
   local name, endpoint, path = doors.find(method, host, target)
-  local known = { id = id, at = posix.now(), path = path, host = host, remote = address_of(handle) }
+  local known = { id = id, at = posix.now(), path = path, host = host, remote = address_of(handle), sent = sent }
   if not name then return refusals.answer(handle, known, refusals.unknown_url(method, path)) end
   local identity, tenant = authenticate(handle, known, name)
   if endpoint == MODELS then return listing.models(handle, id, identity, tenant) end

@@ -28,6 +28,8 @@ _AUDIENCE, _JWKS = ISSUER_PLACES = (("jwt", "audience"), ("jwt", "jwks"))
 
 RiskClass = Literal["high", "limited", "minimal"]
 
+LongerRetention = Annotated[int, Field(ge=LEAST_RETENTION_DAYS)]
+
 
 class Quota(Entry):
     """What a tenant may use at once."""
@@ -75,6 +77,12 @@ class TenantEntry(Entry):
         default=LEAST_RETENTION_DAYS,
         ge=LEAST_RETENTION_DAYS,
         description=f"days its logs are kept, at least {LEAST_RETENTION_DAYS} (EU AI Act, Art. 19 and 26(6))",
+    )
+    retention_days_by_risk_class: dict[RiskClass, LongerRetention] = Field(
+        default={}, description="more days for the records of models of a risk class, such as high: 3650"
+    )
+    legal_hold: bool = Field(
+        default=False, description="true keeps all its audit records: nothing is deleted or erased"
     )
     signatures: Literal["required", "optional"] = Field(
         default="optional",

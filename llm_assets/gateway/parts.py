@@ -18,7 +18,7 @@ from resources.local_processes import LocalProcesses, ProcessError, ProcessRecor
 from resources.serving import LocalServing
 from resources.waiting import WaitError, wait_until
 
-BESIDE = ("keeper",)
+BESIDE = ("keeper", "collector")
 """Modules of this package that run as processes beside Envoy."""
 
 READY_S = 60

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from resources.gateway.endpoint_files import EndpointFiles
 from resources.gateway.envoy_admin import EnvoyAdmin
 from resources.gateway.envoy_config import bootstrap
 from resources.gateway.envoy_http import jwt_discovery, no_tokens
 from resources.gateway.envoy_settings import GatewaySettings
-from resources.gateway.envoy_upstream import endpoints
 from resources.gateway.errors import GatewayError
 from resources.gateway.files import replace_json
 from resources.local_processes import LocalProcesses, ProcessError, ProcessRecord, listens, require_free_port
@@ -101,8 +101,7 @@ class EnvoyGateway:
         """Envoy refuses to start where a file that it is to follow is not there."""
         (self.folder / "spool").mkdir(parents=True, exist_ok=True, mode=0o700)
         self.folder.chmod(0o700)
-        if not self.settings.endpoints.exists():
-            replace_json(self.settings.endpoints, endpoints((), "none"))
+        EndpointFiles(self.settings.endpoints).make()
         if not self.settings.jwt.exists():
             replace_json(self.settings.jwt, jwt_discovery(no_tokens(), "none"))
         replace_json(self.folder / "bootstrap.json", config)
@@ -111,7 +110,8 @@ class EnvoyGateway:
         """In its own folder, because the address of the admin socket is relative to it."""
         command = (
             *("env", f"--chdir={self.folder}", str(envoy_program()), "-c", "bootstrap.json"),
-            *("--concurrency", "1", "--disable-hot-restart", "--log-level", "warning", "--skip-deprecated-logs"),
+            *("--concurrency", "1", "--disable-hot-restart"),
+            *("--log-level", "warning", "--skip-deprecated-logs"),
         )
         env = {name: os.environ[name] for name in INHERITED if name in os.environ}
         attributes = {"port": self.settings.port, "url": self.url, "fingerprint": fingerprint}

@@ -9,11 +9,10 @@ from pathlib import Path
 import httpx
 
 from resources.gateway.envoy_config import ADMIN_SOCKET
-from resources.gateway.envoy_http import CLUSTER
 from resources.gateway.errors import GatewayError
 
 TIMEOUT_S = 5
-_VERSION = f"cluster.{CLUSTER}.version_text"
+_VERSIONS = r"^cluster\.deployments-[0-9]*\.version_text$"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,14 +28,15 @@ class EnvoyAdmin:
         except GatewayError:
             return False
 
-    def endpoints_version(self) -> str:
-        """The version of `xds/endpoints.json` that Envoy routes by; "" while it has none.
+    def endpoints_versions(self) -> dict[str, str]:
+        """The version of the endpoints that Envoy routes by, by cluster; "" while it has none.
 
         Raises:
             GatewayError: Envoy does not answer.
         """
-        _, _, version = self.read(f"/stats?filter=^{_VERSION}$").strip().partition(": ")
-        return version.strip('"')
+        lines = self.read(f"/stats?filter={_VERSIONS}").splitlines()
+        told = (line.partition(": ") for line in lines)
+        return {name.split(".")[1]: version.strip('"') for name, _, version in told}
 
     def read(self, path: str) -> str:
         """Raises:

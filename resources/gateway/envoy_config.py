@@ -1,7 +1,7 @@
 """Envoy's configuration: pure functions from one frozen value to the dictionaries that Envoy reads.
 
 Nothing in the bootstrap belongs to a tenant: a listener that changes cuts streams. What changes while the
-gateway runs lies in files that Envoy or its Lua filter follow: `xds/endpoints.json` (`envoy_upstream`),
+gateway runs lies in files that Envoy or its Lua filter follow: `xds/endpoints/` (`envoy_upstream`),
 `xds/jwt.json`, and the journals.
 
 Not covered: a certificate that is renewed counts from the next start of the gateway on.
@@ -10,12 +10,17 @@ Not covered: a certificate that is renewed counts from the next start of the gat
 from typing import Any
 
 from resources.gateway import metrics
+from resources.gateway.collector_metrics import FILE as COLLECTOR_METRICS
 from resources.gateway.envoy_http import connection_manager
 from resources.gateway.envoy_settings import GatewaySettings
 from resources.gateway.envoy_upstream import deployments_cluster
+from resources.gateway.shards import CLUSTERS
 
 ADMIN_SOCKET = "admin.sock"
 LISTENER = "door"
+AUDIT = "audit"
+"""Beside the gateway's folder: where the collector keeps the audit log."""
+
 PRIVATE = 0o600
 
 Json = dict[str, Any]
@@ -29,7 +34,10 @@ def bootstrap(settings: GatewaySettings) -> Json:
         "admin": {"address": {"pipe": {"path": ADMIN_SOCKET, "mode": PRIVATE}}},
         "static_resources": {
             "listeners": [listener(settings), *_metrics_listeners(settings)],
-            "clusters": [deployments_cluster(settings), metrics.cluster(ADMIN_SOCKET)],
+            "clusters": [
+                *(deployments_cluster(settings, name) for name in CLUSTERS),
+                metrics.cluster(ADMIN_SOCKET),
+            ],
         },
         "overload_manager": _overload_manager(settings),
         **metrics.bootstrap_fields(),
@@ -40,7 +48,8 @@ def _metrics_listeners(settings: GatewaySettings) -> list[Json]:
     """A door that is full is looked at all the more."""
     if settings.metrics_port is None:
         return []
-    return [{**metrics.listener(settings.metrics_port), "ignore_global_conn_limit": True}]
+    collector = settings.folder.parent / AUDIT / COLLECTOR_METRICS
+    return [{**metrics.listener(settings.metrics_port, collector), "ignore_global_conn_limit": True}]
 
 
 def listener(settings: GatewaySettings) -> Json:

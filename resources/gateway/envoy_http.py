@@ -1,22 +1,22 @@
 """The HTTP side of the gateway: what a request may look like, which filters it passes, how errors look.
 
 The order is jwt_authn, Lua, router. Lua decides everything; a request that it let through without naming a
-deployment finds no host and is answered 503, so a fault in it opens nothing.
+deployment finds no cluster and is answered 503, so a fault in it opens nothing.
 """
 
 from typing import Any
 
 from resources.gateway import metrics
 from resources.gateway.envoy_settings import GatewaySettings
+from resources.gateway.shards import CHOOSE_IN_LUA, HEADER
 
-CLUSTER = "deployments"
 JWT_FILTER = "jwt"
 LUA_FILTER = "lua"
 
 Json = dict[str, Any]
 
 _TYPES = "type.googleapis.com/envoy.extensions"
-_FOR_ENVOY_ALONE = ("x-forwarded-for", "x-forwarded-proto", "x-envoy-external-address")
+_FOR_ENVOY_ALONE = ("x-forwarded-for", "x-forwarded-proto", "x-envoy-external-address", HEADER)
 _JWT_TYPE = f"{_TYPES}.filters.http.jwt_authn.v3.JwtAuthentication"
 _HIDDEN_HEADERS = ("server", "x-envoy-upstream-service-time", "x-envoy-decorator-operation")
 
@@ -151,7 +151,8 @@ def lua_source(settings: GatewaySettings) -> str:
         f"package.path = {path} .. package.path\n"
         'local gateway = require("gateway")\n'
         f"gateway.configure{{home = {home}, domain = {domain}}}\n"
-        "function envoy_on_request(handle) gateway.on_request(handle) end\n"
+        f"{CHOOSE_IN_LUA}"
+        "function envoy_on_request(handle)\n  gateway.on_request(handle)\n  choose_cluster(handle)\nend\n"
         "function envoy_on_response(handle) gateway.on_response(handle) end\n"
     )
 
@@ -167,7 +168,7 @@ def _lua_text(text: str) -> str:
 def _routes(settings: GatewaySettings) -> Json:
     """One route for all: the filter has said in the request's metadata which deployment answers."""
     action = {
-        "cluster": CLUSTER,
+        "cluster_header": HEADER,
         "timeout": "0s",
         "idle_timeout": f"{settings.answer_idle_s + settings.request_s}s",
         "retry_policy": _retries(settings),

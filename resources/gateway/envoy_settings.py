@@ -75,7 +75,8 @@ class GatewaySettings:
 
     @property
     def endpoints(self) -> Path:
-        return self.folder / "xds" / "endpoints.json"
+        """A file for each cluster; see `endpoint_files`."""
+        return self.folder / "xds" / "endpoints"
 
     @property
     def jwt(self) -> Path:

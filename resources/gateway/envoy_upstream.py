@@ -1,20 +1,19 @@
-"""The side of the gateway that faces vLLM: one cluster for all deployments, and the file of its endpoints.
+"""The side of the gateway that faces vLLM: the clusters of the deployments, and the files of their endpoints.
 
-Each deployment is a subset of that cluster, named by its id: ten thousand of them cost an endpoint each and
-not a cluster each. An endpoint whose metadata names several ids is a port that two servers share for the
-moment of a switch.
+Each deployment is a subset of one of a few clusters (`shards`), named by its id: ten thousand of them cost an
+endpoint each and not a cluster each. An endpoint whose metadata names several ids is a port that two servers
+share for the moment of a switch.
 """
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from resources.gateway.envoy_http import CLUSTER
 from resources.gateway.envoy_settings import GatewaySettings
 
 Json = dict[str, Any]
 
-_MANY = 100_000  # one cluster serves every tenant: a limit on it would let one tenant starve the others
+_MANY = 100_000  # a cluster serves many tenants: a limit on it would let one of them starve the others
 _EJECTING = 100  # percent of the cases
 
 
@@ -29,15 +28,15 @@ class Endpoint:
     port: int
 
 
-def deployments_cluster(settings: GatewaySettings) -> Json:
-    """The cluster of every deployment there is; its endpoints come from `xds/endpoints.json`."""
+def deployments_cluster(settings: GatewaySettings, name: str) -> Json:
+    """The cluster of that name; its endpoints come from a file of its own."""
     return {
-        "name": CLUSTER,
+        "name": name,
         "type": "EDS",
         "connect_timeout": f"{settings.connect_s}s",
         "eds_cluster_config": {
             "eds_config": {
-                "path_config_source": {"path": str(settings.endpoints)},
+                "path_config_source": {"path": str(settings.endpoints / f"{name}.json")},
                 "resource_api_version": "V3",
             }
         },
@@ -75,7 +74,7 @@ def _outlier_detection() -> Json:
         "interval": "1s",
         "base_ejection_time": "2s",
         "max_ejection_time": "30s",
-        "max_ejection_percent": 100,  # of the whole cluster; a deployment of one host may lose it
+        "max_ejection_percent": 100,  # of the whole cluster: a deployment of one host may lose it
     }
 
 
@@ -95,14 +94,14 @@ def _protocol(settings: GatewaySettings) -> Json:
     return {kind: options}
 
 
-def endpoints(known: Iterable[Endpoint], version: str) -> Json:
-    """The content of `xds/endpoints.json`. Envoy names the version that it has taken in its statistics."""
+def endpoints(cluster: str, known: Iterable[Endpoint], version: str) -> Json:
+    """The content of a cluster's file. Envoy names the version that it has taken in its statistics."""
     shared: dict[tuple[str, int], list[Endpoint]] = {}
     for each in known:
         shared.setdefault((each.address, each.port), []).append(each)
     assignment = {
         "@type": "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment",
-        "cluster_name": CLUSTER,
+        "cluster_name": cluster,
         "endpoints": [{"lb_endpoints": [_lb_endpoint(listening) for listening in shared.values()]}],
     }
     return {"version_info": version, "resources": [assignment]}

@@ -11,11 +11,13 @@ nobody asks cost nothing, and stays until the gateway is started again: some 10 
 What a request has no value for is the label `-`: Lua names only tenants and models that exist. A request that
 Envoy refused before any filter saw it has empty labels. Envoy puts `envoy_` before every name, writes no
 HELP lines, and its histograms hold whole milliseconds. Not here: requests in flight by tenant, because Envoy
-adds to a gauge before Lua has said who asks. All in flight are `envoy_cluster_upstream_rq_active`, and those of
-a deployment vLLM's own `vllm:num_requests_running`.
+adds to a gauge before Lua has said who asks. All in flight are `envoy_cluster_upstream_rq_active`, those
+of a deployment vLLM's own `vllm:num_requests_running`.
 """
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 NAMESPACE = "llm"
@@ -32,6 +34,19 @@ Json = dict[str, Any]
 
 WHAT = ("tenant", "model", "version")
 _TYPES = "type.googleapis.com/envoy.extensions"
+
+# Without the file the route says 404, and the scrape fails as it should.
+_COLLECTOR = """
+function envoy_on_request(handle)
+  local headers = handle:headers()
+  if headers:get(":path") ~= "/metrics/audit" or headers:get(":method") ~= "GET" then return end
+  local file = io.open(PATH)
+  if not file then return end
+  local text = file:read("*a")
+  file:close()
+  handle:respond({[":status"] = "200", ["content-type"] = "text/plain; version=0.0.4"}, text)
+end
+"""
 
 
 def access_log() -> list[Json]:
@@ -56,8 +71,12 @@ def bootstrap_fields() -> Json:
     }
 
 
-def listener(port: int) -> Json:
-    """The metrics listener: of this machine alone, `GET /metrics` and nothing else."""
+def listener(port: int, collector_metrics: Path) -> Json:
+    """The metrics listener: of this machine alone, `GET /metrics` and `GET /metrics/audit`, nothing else.
+
+    The second shows a file that the collector of audit records writes, so that it needs no port of its own.
+    """
+    source = {"inline_string": _COLLECTOR.replace("PATH", json.dumps(str(collector_metrics)))}
     manager = {
         "@type": f"{_TYPES}.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": LISTENER,
@@ -66,7 +85,8 @@ def listener(port: int) -> Json:
         "request_headers_timeout": "5s",
         "route_config": {"name": LISTENER, "virtual_hosts": [_routes()]},
         "http_filters": [
-            {"name": "router", "typed_config": {"@type": f"{_TYPES}.filters.http.router.v3.Router"}}
+            _filter("lua", "lua.v3.Lua", default_source_code=source),
+            _filter("router", "router.v3.Router"),
         ],
     }
     chain = {"filters": [{"name": "http", "typed_config": manager}]}
@@ -85,6 +105,10 @@ def cluster(admin_socket: str) -> Json:
         "connect_timeout": "1s",
         "load_assignment": {"cluster_name": ADMIN_CLUSTER, "endpoints": [{"lb_endpoints": [endpoint]}]},
     }
+
+
+def _filter(name: str, kind: str, **config: Any) -> Json:
+    return {"name": name, "typed_config": {"@type": f"{_TYPES}.filters.http.{kind}", **config}}
 
 
 def _routes() -> Json:

@@ -1,14 +1,13 @@
 """What is live, told to the gateway: first where its servers are, then that requests go to them.
 
-`xds/endpoints.json` is Envoy's and `routes.jsonl` the filter's. A route never names a server that Envoy does
+`xds/endpoints/` is Envoy's and `routes.jsonl` the filter's. A route never names a server that Envoy does
 not know yet, and an endpoint goes only when no route names it any more, so a switch loses no request. Whoever
 publishes takes turns with the others; killed in between, it leaves an endpoint that nobody is sent to, or
 the old route with its old server still running, and the next deploy or start of the stack finishes the work.
 """
 
 import json
-import time
-from collections.abc import Callable, Iterable, Iterator, Set
+from collections.abc import Iterable, Iterator, Mapping, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +17,14 @@ from urllib.parse import urlsplit
 import filelock
 
 from resources.deployment_state import Deployment, LiveServer
+from resources.gateway.endpoint_files import EndpointFiles
 from resources.gateway.envoy import running_gateway
 from resources.gateway.envoy_admin import EnvoyAdmin
-from resources.gateway.envoy_upstream import Endpoint, endpoints, endpoints_in
+from resources.gateway.envoy_upstream import Endpoint
 from resources.gateway.errors import GatewayError
 from resources.gateway.files import replace_json
 from resources.gateway.journals import Journal
+from resources.gateway.scrape_targets import SCRAPE_TARGETS, scrape_targets
 from resources.waiting import WaitError, wait_until
 
 FOLDER = "gateway"
@@ -45,13 +46,21 @@ class Live:
 
 @dataclass(frozen=True, kw_only=True)
 class Publication:
-    """Tells the gateway of the installation in `home`, whether it runs or not."""
+    """Tells the gateway of the installation in `home`, whether it runs or not.
+
+    `applied_s`: how long one that runs has to take a change.
+    """
 
     home: Path
+    applied_s: float = APPLIED_S
 
     @property
     def folder(self) -> Path:
         return self.home / FOLDER
+
+    @property
+    def _files(self) -> EndpointFiles:
+        return EndpointFiles(self.folder / "xds" / "endpoints")
 
     @property
     def routes(self) -> Journal:
@@ -66,20 +75,22 @@ class Publication:
         coming = _endpoints_of(live.deployment)
         names = {each.deployment for each in coming}
         with self._turn():
-            version = self._write(lambda known: [e for e in known if e.deployment not in names] + coming)
-            self._wait_applied(version, live.deployment.route.tenant)
+            versions = self._files.change(
+                lambda known: [e for e in known if e.deployment not in names] + coming
+            )
+            self._wait_applied(versions, live.deployment.route.tenant)
             self._route(route_line(live))
 
     def retire(self, tenant: str, model: str, *, kept: Set[str]) -> None:
         """Forgets the servers of a model but those that are kept. No route may name them any more."""
         with self._turn():
-            self._write(lambda known: [e for e in known if _stays(e, tenant, model, kept)])
+            self._files.change(lambda known: [e for e in known if _stays(e, tenant, model, kept)])
 
     def withdraw(self, tenant: str, model: str) -> None:
         """From its return on the model has nothing live: its requests are answered 503."""
         with self._turn():
             self._route({"tenant": tenant, "model": model, "key": None, "backends": []})
-            self._write(lambda known: [e for e in known if _stays(e, tenant, model, frozenset())])
+            self._files.change(lambda known: [e for e in known if _stays(e, tenant, model, frozenset())])
 
     def publish_all(self, lives: Iterable[Live], stopped: Iterable[tuple[str, str]]) -> None:
         """Writes everything anew and leaves out what was, as at the start of the stack.
@@ -94,29 +105,18 @@ class Publication:
             {"tenant": tenant, "model": model, "key": None, "backends": []} for tenant, model in stopped
         ]
         with self._turn():
-            version = self._write(lambda _known: listening)
-            self._wait_applied(version, "every tenant")
+            self._wait_applied(self._files.change(lambda _known: listening), "every tenant")
             self.routes.compact(lambda _events: lines)
 
-    def _write(self, changed: Callable[[list[Endpoint]], list[Endpoint]]) -> str:
-        """The version of the endpoints file that holds them, written anew where they differ."""
-        path = self.folder / "xds" / "endpoints.json"
-        version, known = endpoints_in(json.loads(path.read_text())) if path.exists() else ("", ())
-        wanted = changed(list(known))
-        if not version or sorted(wanted, key=_by_id) != sorted(known, key=_by_id):
-            version = str(time.time_ns())
-            replace_json(path, endpoints(wanted, version))
-        return version
-
-    def _wait_applied(self, version: str, whose: str) -> None:
+    def _wait_applied(self, versions: Mapping[str, str], whose: str) -> None:
         if running_gateway(self.home) is None:
             return
         admin = EnvoyAdmin(folder=self.folder)
         try:
             wait_until(
-                lambda: admin.endpoints_version() == version,
+                lambda: _taken(admin) == versions,
                 what=f"the gateway's list of servers with those of {whose}",
-                timeout_s=APPLIED_S,
+                timeout_s=self.applied_s,
                 every_s=0.01,
             )
         except WaitError as fault:
@@ -147,8 +147,16 @@ class Publication:
             ) from fault
         try:
             yield
+            self._tell_prometheus()
         finally:
             lock.release()
+
+    def _tell_prometheus(self) -> None:
+        """Its own servers' metrics are scraped as long as a route names them."""
+        path = self.home / SCRAPE_TARGETS
+        targets = scrape_targets(self.routes.events(), self._files.all())
+        if not path.exists() or json.loads(path.read_text()) != targets:
+            replace_json(path, targets)
 
 
 def route_line(live: Live) -> Json:
@@ -191,9 +199,13 @@ def _endpoint(server: LiveServer) -> Endpoint:
     )
 
 
+def _taken(admin: EnvoyAdmin) -> Mapping[str, str] | None:
+    """Which versions Envoy goes by; None while it does not answer, as in its first moments."""
+    try:
+        return admin.endpoints_versions()
+    except GatewayError:
+        return None
+
+
 def _stays(endpoint: Endpoint, tenant: str, model: str, kept: Set[str]) -> bool:
     return (endpoint.tenant, endpoint.model) != (tenant, model) or endpoint.deployment in kept
-
-
-def _by_id(endpoint: Endpoint) -> str:
-    return endpoint.deployment

@@ -4,25 +4,35 @@ vLLM's own /metrics needs no key: its `--api-key` guards only what lies below /v
 its own, because its labels are: `tenant`, `model`, `version`, `deployment`.
 """
 
-import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
-from resources.deployment_state import Deployment, LiveServer
+from resources.gateway.envoy_upstream import Endpoint
 
+SCRAPE_TARGETS = "monitoring/vllm.json"
+"""Below the installation's state folder; deployments/monitoring/prometheus.yml names it."""
 
-def scrape_targets(deployments: Iterable[Deployment]) -> str:
-    """The text of the file: every server that should be live, in a stable order."""
-    servers = [live for each in deployments if not each.stopped for live in each.servers]
-    groups = [_group(live) for live in sorted(servers, key=lambda live: live.server)]
-    return json.dumps(groups, indent=1) + "\n"
+Json = dict[str, Any]
 
 
-def _group(live: LiveServer) -> dict[str, object]:
-    serving = live.serving
+def scrape_targets(routes: Iterable[Mapping[str, Any]], known: Iterable[Endpoint]) -> list[Json]:
+    """A group for every server that a route names and that can be reached, in a stable order.
+
+    Args:
+        routes: Lines of `routes.jsonl`; a later one replaces an earlier one of its tenant and model.
+        known: The servers in `xds/endpoints/`.
+    """
+    latest = {(line["tenant"], line["model"]): line for line in routes}
+    backends = {each["deployment"]: each for line in latest.values() for each in line["backends"]}
+    listening = sorted((each for each in known if each.deployment in backends), key=lambda e: e.deployment)
+    return [_group(each, backends[each.deployment]["version"]) for each in listening]
+
+
+def _group(endpoint: Endpoint, version: str) -> Json:
     labels = {
-        "tenant": serving.tenant,
-        "model": serving.model,
-        "version": serving.version,
-        "deployment": live.server,
+        "tenant": endpoint.tenant,
+        "model": endpoint.model,
+        "version": version,
+        "deployment": endpoint.deployment,
     }
-    return {"targets": [live.address.removeprefix("http://")], "labels": labels}
+    return {"targets": [f"{endpoint.address}:{endpoint.port}"], "labels": labels}

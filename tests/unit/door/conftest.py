@@ -7,10 +7,10 @@ from typing import Any
 import httpx
 import pytest
 
+from resources.gateway.endpoint_files import EndpointFiles
 from resources.gateway.envoy import EnvoyGateway
 from resources.gateway.envoy_settings import GatewaySettings
-from resources.gateway.envoy_upstream import Endpoint, endpoints
-from resources.gateway.files import replace_json
+from resources.gateway.envoy_upstream import Endpoint
 from resources.waiting import wait_until
 from tests.servers.echo import Echo, echoing
 from tests.servers.ports import free_port
@@ -32,11 +32,14 @@ def endpoint(deployment: str, port: int) -> Endpoint:
     return Endpoint(deployment=deployment, tenant="team-a", model="bot", address="127.0.0.1", port=port)
 
 
-def serve(gateway: EnvoyGateway, *known: Endpoint, version: str = "1") -> None:
+def serve(gateway: EnvoyGateway, *known: Endpoint) -> None:
     """Lets the gateway know these and waits until it does."""
-    replace_json(gateway.settings.endpoints, endpoints(known, version))
+    versions = EndpointFiles(gateway.settings.endpoints).change(lambda _before: known)
     wait_until(
-        lambda: gateway.admin.endpoints_version() == version, what="the endpoints", timeout_s=10, every_s=0.02
+        lambda: gateway.admin.endpoints_versions() == versions,
+        what="the endpoints",
+        timeout_s=10,
+        every_s=0.02,
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
+from resources.gateway.endpoint_files import EndpointFiles
 from resources.gateway.envoy import envoy_program
 from resources.gateway.envoy_config import bootstrap
 from resources.gateway.envoy_settings import GatewaySettings
@@ -33,7 +34,8 @@ def pem(tmp_path: Path) -> dict[str, Any]:
 @pytest.mark.parametrize("tls", [False, True])
 def test_envoys_own_check_accepts_the_configuration(tmp_path: Path, pem: dict[str, Any], tls: bool) -> None:
     settings = settings_in(tmp_path / "home", **(pem if tls else {}))
-    replace_json(settings.endpoints, endpoints([endpoint("d1", 1)], "1"))
+    EndpointFiles(settings.endpoints).change(lambda _: [endpoint(f"d{port}", port) for port in range(1, 100)])
+    EndpointFiles(settings.endpoints).make()
     replace_json(settings.jwt, {"resources": []})
     replace_json(settings.folder / "bootstrap.json", bootstrap(settings))
     command = [envoy_program(), "--mode", "validate", "-c", settings.folder / "bootstrap.json"]
@@ -84,7 +86,7 @@ def test_settings_that_would_give_keys_away_are_refused(
 
 def test_two_servers_on_one_port_are_one_endpoint_that_has_both_names() -> None:
     shared = (endpoint("old", 20_000), endpoint("new", 20_000), endpoint("other", 20_001))
-    content = endpoints(shared, "7")
+    content = endpoints("deployments-00", shared, "7")
     listed = content["resources"][0]["endpoints"][0]["lb_endpoints"]
     names = [each["metadata"]["filter_metadata"]["envoy.lb"]["deployment"] for each in listed]
     assert names == [["old", "new"], "other"]

@@ -1,6 +1,5 @@
 """From a deploy to the door: real Envoy, the real filter, and stand-ins for vLLM that come and go."""
 
-import json
 import os
 import signal
 import sys
@@ -8,19 +7,22 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from resources.deployment_state import Wanted
+from resources.deployment_state import Deployment, Wanted
 from resources.gateway.api_keys import create_key
+from resources.gateway.endpoint_files import EndpointFiles
 from resources.gateway.envoy import EnvoyGateway
 from resources.gateway.envoy_settings import GatewaySettings
+from resources.gateway.envoy_upstream import Endpoint
 from resources.gateway.errors import GatewayError
 from resources.gateway.journals import Journal
-from resources.gateway.publishing import Publication
+from resources.gateway.publishing import Live, Publication
 from resources.serving import LocalServing, Serving
 from tests.servers.ports import free_port
 from tests.unit.serving.conftest import STAND_IN, MakeServing, as_it_was, make_serving
@@ -33,6 +35,18 @@ ASKED = {"model": MODEL, "messages": [{"role": "user", "content": "Who are you?"
 
 def quiet(line: str) -> None:
     """A log that nobody reads."""
+
+
+def tenant_line(name: str) -> dict[str, Any]:
+    models = {MODEL: {"risk_class": "limited"}}
+    return {"tenant": name, "models": models, "risk_classes": ["limited"], "limits": None, "jwt": None}
+
+
+def live(serving: LocalServing) -> Live:
+    folder = serving.servers.folder(TENANT, MODEL)
+    deployment = folder.read()
+    assert deployment is not None
+    return Live(deployment=deployment, api_key=folder.api_key())
 
 
 @pytest.fixture
@@ -50,15 +64,7 @@ def serving(tmp_path: Path) -> Iterator[LocalServing]:
 def gateway(tmp_path: Path) -> Iterator[EnvoyGateway]:
     folder = tmp_path / "home" / "gateway"
     gateway = EnvoyGateway(settings=GatewaySettings(folder=folder, port=free_port()))
-    Journal(folder / "tenants.jsonl").append(
-        {
-            "tenant": TENANT,
-            "models": {MODEL: {"risk_class": "limited"}},
-            "risk_classes": ["limited"],
-            "limits": None,
-            "jwt": None,
-        }
-    )
+    Journal(folder / "tenants.jsonl").append(tenant_line(TENANT))
     gateway.start()
     gateway.wait_ready()
     yield gateway
@@ -187,7 +193,7 @@ def test_a_version_whose_server_died_does_not_hold_up_the_other(
 ) -> None:
     one, two = make_serving("v1"), make_serving("v2")
     serving.deploy(_shares((one, 50, ()), (two, 50, ())), quiet)
-    (dead,) = [s for s in serving.servers.processes.all() if s.attributes["version"] == "v2"]
+    (dead,) = [s for s in serving.servers.of(TENANT, MODEL) if s.attributes["version"] == "v2"]
     serving.servers.processes.stop(dead.name)
     took: dict[int, list[float]] = {200: [], 503: []}
     for number in range(40):
@@ -206,12 +212,12 @@ def test_a_deployment_that_the_gateway_does_not_take_leaves_requests_where_they_
     serving.deploy(make_serving("v1"), quiet)
     envoy = gateway.start()
     hurried = Publication(home=Path(serving.home), applied_s=1)
-    live = serving.servers.folder(TENANT, MODEL).read()
-    assert live is not None
+    known = live(serving)
+    moved = replace(known.deployment.servers[0], server="another", port=1)
     os.kill(envoy.pid, signal.SIGSTOP)
     try:
         with pytest.raises(GatewayError, match=r"list of servers with those of team-a(.|\n)*What was live"):
-            hurried.publish_anew(live)
+            hurried.publish(Live(deployment=Deployment(servers=(moved,)), api_key=known.api_key))
     finally:
         os.kill(envoy.pid, signal.SIGCONT)
     assert answered_by(ask(door)) == "v1"
@@ -222,22 +228,38 @@ def test_ten_thousand_deployments_load_and_one_more_is_live_within_seconds(
 ) -> None:
     gateway.stop()
     publication = Publication(home=Path(serving.home))
-    _pretend_ten_thousand(publication)
+    _pretend_many(publication)
     started = time.monotonic()
     gateway.start()
     gateway.wait_ready()
     assert time.monotonic() - started < 30
     serving.deploy(make_serving("v1"), quiet)
-    known = serving.servers.folder(TENANT, MODEL).read()
-    assert known is not None
+    known = live(serving)
     publication.withdraw(TENANT, MODEL)
+    assert ask(door).status_code == 503
     started = time.monotonic()
-    serving.publish(known)
+    publication.publish(known)
     assert answered_by(ask(door)) == "v1"
     assert time.monotonic() - started < 5
-    assert (
-        len(
-            json.loads(gateway.settings.endpoints.read_text())["resources"][0]["endpoints"][0]["lb_endpoints"]
+    assert len(EndpointFiles(gateway.settings.endpoints).all()) == MANY + 1
+
+
+MANY = 10_000
+
+
+def _pretend_many(publication: Publication) -> None:
+    """Tenants with a deployment each, as the journals and the endpoints of so many would be."""
+    names = [f"tenant-{number}" for number in range(MANY)]
+    pretended = [
+        Endpoint(deployment=name, tenant=name, model=MODEL, address=f"127.1.{at // 250}.{at % 250}", port=9)
+        for at, name in enumerate(names)
+    ]
+    EndpointFiles(publication.folder / "xds" / "endpoints").change(lambda _before: pretended)
+    backend = {"version": "v", "digest": "sha256:v", "weight": 100, "names": ["production"]}
+    publication.routes.append(
+        *(
+            {"tenant": name, "model": MODEL, "key": "k", "backends": [{**backend, "deployment": name}]}
+            for name in names
         )
-        == 10_001
     )
+    Journal(publication.folder / "tenants.jsonl").append(*(tenant_line(name) for name in names))

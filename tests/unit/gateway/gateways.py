@@ -293,6 +293,17 @@ class Gateway(Folder):
         given = {"authorization": f"Bearer {key}"} if key else {}
         return self.client.post(path, json=question(**body), headers=given | dict(headers))
 
+    def raw(self, line: str, *headers: str, body: bytes = b"") -> tuple[int, bytes]:
+        """Status and body of a request that is sent as it stands."""
+        head = "\r\n".join(
+            [line, "host: a", "connection: close", f"content-length: {len(body)}", *headers, "", ""]
+        )
+        with socket.create_connection(("127.0.0.1", self.port)) as client:
+            client.sendall(head.encode() + body)
+            with client.makefile("rb") as answer:
+                first, _, rest = answer.read().partition(b"\r\n\r\n")
+        return int(first.split()[1]), rest
+
     def seen(self, deployment: str = "d1") -> list[dict[str, Any]]:
         """What arrived at a backend."""
         found = httpx.get(f"http://127.0.0.1:{self.backends[deployment]}/seen").json()

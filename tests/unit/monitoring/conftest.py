@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from resources.gateway import metrics
+from resources.gateway.collector_metrics import FILE
 from tests.servers.ports import free_port
 
 BINARY = Path(envoy.__file__).parent / "_bin" / "envoy"
@@ -39,7 +40,11 @@ class MeteredGateway:
 
     url: str
     metrics_url: str
-    log: Path
+    folder: Path
+
+    @property
+    def log(self) -> str:
+        return (self.folder / "envoy.log").read_text()
 
     def ask(self, **known: object) -> httpx.Response:
         said = ";".join(f"{name}={value}" for name, value in known.items())
@@ -99,7 +104,7 @@ def make_gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MakeGatew
         bootstrap = {
             "admin": {"address": {"pipe": {"path": ADMIN}}},
             "static_resources": {
-                "listeners": [door(port, backend), metrics.listener(metrics_port)],
+                "listeners": [door(port, backend), metrics.listener(metrics_port, folder / FILE)],
                 "clusters": [cluster_of(backend), metrics.cluster(ADMIN)],
             },
             **metrics.bootstrap_fields(),
@@ -116,7 +121,7 @@ def make_gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MakeGatew
             assert process.poll() is None, (folder / "envoy.log").read_text()
             assert time.monotonic() < deadline, (folder / "envoy.log").read_text()
             time.sleep(0.05)
-        return MeteredGateway(url=f"http://127.0.0.1:{port}", metrics_url=url, log=folder / "envoy.log")
+        return MeteredGateway(url=f"http://127.0.0.1:{port}", metrics_url=url, folder=folder)
 
     yield make
     for process in started:

@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from resources.gateway import metrics
+from resources.gateway.collector_metrics import collector_metrics, write_collector_metrics
 from tests.unit.monitoring.conftest import FLUSH_S, MakeGateway, MeteredGateway
 
 OK = {"model": "support_bot", "version": "v1", "outcome": "ok", "reason": "-"}
@@ -78,9 +79,10 @@ def test_a_refusal_is_counted_and_does_not_pass_for_a_fast_answer(gateway: Meter
 
 def test_a_request_without_tokens_writes_nothing_into_envoys_log(gateway: MeteredGateway) -> None:
     gateway.ask(tenant="aborted", model="support_bot", version="v1", outcome="aborted", reason="-")
-    assert "access logger" not in gateway.log.read_text()
+    assert "access logger" not in gateway.log
 
 
+@pytest.mark.prometheus
 def test_the_metrics_are_well_formed_for_prometheus(gateway: MeteredGateway) -> None:
     assert shutil.which("promtool") is not None, "promtool is missing: apt-get install prometheus"
     gateway.ask(tenant="linted", **OK, prompt_tokens=1, completion_tokens=1, first_byte_ms=1)
@@ -101,6 +103,8 @@ def test_the_metrics_are_well_formed_for_prometheus(gateway: MeteredGateway) -> 
         ("POST", "/metrics"),
         ("GET", "/metrics?format=json"),
         ("GET", "/metrics/"),
+        ("POST", "/metrics/audit"),
+        ("GET", "/metrics/audit/../../admin.sock"),
         ("GET", "/stats/prometheus"),
         ("GET", "/config_dump"),
         ("POST", "/quitquitquit"),
@@ -113,6 +117,22 @@ def test_the_metrics_door_opens_to_nothing_else(gateway: MeteredGateway, method:
     request = httpx.Request(method, base, extensions={"target": path.encode()})
     with httpx.Client() as client:
         assert client.send(request).status_code == httpx.codes.NOT_FOUND
+
+
+def test_the_collectors_own_metrics_have_no_other_door(gateway: MeteredGateway) -> None:
+    url = f"{gateway.metrics_url}/audit"
+    assert httpx.get(url).status_code == httpx.codes.NOT_FOUND
+    text = collector_metrics(sealed=41, unsealed=2, looked_at=1_763_769_600.25)
+    write_collector_metrics(gateway.folder, text)
+    assert httpx.get(url).text == text
+
+
+@pytest.mark.prometheus
+def test_the_collectors_metrics_pass_promtools_lint() -> None:
+    text = collector_metrics(sealed=41, unsealed=2, looked_at=1_763_769_600.25)
+    check = ["promtool", "check", "metrics"]
+    done = subprocess.run(check, input=text, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
 
 
 def test_series_are_made_only_for_tenants_that_were_asked(make_gateway: MakeGateway, backend: int) -> None:
