@@ -1,18 +1,22 @@
 """How long a revoked key still passes: under load, and after the gateway was started again."""
 
 import asyncio
+import contextlib
+import multiprocessing
 import time
 from dataclasses import dataclass, field
+from multiprocessing.queues import Queue
 from pathlib import Path
 
 from resources.gateway.api_keys import create_key, keys, revoke
+from resources.gateway.journals import Journal
 from tests.unit.gateway.gateways import created, new_key
 from tests.unit.gateway.gateways import tenant as tenant_line
 from tests.unit.gateway.whole_gateways import Deployment, WholeGateway, whole_gateway
 
-REVOKED = 60
+REVOKED = 40
 KEPT = 4
-OTHERS = 5_000
+OTHERS = 2_000
 MOST_S = 1.0
 MODELS = {"support_bot": "limited"}
 BODY = b'{"model": "support_bot", "messages": [{"role": "user", "content": "hi"}]}'
@@ -33,28 +37,44 @@ class Asker:
 
     async def run(self, port: int, ended: asyncio.Event) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        while not ended.is_set():
-            sent = time.monotonic()
-            writer.write(self.request())
-            head = await reader.readuntil(b"\r\n\r\n")
-            length = head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0]
-            await reader.readexactly(int(length))
-            self.answers.append((sent, time.monotonic(), int(head[9:12])))
-        writer.close()
+        try:
+            while not ended.is_set():
+                sent = time.monotonic()
+                writer.write(self.request())
+                head = (await reader.readuntil(b"\r\n\r\n")).lower()
+                length = head.partition(b"content-length: ")[2].partition(b"\r\n")[0]
+                await reader.readexactly(int(length))
+                self.answers.append((sent, time.monotonic(), int(head[9:12])))
+                if b"connection: close" in head:  # refused before its body was read
+                    writer.close()
+                    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        finally:
+            writer.close()
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
 
 
-async def revoke_under_load(gateway: WholeGateway, askers: list[Asker]) -> dict[str, float]:
-    """When each revocation had returned, by the key's id."""
-    ended, returned = asyncio.Event(), {}
+def revoke_each(path: Path, ids: list[str], returned: "Queue[float]") -> None:
+    """In a process of its own, as an operator does; tells when each revocation had returned."""
+    for key_id in ids:
+        revoke(Journal(path), [key_id], by="tests")
+        returned.put(time.monotonic())  # one clock for all processes of the machine
+
+
+async def revoke_under_load(gateway: WholeGateway, askers: list[Asker]) -> list[float]:
+    """When the revocation of each of the first keys had returned."""
+    ended, spawn = asyncio.Event(), multiprocessing.get_context("spawn")
     running = [asyncio.create_task(each.run(gateway.port, ended)) for each in askers]
-    await asyncio.sleep(0.5)
-    for asker in askers[:REVOKED]:
-        await asyncio.to_thread(revoke, gateway.keys, [asker.key_id], by="tests")
-        returned[asker.key_id] = time.monotonic()
+    returned: Queue[float] = spawn.Queue()
+    ids = [asker.key_id for asker in askers[:REVOKED]]
+    operator = spawn.Process(target=revoke_each, args=(gateway.keys.path, ids, returned))
+    operator.start()
+    times = [await asyncio.to_thread(returned.get, timeout=60) for _ in ids]
+    await asyncio.to_thread(operator.join)
     await asyncio.sleep(0.5)
     ended.set()
     await asyncio.gather(*running)
-    return returned
+    return times
 
 
 def test_a_revoked_key_is_refused_in_less_than_a_second_under_load_and_after_a_restart(
@@ -69,7 +89,7 @@ def test_a_revoked_key_is_refused_in_less_than_a_second_under_load_and_after_a_r
         ]
         askers = [Asker(key_id=key.id, text=text) for key, text in made]
         returned = asyncio.run(revoke_under_load(gateway, askers))
-        latencies = sorted(_latency_s(asker, returned[asker.key_id]) for asker in askers[:REVOKED])
+        latencies = sorted(map(_latency_s, askers[:REVOKED], returned))
         asked = sum(len(asker.answers) for asker in askers)
         p99 = latencies[round(0.99 * (len(latencies) - 1))]
         print(
