@@ -108,12 +108,12 @@ def test_a_broken_file_is_told_once_and_changes_nothing(kept: Kept) -> None:
     with kept.keeper():
         wait_until(lambda: kept.ask(key, "team-a") == 200, what="the keeper", timeout_s=20)
         kept.catalog.write("tenants/team-a", "owner: [")
-        wait_until(lambda: kept.said("team-a.yaml:1: not YAML"), what="the log", timeout_s=5)
+        wait_until(lambda: kept.said("team-a.yaml:2: not YAML"), what="the log", timeout_s=5)
         time.sleep(1.5)
         assert kept.ask(key, "team-a") == 200
-        assert kept.log.read_text().count("team-a.yaml:1: not YAML") == 1
+        assert kept.log.read_text().count("team-a.yaml:2: not YAML") == 1
     with kept.keeper():
-        wait_until(lambda: kept.log.read_text().count("team-a.yaml:1:") == 2, what="the log", timeout_s=20)
+        wait_until(lambda: kept.log.read_text().count("team-a.yaml:2:") == 2, what="the log", timeout_s=20)
         assert kept.ask(key, "team-a") == 200
         assert {line["tenant"] for line in tenant_lines(kept.gateway.tenants)} == {"team-a", "team-b"}
     kept.catalog.write("tenants/team-a", TENANT)
