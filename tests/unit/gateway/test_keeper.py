@@ -87,10 +87,6 @@ def test_what_changes_in_the_catalog_counts_at_the_gateway_within_two_seconds(ke
     _, key = create_key(kept.gateway.keys, tenant="team-a", name="ci", actor="ci", by="tests")
     with kept.keeper(), issuing() as issuer:
         wait_until(lambda: kept.ask(key, "team-a") == 200, what="the keeper", timeout_s=20)
-        kept.catalog.write("tenants/team-a", TENANT + "risk_classes: [minimal, limited]\n")
-        kept.catalog.write(
-            "models/support_bot", (kept.catalog.folder / "models/support_bot.yaml").read_text()
-        )
         (tenants / "team-a.yaml").unlink()
         assert seconds_until(lambda: kept.ask(key, "team-a") == 401) < IN_TIME_S
         kept.catalog.write("tenants/team-a", TENANT)
