@@ -7,6 +7,7 @@ On SIGTERM it seals what is there first.
 import fcntl
 import logging
 import os
+import resource
 import signal
 import socket
 import sqlite3
@@ -39,6 +40,8 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ending.set())
     os.nice(NICENESS)
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a long request keeps each file since open
     try:
         with _alone(settings.audit), housekeeping(settings, ending):
             run(settings, ending)
@@ -64,10 +67,10 @@ def _collect(settings: Settings, ending: threading.Event) -> None:
         closing(Collector(spool, sealer, lambda: _answers(admin))) as collector,
     ):
         while not ending.is_set():
-            sealed = collector.step()
+            collector.step()
             if collector.behind:
                 ending.wait(AGAIN_S)
-            elif not sealed:
+            elif not collector.pressed:
                 ending.wait(PAUSE_S)
         deadline = time.monotonic() + ENDING_S
         while collector.step() and time.monotonic() < deadline:
