@@ -22,6 +22,7 @@ from llm_assets.gateway.housekeeping import housekeeping, sealer_of
 from llm_assets.settings import Settings, find_settings
 from resources.audit.collecting import Collector
 from resources.audit.places import AuditError, private_folder
+from resources.gateway.collector_metrics import CollectorMetrics
 
 PAUSE_S = 0.15
 """Between two looks at the spool: the most of what a record waits for, and how small a batch may be."""
@@ -66,8 +67,10 @@ def _collect(settings: Settings, ending: threading.Event) -> None:
         closing(sealer_of(settings)) as sealer,
         closing(Collector(spool, sealer, lambda: _answers(admin))) as collector,
     ):
+        said = CollectorMetrics(settings.audit)
         while not ending.is_set():
-            collector.step()
+            sealed = collector.step()
+            said.looked(sealed=sealed, unsealed=collector.behind)
             if collector.behind:
                 ending.wait(AGAIN_S)
             elif not collector.pressed:
