@@ -1,5 +1,6 @@
 """The filter in a real Envoy, with the smallest configuration that carries it, before stand-ins for vLLM."""
 
+import asyncio
 import base64
 import hashlib
 import json
@@ -10,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.client import HTTPResponse
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ ENVOY = Path(envoy.__path__[0]) / "_bin" / "envoy"
 DOMAIN = "localhost"
 BODY_LIMIT_BYTES = 1024 * 1024
 DIGESTS = {"d1": "sha256:" + "1" * 64, "d2": "sha256:" + "2" * 64}
+CHAT = "/t/team-a/v1/chat/completions"
 ENGINE_KEY = "the-engine's-own-key"
 _TYPE = "type.googleapis.com/envoy.extensions"
 _READY_S = 15
@@ -156,7 +159,13 @@ def wait_for(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
 def running(command: list[Any], port: int, log: Path) -> Iterator[subprocess.Popen[bytes]]:
     """A process that listens on a port, from its start to its end."""
     with log.open("ab") as file:
-        process = subprocess.Popen(list(map(str, command)), cwd=ROOT, stdout=file, stderr=file)
+        process = subprocess.Popen(
+            list(map(str, command)),
+            cwd=ROOT,
+            stdout=file,
+            stderr=file,
+            restore_signals=False,  # a file that may not grow is an error to it, as here, and not its end
+        )
     try:
         wait_for(port, process, log)
         yield process
@@ -286,9 +295,7 @@ class Gateway(Folder):
         self.append("keys", created(key, name, **more))
         return key
 
-    def ask(
-        self, key: str | None, *, path: str = "/t/team-a/v1/chat/completions", headers: Any = (), **body: Any
-    ) -> httpx.Response:
+    def ask(self, key: str | None, *, path: str = CHAT, headers: Any = (), **body: Any) -> httpx.Response:
         """A chat's question; members of the body beside the usual ones."""
         given = {"authorization": f"Bearer {key}"} if key else {}
         return self.client.post(path, json=question(**body), headers=given | dict(headers))
@@ -298,11 +305,11 @@ class Gateway(Folder):
         head = "\r\n".join(
             [line, "host: a", "connection: close", f"content-length: {len(body)}", *headers, "", ""]
         )
-        with socket.create_connection(("127.0.0.1", self.port)) as client:
+        with socket.create_connection(("127.0.0.1", self.port), timeout=5) as client:
             client.sendall(head.encode() + body)
-            with client.makefile("rb") as answer:
-                first, _, rest = answer.read().partition(b"\r\n\r\n")
-        return int(first.split()[1]), rest
+            with HTTPResponse(client) as answer:
+                answer.begin()
+                return answer.status, answer.read()
 
     def seen(self, deployment: str = "d1") -> list[dict[str, Any]]:
         """What arrived at a backend."""
@@ -311,6 +318,33 @@ class Gateway(Folder):
 
     def log(self) -> str:
         return (self.home / "envoy.log").read_text()
+
+
+def concurrently(gateway: Gateway, key: str, count: int, **members: Any) -> list[httpx.Response]:
+    """The answers to as many questions at once."""
+
+    body = json.dumps(question(**members)).encode()
+    lines = [
+        f"POST {CHAT} HTTP/1.1",
+        "host: a",
+        f"authorization: Bearer {key}",
+        f"content-length: {len(body)}",
+    ]
+    sent = "\r\n".join([*lines, "", ""]).encode() + body
+
+    async def ask() -> httpx.Response:
+        reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+        writer.write(sent)
+        status, *lines = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+        headers = httpx.Headers([tuple(line.split(": ", 1)) for line in lines if line])
+        content = await reader.readexactly(int(headers["content-length"]))
+        writer.close()
+        return httpx.Response(int(status.split()[1]), headers=headers, content=content)
+
+    async def ask_all() -> list[httpx.Response]:
+        return await asyncio.wait_for(asyncio.gather(*(ask() for _ in range(count))), timeout=20)
+
+    return asyncio.run(ask_all())
 
 
 def question(**members: Any) -> dict[str, Any]:
