@@ -1,0 +1,233 @@
+"""`llm-assets audit`: what was asked of the models, and is it still what was written down then."""
+
+import getpass
+import json
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from llm_assets.catalog.loading import load_catalog
+from llm_assets.cli.options import FAILED, AsJson, UsageError, tenant_names
+from llm_assets.gateway.housekeeping import sealer_of
+from llm_assets.settings import Settings, find_settings
+from resources.audit.exporting import export
+from resources.audit.places import AuditPlaces
+from resources.audit.publishing import Publisher
+from resources.audit.sealing import Sealer
+from resources.audit.searching import Query, opened, search
+from resources.audit.statements import Signing
+from resources.audit.subject_keys import SubjectKeys
+from resources.audit.verifying import Verdict, verify_tenant
+from resources.object_stores.objects import ObjectStoreError
+from resources.object_stores.opening import open_object_store
+
+app = typer.Typer(help="The audit log: verify, search, export, erase.", no_args_is_help=True)
+
+Tenant = Annotated[str, typer.Option("--tenant", "-t", help="Whose log.", autocompletion=tenant_names)]
+AnyTenant = Annotated[
+    str | None,
+    typer.Option("--tenant", "-t", help="Whose log; all if left out.", autocompletion=tenant_names),
+]
+By = Annotated[str | None, typer.Option("--by", help="Who asks, kept in the log; the OS user if left out.")]
+Reason = Annotated[str, typer.Option("--reason", help="Why, kept in the log. Needed for texts and erasures.")]
+Moment = Annotated[
+    datetime | None, typer.Option(formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"], help="UTC, such as 2026-11-22.")
+]
+Subject = Annotated[str | None, typer.Option("--subject", help="A person, as the application named him.")]
+Text = Annotated[bool, typer.Option("--text", help="Open what is encrypted; needs --reason.")]
+
+
+@app.command("verify")
+def verify(tenant: AnyTenant = None, as_json: AsJson = False) -> None:
+    """Reads every record, signature and proof, and names what was altered. Exit code 1 if anything was.
+
+    Example: `llm-assets audit verify --tenant team-a`
+    """
+    settings = find_settings()
+    places = AuditPlaces(folder=settings.audit)
+    verdicts = [_verdict(settings, places, name) for name in ([tenant] if tenant else places.tenants())]
+    if as_json:
+        typer.echo(json.dumps([asdict(verdict) for verdict in verdicts], indent=2))
+    else:
+        _show(verdicts)
+    if any(verdict.faults for verdict in verdicts):
+        raise typer.Exit(FAILED)
+
+
+def _verdict(settings: Settings, places: AuditPlaces, tenant: str) -> Verdict:
+    _require_log(places, tenant)
+    heads: list[bytes] = []
+    try:
+        head = Publisher(places, open_object_store(settings.store_url)).head(tenant)
+        heads += [head] if head else []
+    except ObjectStoreError as error:
+        Console(stderr=True).print(f"Not compared with the head in the store: {error}", style="yellow")
+    return verify_tenant(places, tenant, Signing(settings.keys), *heads)
+
+
+def _show(verdicts: list[Verdict]) -> None:
+    console = Console(highlight=False, soft_wrap=True)
+    for verdict in verdicts:
+        deleted = f", {verdict.deleted_segments} deleted when due" if verdict.deleted_segments else ""
+        state = f"{len(verdict.faults)} faults" if verdict.faults else "as sealed"
+        segments = f"{verdict.records} records in {verdict.segments} segments{deleted}"
+        console.print(f"{verdict.tenant}: {segments}: {state}", markup=False)
+        for fault in verdict.faults:
+            place = f"{fault.segment}, line {fault.line}" if fault.line else fault.segment
+            console.print(f"  {place}: {fault.problem}", style="red", markup=False)
+
+
+@app.command("search")
+def search_command(
+    tenant: Tenant,
+    since: Moment = None,
+    until: Moment = None,
+    model: Annotated[str | None, typer.Option("--model")] = None,
+    key: Annotated[str | None, typer.Option("--key", help="The id of an API key.")] = None,
+    subject: Subject = None,
+    request: Annotated[str | None, typer.Option("--request", help="A request id.")] = None,
+    status: Annotated[int | None, typer.Option("--status")] = None,
+    text: Text = False,
+    by: By = None,
+    reason: Reason = "",
+    as_json: AsJson = False,
+) -> None:
+    """Finds records. That it was done, by whom and why, is recorded too.
+
+    Example: `llm-assets audit search --tenant team-a --since 2026-11-22 --status 403`
+    """
+    query = Query(
+        tenant=tenant,
+        since=_epoch(since),
+        until=_epoch(until),
+        model=model,
+        key=key,
+        subject=subject,
+        request=request,
+        status=status,
+    )
+    with _access(tenant, "search", query, text=text, by=by, reason=reason) as (sealer, _):
+        found = _found(sealer, query, text=text)
+        if as_json:
+            for record in found:
+                typer.echo(json.dumps(record, ensure_ascii=False))
+        else:
+            _table(list(found), text=text)
+
+
+@app.command("export")
+def export_command(
+    tenant: Tenant,
+    to: Annotated[Path, typer.Option("--to", help="A new folder, or a new .zip.")],
+    text: Text = False,
+    by: By = None,
+    reason: Reason = "",
+) -> None:
+    """Writes a tenant's whole log with signatures, public keys and how to verify them without this platform.
+
+    Example: `llm-assets audit export --tenant team-a --to audit-team-a.zip`
+    """
+    query = Query(tenant=tenant)
+    with _access(tenant, "export", query, text=text, by=by, reason=reason) as (sealer, who):
+        readable = _found(sealer, query, text=True) if text else ()
+        export(sealer.places, tenant, find_settings().keys, to, by=who, opened=readable)
+    typer.echo(f"Exported to {to}; `python3 verify.py` in it checks it.")
+
+
+@app.command("erase")
+def erase(
+    tenant: Tenant,
+    subject: Annotated[str, typer.Option("--subject", help="A person, as the application named him.")],
+    reason: Reason = "",
+    by: By = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Destroys the key of a person: what the log keeps of him cannot be read again, and still verifies.
+
+    Example: `llm-assets audit erase --tenant team-a --subject jan@example.com --reason "request of 22 Nov"`
+    """
+    if not reason:
+        raise UsageError("An erasure needs a --reason: it is kept in the log, without the person's name.")
+    settings = find_settings()
+    entry = load_catalog(settings.catalog).tenants.get(tenant)
+    if entry and entry.legal_hold:
+        raise UsageError(
+            f"{tenant} is under legal hold (legal_hold in catalog/tenants/{tenant}.yaml): nobody is erased."
+        )
+    _require_log(AuditPlaces(folder=settings.audit), tenant)
+    if not yes and not typer.confirm(f"Make everything that is kept of this person in {tenant} unreadable?"):
+        raise typer.Exit(FAILED)
+    with closing(sealer_of(settings)) as sealer:
+        erased = sealer.erase(tenant, subject, by=by or getpass.getuser(), reason=reason)
+    if not erased:
+        typer.echo(f"{tenant} has no key of such a person: never seen, or erased before.")
+        raise typer.Exit(FAILED)
+    typer.echo("Erased. The records stay, and verify; nobody can read who it was or what was said.")
+
+
+@contextmanager
+def _access(
+    tenant: str, command: str, query: Query, *, text: bool, by: str | None, reason: str
+) -> Iterator[tuple[Sealer, str]]:
+    """Records the access before anything is shown, with whom it was about as a pseudonym."""
+    if text and not reason:
+        raise UsageError("Texts are opened for a --reason alone: it is kept in the log.")
+    who = by or getpass.getuser()
+    with closing(sealer_of(find_settings())) as sealer:
+        _require_log(sealer.places, tenant)
+        sealer.record_event(
+            tenant, "access", command=command, by=who, reason=reason, text=text, asked=_asked(sealer, query)
+        )
+        yield sealer, who
+
+
+def _asked(sealer: Sealer, query: Query) -> dict[str, Any]:
+    """The filters, without the name of a person."""
+    asked = {name: value for name, value in asdict(query).items() if value is not None and name != "tenant"}
+    if query.subject:
+        keys = SubjectKeys(sealer.places.keys(query.tenant))
+        keys.begin()
+        person = keys.find(query.subject)
+        asked["subject"] = person.pseudonym if person else "unknown"
+    return asked
+
+
+def _found(sealer: Sealer, query: Query, *, text: bool) -> Iterator[dict[str, Any]]:
+    keys = SubjectKeys(sealer.places.keys(query.tenant))
+    keys.begin()
+    for record in search(sealer.places, sealer.index, query):
+        yield opened(record, keys) if text else record
+
+
+def _table(records: list[dict[str, Any]], *, text: bool) -> None:
+    console = Console()
+    table = Table("when", "what", "id", "model", "status", "tokens", "who", box=None, pad_edge=False)
+    for each in records:
+        what = each.get("event") or each.get("outcome") or each["kind"]
+        tokens = f"{each.get('prompt_tokens') or 0}+{each.get('completion_tokens') or 0}"
+        when = each.get("started_at") or each.get("ended_at") or each.get("at") or each["sealed_at"]
+        model, status = each.get("model") or "", str(each.get("status") or "")
+        who = str(each.get("by") or each.get("key") or "")
+        table.add_row(when, str(what), each["id"], model, status, tokens if each.get("model") else "", who)
+    console.print(table)
+    if text:
+        for each in records:
+            console.print(f"{each['id']}: {each.get('personal', '')}", markup=False, soft_wrap=True)
+    console.print(f"{len(records)} records.", highlight=False)
+
+
+def _require_log(places: AuditPlaces, tenant: str) -> None:
+    if not places.log(tenant).is_dir():
+        known = ", ".join(places.tenants()) or "none yet"
+        raise UsageError(f"There is no audit log of {tenant!r}; there are those of: {known}.")
+
+
+def _epoch(moment: datetime | None) -> float | None:
+    return moment.replace(tzinfo=UTC).timestamp() if moment else None

@@ -1,0 +1,113 @@
+"""`python -m llm_assets.gateway.collector`: seals what the gateway writes down, until SIGTERM.
+
+One runs at a time. It may be killed at any moment and started again: nothing is lost and nothing is doubled.
+On SIGTERM it seals what is there first.
+"""
+
+import fcntl
+import logging
+import os
+import signal
+import socket
+import sqlite3
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from llm_assets.gateway.housekeeping import housekeeping, sealer_of
+from llm_assets.settings import Settings, find_settings
+from resources.audit.collecting import Collector
+from resources.audit.places import AuditError, private_folder
+from resources.gateway.collector_metrics import CollectorMetrics
+
+PAUSE_S = 0.15
+"""Between two looks at the spool: the most of what a record waits for, and how small a batch may be."""
+
+AGAIN_S = 1.0
+OTHER_S = 30.0
+ENDING_S = 20.0
+NICENESS = 5
+
+_log = logging.getLogger("llm_assets.gateway.collector")
+
+
+def main() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    settings, ending = find_settings(), threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: ending.set())
+    os.nice(NICENESS)
+    try:
+        with _alone(settings.audit), housekeeping(settings, ending):
+            run(settings, ending)
+    except AuditError as error:
+        _log.error("%s", error)
+        sys.exit(1)
+
+
+def run(settings: Settings, ending: threading.Event) -> None:
+    """Collects until `ending` is set; begins anew, from what is on the disk, where the disk fails."""
+    while not ending.is_set():
+        try:
+            _collect(settings, ending)
+        except (OSError, sqlite3.Error, AuditError) as error:
+            _log.error("%s; trying again.", error)
+            ending.wait(AGAIN_S)
+
+
+def _collect(settings: Settings, ending: threading.Event) -> None:
+    spool, admin = settings.home / "gateway" / "spool", settings.home / "gateway" / "admin.sock"
+    with (
+        closing(sealer_of(settings)) as sealer,
+        closing(Collector(spool, sealer, lambda: _answers(admin))) as collector,
+    ):
+        said = CollectorMetrics(settings.audit)
+        while not ending.is_set():
+            sealed = collector.step()
+            said.looked(sealed=sealed, unsealed=collector.behind)
+            if collector.behind:
+                ending.wait(AGAIN_S)
+            elif not sealed:
+                ending.wait(PAUSE_S)
+        deadline = time.monotonic() + ENDING_S
+        while collector.step() and time.monotonic() < deadline:
+            pass
+
+
+def _answers(admin: Path) -> bool:
+    """Whether the gateway runs: somebody listens at its admin socket."""
+    with socket.socket(socket.AF_UNIX) as door:
+        door.settimeout(1)
+        try:
+            door.connect(str(admin))
+        except TimeoutError:
+            return True  # it is there, but busy
+        except (FileNotFoundError, ConnectionRefusedError):
+            return False
+    return True
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Raises: AuditError: Another collector of this installation runs, and goes on running."""
+    descriptor = os.open(private_folder(folder) / "collector.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    deadline = time.monotonic() + OTHER_S
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except BlockingIOError as error:
+            if time.monotonic() >= deadline:
+                raise AuditError(f"Another collector is at work on {folder}; one is enough.") from error
+            time.sleep(PAUSE_S)
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,166 @@
+"""What the collector does beside sealing, each in a thread of its own, so that nothing of it delays a record.
+
+Closing old segments, events of keys, the index, retention; the segments' way into the artifact store; Loki;
+Google Cloud Logging. What fails says so once, and again when it works.
+"""
+
+import logging
+import sqlite3
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+
+from llm_assets.catalog.loading import load_catalog
+from llm_assets.catalog.mistakes import CatalogError
+from llm_assets.catalog.tenants import TenantEntry
+from llm_assets.settings import Settings
+from resources.audit.cloud_logging import CloudLogging
+from resources.audit.key_events import KeyEvents
+from resources.audit.loki import Loki
+from resources.audit.personal_text import Pseudonymizer
+from resources.audit.places import AuditError, AuditPlaces
+from resources.audit.publishing import Publisher
+from resources.audit.retention import Keeping, delete_due
+from resources.audit.sealing import Sealer
+from resources.audit.shipping import Shipper, ShippingError
+from resources.object_stores.objects import ObjectStoreError
+from resources.object_stores.opening import open_object_store
+
+KEYS_S, UPKEEP_S, RETENTION_S, STORE_S, SHIPPING_S = 1.0, 60.0, 3600.0, 60.0, 2.0
+AGAIN_S, ENDING_S = 5.0, 10.0
+
+FAULTS = (AuditError, CatalogError, ObjectStoreError, ShippingError, OSError, sqlite3.Error)
+
+_log = logging.getLogger(__name__)
+
+
+def sealer_of(settings: Settings) -> Sealer:
+    """What writes this installation's audit log."""
+    places = AuditPlaces(folder=settings.audit)
+    return Sealer(places, settings.keys, Pseudonymizer(settings.audit_ner))
+
+
+@contextmanager
+def housekeeping(settings: Settings, ending: threading.Event) -> Iterator[None]:
+    """Runs while the block runs, until `ending` is set."""
+    works = [_Upkeep, _Publishing, *([_ToLoki] if settings.loki_url else [])]
+    works += [_ToCloudLogging] if settings.audit_stdout else []
+    threads = [threading.Thread(target=_work, args=(work, settings, ending), daemon=True) for work in works]
+    for thread in threads:
+        thread.start()
+    yield
+    for thread in threads:
+        thread.join(ENDING_S)
+
+
+def _work(work: "Callable[[Settings], _Work]", settings: Settings, ending: threading.Event) -> None:
+    name, failing = getattr(work, "__name__", "").strip("_"), False
+    while not ending.is_set():
+        try:
+            with closing(work(settings)) as doing:
+                while not ending.wait(doing.pause_s):
+                    doing.step()
+                    if failing:
+                        failing = False
+                        _log.info("%s works again.", name)
+        except FAULTS as error:
+            if not failing:
+                _log.error("%s: %s", name, error)
+            failing = True
+            ending.wait(AGAIN_S)
+
+
+class _Work:
+    """Something that is done again and again."""
+
+    pause_s = SHIPPING_S
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings, self.places = settings, AuditPlaces(folder=settings.audit)
+
+    def step(self) -> None:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+
+class _Upkeep(_Work):
+    """Events of keys at once; segments, index and retention now and then."""
+
+    pause_s = KEYS_S
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self._sealer = sealer_of(settings)
+        self._keys = KeyEvents(settings.home / "gateway" / "keys.jsonl", self._sealer)
+        self._upkept = self._retained = 0.0
+
+    def step(self) -> None:
+        now = time.monotonic()
+        self._keys.follow()
+        if now - self._upkept >= UPKEEP_S:
+            self._upkept = now
+            self._sealer.close_due(time.time())
+            self._sealer.index.catch_up()
+        if now - self._retained >= RETENTION_S:
+            self._retained = now
+            delete_due_of_all(self.settings, self._sealer)
+
+    def close(self) -> None:
+        self._sealer.close()
+
+
+def delete_due_of_all(settings: Settings, sealer: Sealer) -> int:
+    """Deletes what is due, of the tenants in the catalog; who is in it no more keeps everything."""
+    tenants, count = load_catalog(settings.catalog).tenants, 0
+    for name in sealer.places.tenants():
+        if name in tenants:
+            count += delete_due(sealer, name, keeping_of(tenants[name]))
+    return count
+
+
+def keeping_of(tenant: TenantEntry) -> Keeping:
+    return Keeping(
+        days=tenant.retention_days,
+        days_by_risk_class={str(each): days for each, days in tenant.retention_days_by_risk_class.items()},
+        legal_hold=tenant.legal_hold,
+    )
+
+
+class _Publishing(_Work):
+    """Closed segments and heads, into the artifact store."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self._publisher = Publisher(self.places, open_object_store(settings.store_url))
+        self._published = -STORE_S
+
+    def step(self) -> None:
+        if time.monotonic() - self._published >= STORE_S:
+            self._published = time.monotonic()
+            self._publisher.publish()
+
+
+class _ToLoki(_Work):
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self._loki = Loki(settings.loki_url or "")
+        self._shipper = Shipper(self.places, "loki", self._loki.send)
+
+    def step(self) -> None:
+        self._shipper.ship()
+
+    def close(self) -> None:
+        self._loki.close()
+
+
+class _ToCloudLogging(_Work):
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self._shipper = Shipper(self.places, "cloud-logging", CloudLogging(sys.stdout).send)
+
+    def step(self) -> None:
+        self._shipper.ship()

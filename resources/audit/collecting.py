@@ -1,0 +1,111 @@
+"""The collector: reads the gateway's spool, seals what is whole, and takes it out of the spool.
+
+May be killed at any byte. What is on the disk is then still in the spool as well; starting anew, it asks the
+index about every id that it finds there and so seals nothing twice. Where the disk takes nothing it says so,
+reads no further, and tries again: the spool grows meanwhile, in the gateway's hands.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from resources.audit.joining import Exchange, Joiner
+from resources.audit.places import AuditError
+from resources.audit.sealing import Sealer
+from resources.audit.spool import Spool, SpoolFile, SpoolLine
+
+WAITING_EXCHANGES = 20_000
+"""Kept in memory while a tenant's chain cannot be written; beyond that nothing more is read."""
+
+LOOK_S = 1.0
+"""How often is asked whether the gateway still runs, and whether the index lags."""
+
+_log = logging.getLogger(__name__)
+
+
+class Collector:
+    """One pass at a time; `step` until it says that there is nothing to do."""
+
+    def __init__(self, spool: Path, sealer: Sealer, gateway_alive: Callable[[], bool]) -> None:
+        self._spool, self._sealer, self._gateway_alive = Spool(spool), sealer, gateway_alive
+        self._joiner = Joiner()
+        self._waiting: list[Exchange] = []
+        self._gateway_gone = False
+        self._looked_at = 0.0
+        sealer.index.catch_up()
+
+    def step(self) -> int:
+        """How many records it sealed."""
+        self._spool.look()
+        if len(self._waiting) < WAITING_EXCHANGES:
+            read = self._read()
+            if self._joiner:
+                self._waiting += self._joiner.interrupted(self._boot_is_over(idle=not read))
+        return self._seal()
+
+    def _read(self) -> int:
+        count = 0
+        for line in self._spool.read():
+            count += 1
+            if self._sealed_before(line):
+                line.file.blank([(line.offset, line.size)])
+            elif (exchange := self._joiner.take(line)) is not None:
+                self._waiting.append(exchange)
+        return count
+
+    def _sealed_before(self, line: SpoolLine) -> bool:
+        """Asked of what lay there when the file was opened: whoever was killed may have sealed it."""
+        if line.offset >= line.file.size_at_start:
+            return False
+        id = line.event["id"] if line.event else Exchange(None, None, (line,)).id
+        return self._sealer.index.find(id) is not None
+
+    def _boot_is_over(self, *, idle: bool) -> Callable[[SpoolFile], bool]:
+        """Nothing more comes: a later boot of the gateway writes, or it does not run and all is read."""
+        newest, files = self._spool.newest_boot(), self._spool.files
+        unread = {file.boot for file in files if file.boot < newest and not file.read_out()}
+        gone = idle and self._gateway_gone  # known before the read that found nothing
+        self._look()
+        return lambda file: file.boot not in unread and (file.boot < newest or gone)
+
+    def _look(self) -> None:
+        now = time.monotonic()
+        if now - self._looked_at >= LOOK_S:
+            self._looked_at = now
+            self._gateway_gone = not self._gateway_alive()
+
+    def _seal(self) -> int:
+        if not self._waiting:
+            self._spool.clear()
+            return 0
+        sealed, faults = self._sealer.seal(self._waiting)
+        self._blank(sealed)
+        self._spool.clear()
+        if faults:
+            done = {id(exchange) for exchange in sealed}
+            self._waiting = [exchange for exchange in self._waiting if id(exchange) not in done]
+            self._say(faults)
+        else:
+            self._waiting = []
+        return len(sealed)
+
+    def _say(self, faults: Iterable[AuditError]) -> None:
+        for fault in faults:
+            _log.error("%s", fault)
+
+    def _blank(self, sealed: Iterable[Exchange]) -> None:
+        by_file: dict[SpoolFile, list[tuple[int, int]]] = {}
+        for exchange in sealed:
+            for line in exchange.lines:
+                by_file.setdefault(line.file, []).append((line.offset, line.size))
+        for file, places in by_file.items():
+            file.blank(places)
+
+    @property
+    def behind(self) -> int:
+        """Exchanges that could not be sealed yet."""
+        return len(self._waiting)
+
+    def close(self) -> None:
+        self._spool.close()

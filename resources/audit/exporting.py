@@ -1,0 +1,97 @@
+"""A folder (or zip) that somebody can check without this platform: records, signatures, public keys, how to
+verify.
+"""
+
+import hashlib
+import json
+import shutil
+import tempfile
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from resources.audit import outside_verifier
+from resources.audit.chain import iso
+from resources.audit.places import AuditError, AuditPlaces
+from resources.audit.segments import HEAD
+from resources.signing_keys import trusted_keys
+
+README = """# Audit log of {tenant}
+
+Exported {at} by {by}. Personal fields are encrypted; what the key of their subject opened is in
+`opened.jsonl`, if that was asked for.
+
+- `log/<first sequence number>.jsonl`: one record a line. The last field, `hash`, is the SHA-256 of the line
+without
+  that field (`{{…}}`); `previous` is the `hash` of the line before, `seq` counts without a gap.
+- `log/*.seal.json`, `log/head.json`, `log/*.deleted.json`: signed statements (ECDSA over SHA-256 of the text
+in
+  `statement`) on closed segments, the newest record, and segments that were deleted when they were due.
+- `keys/<key id>.pub`: the public keys; a key id is the SHA-256 of the PEM text. Ask the owner of the
+  installation for the ids that are theirs.
+- `manifest.json`: the SHA-256 of every file here.
+
+To verify everything: `python3 verify.py` (standard library and the `openssl` command). One signature by hand:
+
+    python3 -c "import base64,json; f=json.load(open('log/head.json'));
+    open('s.txt','w').write(f['statement']); \\
+      open('s.sig','wb').write(base64.b64decode(f['signature'])); print(f['key'])"
+    openssl dgst -sha256 -verify keys/<key id>.pub -signature s.sig s.txt
+"""
+
+
+def export(
+    places: AuditPlaces, tenant: str, keys: Path, to: Path, *, by: str, opened: Iterable[dict[str, Any]] = ()
+) -> None:
+    """Writes the whole log of a tenant to `to`, a new folder or a new `.zip`.
+
+    Args:
+        keys: The folder of trusted keys.
+        opened: Records with their personal parts readable, to be added.
+
+    Raises:
+        AuditError: There is something at `to` already, or no log of that tenant.
+    """
+    if to.exists():
+        raise AuditError(f"{to} exists already; an export goes to a new folder or file.")
+    if not places.log(tenant).is_dir():
+        raise AuditError(f"There is no audit log of {tenant} in {places.folder}.")
+    to.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=to.parent, prefix=".export-") as scratch:
+        folder = Path(scratch, "export")
+        _fill(folder, places, tenant, keys, by)
+        _add_opened(folder, opened)
+        _add_manifest(folder)
+        if to.suffix == ".zip":
+            packed = shutil.make_archive(str(Path(scratch, "packed")), "zip", folder)
+            Path(packed).rename(to)
+        else:
+            folder.rename(to)
+
+
+def _fill(folder: Path, places: AuditPlaces, tenant: str, keys: Path, by: str) -> None:
+    folder.mkdir(mode=0o700)
+    with places.lock(tenant):  # head and open segment of one moment
+        if not (places.log(tenant) / HEAD).exists():
+            raise AuditError(f"The log of {tenant} has no signed head; `llm-assets audit verify` says more.")
+        shutil.copytree(places.log(tenant), folder / "log", ignore=shutil.ignore_patterns(".*"))
+    (folder / "keys").mkdir()
+    for key in trusted_keys(keys):
+        shutil.copy(key.path, folder / "keys" / f"{key.key_id}.pub")
+    shutil.copy(outside_verifier.__file__, folder / "verify.py")
+    (folder / "README.md").write_text(README.format(tenant=tenant, at=iso(time.time()), by=by))
+
+
+def _add_opened(folder: Path, opened: Iterable[dict[str, Any]]) -> None:
+    lines = [json.dumps(record, ensure_ascii=False) for record in opened]
+    if lines:
+        (folder / "opened.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _add_manifest(folder: Path) -> None:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    content = {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files
+    }
+    (folder / "manifest.json").write_text(json.dumps(content, indent=1) + "\n")

@@ -1,0 +1,118 @@
+"""Where the audit log of one installation lies, and how its files are written so that they outlive a power
+cut.
+
+<folder>/log/<tenant>/<first seq>.jsonl          records, see `records.py`; the last one is open
+<folder>/log/<tenant>/<first seq>.seal.json      what closed it: a signed statement
+<folder>/log/<tenant>/<first seq>.deleted.json   the signed proof that a segment was deleted when it was due
+<folder>/log/<tenant>/head.json                  the signed statement of the newest sealed record
+<folder>/keys/<tenant>/                          the keys of its data subjects, see `subject_keys.py`
+<folder>/index.db, <folder>/positions/           derived: may be deleted
+<folder>/locks/<tenant>.lock                     whoever changes a tenant's log holds it
+"""
+
+import contextlib
+import fcntl
+import os
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from resources.names import TENANT
+
+PLATFORM = "_platform"
+"""The chain of what belongs to no tenant: requests with an unknown key, lines that nobody can read."""
+
+SEQ_DIGITS = 12
+
+
+class AuditError(Exception):
+    """The audit log cannot be written, read or trusted."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditPlaces:
+    """The folders of one audit log."""
+
+    folder: Path
+
+    @property
+    def index(self) -> Path:
+        return self.folder / "index.db"
+
+    @property
+    def positions(self) -> Path:
+        return self.folder / "positions"
+
+    def log(self, tenant: str) -> Path:
+        return self.folder / "log" / checked_tenant(tenant)
+
+    def keys(self, tenant: str) -> Path:
+        return self.folder / "keys" / checked_tenant(tenant)
+
+    def tenants(self) -> list[str]:
+        """Who has a chain, sorted."""
+        folder = self.folder / "log"
+        return sorted(entry.name for entry in os.scandir(folder)) if folder.is_dir() else []
+
+    @contextlib.contextmanager
+    def lock(self, tenant: str) -> Iterator[None]:
+        """One writer per tenant at a time, in whatever process; freed when its holder dies."""
+        folder = private_folder(self.folder / "locks")
+        descriptor = os.open(folder / f"{checked_tenant(tenant)}.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
+
+def checked_tenant(tenant: str) -> str:
+    if tenant != PLATFORM and not TENANT.fullmatch(tenant):
+        raise AuditError(f"{tenant!r} cannot be a tenant: a DNS label such as team-a is.")
+    return tenant
+
+
+def private_folder(folder: Path) -> Path:
+    """The folder, which only its owner may enter, like those above it that are made for it."""
+    if not folder.is_dir():
+        private_folder(folder.parent)
+        folder.mkdir(exist_ok=True, mode=0o700)
+    return folder
+
+
+def write_durably(path: Path, content: bytes, *, replaced: bool = False) -> None:
+    """The whole content or the old one, on the disk when this returns; mode 0600.
+
+    Args:
+        replaced: After a power cut the old content would do as well, so the folder is not synced.
+    """
+    unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        unfinished.rename(path)
+    except OSError:
+        unfinished.unlink(missing_ok=True)
+        raise
+    if not replaced:
+        sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """New and removed names in it are on the disk when this returns."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def unlink_durably(path: Path) -> None:
+    """Deletes a file; one that is gone already is deleted too."""
+    path.unlink(missing_ok=True)
+    if path.parent.is_dir():
+        sync_folder(path.parent)

@@ -1,0 +1,158 @@
+"""What is written down of an exchange, and which of it only the data subject's key opens.
+
+In the clear: what, when, with which model and digest, how it ended. As keyed hashes: `subject` and `actor`,
+the pseudonyms of two keys (`subject_keys.py`). Encrypted: `personal`, by the subject's key, with his name,
+the peer's address and, for high-risk models, what Presidio left of the texts; `personal_actor`, by the
+actor's key, with his name, where another acts for the subject. The fields are those of Regulation (EU)
+2024/1689, Art. 12, as docs/reference/audit.md lists them.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from resources.audit.chain import iso
+from resources.audit.joining import Exchange
+from resources.audit.places import PLATFORM
+from resources.audit.subject_keys import Subject, SubjectKeys
+from resources.names import TENANT
+
+Pseudonymize = Callable[[str, Subject], str]
+"""A text without its personal data; see `personal_text.py`."""
+
+ASKED = (
+    "via",
+    "key",
+    "host",
+    "path",
+    "model",
+    "requested",
+    "version",
+    "digest",
+    "deployment",
+    "risk_class",
+    "stream",
+    "sampling",
+    "input_sha256",
+    "input_bytes",
+)
+ANSWERED = (
+    "status",
+    "prompt_tokens",
+    "completion_tokens",
+    "finish_reason",
+    "served_digest",
+    "output_sha256",
+    "output_bytes",
+    "first_byte_ms",
+    "reason",
+)
+CHOSEN = ("host", "path", "requested")  # by the client, freely
+REFUSED = ("key", "status", "reason", "path", "model", "requested")
+LONGEST_NAME = 512
+"""Characters kept of what a client may choose freely."""
+
+
+def tenant_of(exchange: Exchange) -> str:
+    """Whose chain it belongs to; what names no possible tenant is the platform's."""
+    event = exchange.request or exchange.end or {}
+    tenant = event.get("tenant")
+    return tenant if isinstance(tenant, str) and TENANT.fullmatch(tenant) else PLATFORM
+
+
+def record_of(exchange: Exchange, keys: SubjectKeys, pseudonymize: Pseudonymize) -> dict[str, Any]:
+    """The record of an exchange, but for its place in the chain."""
+    if exchange.request is not None:
+        return _answered(exchange, keys, pseudonymize)
+    if exchange.end is not None:
+        return _refused(exchange, keys)
+    line = exchange.lines[0]
+    spool_line = {"file": line.file.path.name, "offset": line.offset, "size_bytes": line.size}
+    return {"kind": "unreadable", "id": exchange.id, "outcome": "error", "spool": spool_line}
+
+
+def _answered(exchange: Exchange, keys: SubjectKeys, pseudonymize: Pseudonymize) -> dict[str, Any]:
+    request, end = exchange.request or {}, exchange.end or {}
+    asked, answered = request.get, end.get
+    record: dict[str, Any] = {name: asked(name) for name in ASKED} | {
+        name: answered(name) for name in ANSWERED
+    }
+    for name in CHOSEN:
+        record[name] = _short(record[name])
+    record["kind"], record["id"] = "request", exchange.id
+    record["started_at"], record["ended_at"] = _time(request), _time(end)
+    record["latency_ms"] = _latency_ms(request, end)
+    record["outcome"] = _outcome(exchange.end)
+    _add_people(record, request, _texts(request, end, pseudonymize), keys)
+    return record
+
+
+def _add_people(
+    record: dict[str, Any],
+    request: dict[str, Any],
+    texts: Callable[[Subject], dict[str, str]],
+    keys: SubjectKeys,
+) -> None:
+    actor = str(request.get("actor") or request.get("key") or "unknown")
+    name = str(request.get("subject") or actor)
+    subject = keys.subject(name)
+    personal = {"subject": name, "remote": request.get("remote"), **texts(subject)}
+    if name == actor:
+        record["actor"] = subject.pseudonym
+    else:
+        acting = keys.subject(actor)
+        record["actor"] = acting.pseudonym
+        record["personal_actor"] = acting.encrypt({"actor": actor}, record["id"])
+    record["subject"] = subject.pseudonym
+    record["personal"] = subject.encrypt(personal, record["id"])
+
+
+def _texts(
+    request: dict[str, Any], end: dict[str, Any], pseudonymize: Pseudonymize
+) -> Callable[[Subject], dict[str, str]]:
+    """Input and output, which the gateway gives of high-risk models alone."""
+    given = {"input": request.get("input"), "output": end.get("output")}
+    texts = {name: text for name, text in given.items() if isinstance(text, str)}
+    return lambda subject: {name: pseudonymize(text, subject) for name, text in texts.items()}
+
+
+def _refused(exchange: Exchange, keys: SubjectKeys) -> dict[str, Any]:
+    """A refusal, or an end whose request is not there. The peer is its subject: nobody else is known."""
+    end = exchange.end or {}
+    record: dict[str, Any] = {name: _short(end.get(name)) for name in REFUSED}
+    refused = end.get("e") == "denied"
+    record["kind"], record["id"] = "denied" if refused else "request", exchange.id
+    record["ended_at"] = _time(end)
+    record["outcome"] = "denied" if refused else "unmatched"
+    if tenant_of(exchange) == PLATFORM:
+        record["claimed_tenant"] = _short(end.get("tenant"))
+    if remote := end.get("remote"):
+        subject = keys.subject(f"remote:{remote}")
+        record["subject"] = subject.pseudonym
+        record["personal"] = subject.encrypt({"remote": remote}, exchange.id)
+    return record
+
+
+def _outcome(end: dict[str, Any] | None) -> str:
+    if end is None:
+        return "interrupted"
+    if end["e"] == "aborted":
+        return "aborted"
+    status = end.get("status")
+    return "ok" if isinstance(status, int) and status < 400 and not end.get("reason") else "error"
+
+
+def _latency_ms(request: dict[str, Any], end: dict[str, Any]) -> float | None:
+    if isinstance(end.get("ms"), int | float):
+        return end["ms"]
+    if isinstance(end.get("at"), int | float) and isinstance(request.get("at"), int | float):
+        return round((end["at"] - request["at"]) * 1000, 3)
+    return None
+
+
+def _time(event: dict[str, Any]) -> str | None:
+    at = event.get("at")
+    return iso(at) if isinstance(at, int | float) and 0 <= at < 1e11 else None
+
+
+def _short(value: Any) -> Any:
+    return value[:LONGEST_NAME] if isinstance(value, str) else value

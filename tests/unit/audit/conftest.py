@@ -1,0 +1,84 @@
+"""An audit log of its own for each test, fed by a spool writer that stands in for the gateway."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from resources.audit.chain import SegmentLimits
+from resources.audit.collecting import Collector
+from resources.audit.personal_text import Pseudonymizer
+from resources.audit.places import AuditPlaces
+from resources.audit.sealing import Sealer
+from resources.audit.segments import lines_in, record_in, segments_in
+from resources.audit.verifying import Fault, verify_tenant
+from tests.unit.audit.spooling import GatewaySpool
+
+
+@dataclass
+class Log:
+    """One installation's audit log and the spool in front of it."""
+
+    home: Path
+    limits: SegmentLimits = SegmentLimits()  # noqa: RUF009  frozen
+    gateway_alive: bool = True
+    _opened: list[Collector | Sealer] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.places = AuditPlaces(folder=self.home / "audit")
+        self.spool = GatewaySpool(self.home / "gateway" / "spool")
+        self.begin()
+
+    def begin(self) -> None:
+        """As a collector that is started anew."""
+        self.sealer = Sealer(self.places, self.home / "keys", Pseudonymizer(), self.limits)
+        folder = self.home / "gateway" / "spool"
+        self.collector = Collector(folder, self.sealer, lambda: self.gateway_alive)
+        self._opened += [self.collector, self.sealer]
+
+    def close(self) -> None:
+        self.spool.close()
+        for each in self._opened:
+            each.close()
+
+    def collect(self) -> int:
+        total = 0
+        while sealed := self.collector.step():
+            total += sealed
+        return total
+
+    def records(self, tenant: str = "team-a") -> list[dict[str, Any]]:
+        segments = segments_in(self.places.log(tenant))
+        return [record_in(line) for segment in segments for line in lines_in(segment.path)]
+
+    def faults(self, tenant: str = "team-a") -> tuple[Fault, ...]:
+        return verify_tenant(self.places, tenant, self.sealer.signing).faults
+
+    def fill(self, count: int, tenant: str = "team-a", **given: Any) -> list[str]:
+        """Exchanges that are sealed; their ids."""
+        ids = [self.spool.exchange(tenant, **given) for _ in range(count)]
+        self.collect()
+        return ids
+
+
+MakeLog = Callable[..., Log]
+
+
+@pytest.fixture
+def make_log(tmp_path: Path) -> Iterator[MakeLog]:
+    made: list[Log] = []
+
+    def make(home: Path | None = None, **given: Any) -> Log:
+        made.append(Log(home or tmp_path / f"home-{len(made)}", **given))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()
+
+
+@pytest.fixture
+def log(make_log: MakeLog) -> Log:
+    return make_log()

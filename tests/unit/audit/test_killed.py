@@ -1,0 +1,107 @@
+"""The collector as a real process: killed at any moment, started twice, ended."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from llm_assets.gateway.collector import OTHER_S
+from resources.audit.places import AuditPlaces
+from resources.audit.segments import lines_in, record_in, segments_in
+from resources.audit.statements import Signing
+from resources.audit.verifying import verify_tenant
+from tests.conftest import ROOT
+from tests.unit.audit import spooling
+from tests.unit.audit.spooling import GatewaySpool
+
+RECORDS, TENANTS, KILLS = 6_000, 3, 8
+READY_S = 30
+PACE_S = 0.001  # the writer is at work while the collector is killed
+
+
+def collector(home: Path) -> subprocess.Popen[bytes]:
+    """With its log in `home`."""
+    environment = os.environ | {"LLM_ASSETS_ROOT": str(home), "LLM_ASSETS_HOME": str(home)}
+    (home / "catalog").mkdir(exist_ok=True)
+    with (home / "collector.log").open("ab") as log:
+        command = [sys.executable, "-m", "llm_assets.gateway.collector"]
+        return subprocess.Popen(command, env=environment, cwd=ROOT, stdout=log, stderr=log)
+
+
+def sealed_ids(home: Path, tenant: str) -> list[str]:
+    folder = AuditPlaces(folder=home / "audit").log(tenant)
+    return [record_in(line)["id"] for segment in segments_in(folder) for line in lines_in(segment.path)]
+
+
+def test_a_collector_that_is_killed_again_and_again_loses_nothing_and_doubles_nothing(tmp_path: Path) -> None:
+    written_ids = tmp_path / "written.txt"
+    arguments = [tmp_path / "gateway" / "spool", str(RECORDS), str(TENANTS), str(PACE_S)]
+    with written_ids.open("wb") as stream:
+        writer = subprocess.Popen([sys.executable, spooling.__file__, *arguments], stdout=stream)
+    chance = random.Random(20261122)
+    for _ in range(KILLS):
+        process = collector(tmp_path)
+        time.sleep(chance.uniform(0.3, 1.2))
+        process.kill()
+        process.wait()
+    assert writer.wait(timeout=READY_S) == 0
+    written = written_ids.read_text().split()
+    assert len(written) == RECORDS
+    last = collector(tmp_path)
+    places = AuditPlaces(folder=tmp_path / "audit")
+    deadline = time.monotonic() + READY_S
+    while sum(len(sealed_ids(tmp_path, tenant)) for tenant in places.tenants()) < RECORDS:
+        assert time.monotonic() < deadline, (tmp_path / "collector.log").read_text()
+        time.sleep(0.2)
+    last.terminate()
+    assert last.wait(timeout=30) == 0
+    sealed = [id for tenant in places.tenants() for id in sealed_ids(tmp_path, tenant)]
+    assert len(sealed) == len(set(sealed))
+    assert set(sealed) == set(written)
+    signing = Signing(tmp_path / "keys")
+    assert [verify_tenant(places, tenant, signing).faults for tenant in places.tenants()] == [()] * TENANTS
+
+
+def test_what_is_there_when_it_is_ended_is_sealed_first_and_a_second_one_waits(tmp_path: Path) -> None:
+    """It begins before there is any folder of the gateway."""
+    first = collector(tmp_path)
+    lock = tmp_path / "audit" / "collector.lock"
+    deadline = time.monotonic() + READY_S
+    while not lock.exists():
+        assert time.monotonic() < deadline, (tmp_path / "collector.log").read_text()
+        time.sleep(0.05)
+    second = collector(tmp_path)
+    spool = GatewaySpool(tmp_path / "gateway" / "spool")
+    ids = [spool.exchange() for _ in range(500)]
+    first.terminate()
+    assert first.wait(timeout=30) == 0
+    assert sealed_ids(tmp_path, "team-a") == ids
+    more = [spool.exchange() for _ in range(10)]
+    deadline = time.monotonic() + OTHER_S
+    while len(sealed_ids(tmp_path, "team-a")) < len(ids + more):
+        assert time.monotonic() < deadline, (tmp_path / "collector.log").read_text()
+        time.sleep(0.05)
+    assert sealed_ids(tmp_path, "team-a") == ids + more
+    second.send_signal(signal.SIGINT)
+    assert second.wait(timeout=30) == 0
+
+
+def test_a_record_is_sealed_while_the_collector_runs(tmp_path: Path) -> None:
+    """How soon is printed, not asserted: it says how busy the machine is."""
+    process = collector(tmp_path)
+    spool = GatewaySpool(tmp_path / "gateway" / "spool")
+    spool.exchange()
+    deadline = time.monotonic() + READY_S
+    while not (tmp_path / "audit" / "log" / "team-a" / "head.json").exists():
+        assert time.monotonic() < deadline, (tmp_path / "collector.log").read_text()
+        time.sleep(0.05)
+    started, id = time.monotonic(), spool.exchange()
+    while id not in sealed_ids(tmp_path, "team-a"):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    print(f"sealed after {time.monotonic() - started:.3f} s")
+    process.terminate()
+    assert process.wait(timeout=30) == 0
