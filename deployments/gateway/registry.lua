@@ -84,12 +84,12 @@ local function forget_keys()
   keys.forget()
 end
 
+-- A revocation is final, whatever comes after it.
 local function take_key(event, line)
   local id = text(event, "id")
   if event.event == "revoked" then
     revoked[id] = true
   elseif event.event == "created" then
-    revoked[id] = nil
     keys.put(id, line)
   else
     error("an event that is neither created nor revoked", 0)
