@@ -16,7 +16,7 @@ from resources.audit.subject_keys import SubjectKeys
 from resources.names import TENANT
 
 EVENTS = {"created": "key_created", "revoked": "key_revoked"}
-FACTS = ("name", "models", "risk_classes", "limits", "expires", "by")
+FACTS = ("name", "models", "risk_classes", "limits", "expires", "by", "replaces", "rotated_by")
 
 
 class KeyEvents:
@@ -62,7 +62,7 @@ class KeyEvents:
 
 
 def _record(id: str, name: str, event: dict[str, Any], keys: SubjectKeys) -> dict[str, Any]:
-    at = event.get("created") if name == "key_created" else event.get("at")
+    at = event.get("at", event.get("created"))
     record = {"kind": "event", "event": name, "id": id, "key": event["id"]}
     record["at"] = iso(float(at)) if isinstance(at, int | float) else None
     record.update((fact, event[fact]) for fact in FACTS if fact in event)
