@@ -111,6 +111,12 @@ end
 
 function sha256.hex(text) return hashed(text):hex() end
 
+-- The first 64 bits of the hash as two numbers.
+function sha256.prefix(text)
+  close(hashed(text))
+  return only.H[0], only.H[1]
+end
+
 -- A place in [0, 1): the first 48 bits of the hash, as resources/routes.py takes them.
 function sha256.point(text)
   close(hashed(text))

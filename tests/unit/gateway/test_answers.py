@@ -152,3 +152,13 @@ def test_a_stream_of_another_version_ends_in_an_error_and_not_in_its_end(
     record = gateway.record("response", answer.headers["x-request-id"])
     assert record["reason"] == "digest_mismatch"
     assert record["output_sha256"] == hashlib.sha256(answer.content).hexdigest()
+
+
+def test_a_body_may_be_written_with_spaces_and_lines(gateway: Gateway) -> None:
+    headers = {"authorization": f"Bearer {gateway.key()}"}
+    body = question(model="support_bot@v1", stream=True, stream_options={"include_usage": True})
+    for text in (json.dumps(body, indent=2), f"\n {json.dumps(body)} \n"):
+        answer = gateway.client.post("/t/team-a/v1/chat/completions", content=text, headers=headers)
+        assert answer.status_code == 200, answer.text
+        assert json.loads(gateway.seen()[-1]["body"]) == body | {"model": "support_bot"}
+        assert '"usage"' in answer.text
