@@ -29,11 +29,13 @@ from benchmarks.gateway_load import (
     cpu_seconds,
     latency,
     memory_bytes,
+    require_answer,
     require_wrk,
     streams,
     throughput,
 )
-from benchmarks.gateway_systems import Gateway, StandIns, bare_envoy, direct, litellm, ours, stand_ins
+from benchmarks.gateway_stand_ins import StandIns, stand_ins
+from benchmarks.gateway_systems import Gateway, bare_envoy, direct, litellm, ours
 from benchmarks.measuring import conclude
 
 MIB = 2**20
@@ -77,6 +79,7 @@ class Bench:
 
     def most(self, gateway: Gateway) -> dict[str, Any]:
         """As many requests as it can answer."""
+        require_answer(gateway.whole())
         throughput(gateway.whole(), self.folder, seconds=WARM_S)
         used, started = cpu_seconds(gateway.pids), time.monotonic()
         rates, errors = [], 0

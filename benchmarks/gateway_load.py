@@ -16,10 +16,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 import psutil
 
 CONNECTIONS = 32
 PAUSE_S = 0.02
+FIRST_S = 60
 LEAST_CONNECTIONS = 4
 WRK_SCRIPT = """
 wrk.method = "POST"
@@ -79,6 +81,18 @@ class Streams:
 def require_wrk() -> None:
     if shutil.which("wrk") is None:
         raise LoadError("wrk is missing: apt-get install wrk")
+
+
+def require_answer(question: Question) -> None:
+    """One question, however long the first one takes; the gateway is warm then.
+
+    Raises:
+        LoadError: It is not answered as a chat completion.
+    """
+    headers = {"content-type": "application/json"} | question.headers
+    answer = httpx.post(question.url, content=question.body, headers=headers, timeout=FIRST_S)
+    if answer.status_code != httpx.codes.OK or "choices" not in answer.json():
+        raise LoadError(f"{question.url} answered {answer.status_code}: {answer.text[:2000]}")
 
 
 def throughput(question: Question, folder: Path, *, seconds: float) -> tuple[float, int]:

@@ -7,11 +7,9 @@ reached), records of every request with the collector that seals them, the serve
 
 import json
 import os
-import socket
-import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,40 +17,24 @@ from typing import Any
 
 import yaml
 
-from benchmarks.gateway_load import LoadError, Question
+from benchmarks.gateway_load import Question
+from benchmarks.gateway_stand_ins import DIGEST, MODEL, StandIns, envoy, running, wait_listening
 from benchmarks.peers import environment_of
 from llm_assets.settings import find_settings
+from resources.deployment_state import Deployment, LiveServer
 from resources.gateway.api_keys import KEYS_FILE, create_key
-from resources.gateway.envoy import EnvoyGateway, envoy_program
+from resources.gateway.envoy import EnvoyGateway
 from resources.gateway.envoy_settings import GatewaySettings
-from resources.gateway.envoy_upstream import Endpoint, endpoints
-from resources.gateway.files import replace_json
 from resources.gateway.journals import Journal
 from resources.gateway.limits import Limits
+from resources.gateway.publishing import Live, Publication
+from resources.routes import WHOLE
+from resources.vllm import Serving
 from tests.servers.ports import free_port
 
-LITELLM = "litellm[proxy]==1.109.1"
-TENANT, MODEL, STREAMING = "team-a", "support_bot", "streaming_bot"
-DIGEST = "sha256:" + "d" * 64
+LITELLM = "litellm[proxy]==1.106.2"  # 1.107.0 was withdrawn; what later ones need is not all there
+TENANT, STREAMING = "team-a", "streaming_bot"
 HIGH = 10**9
-READY_S = 120
-TYPES = "type.googleapis.com/envoy.extensions.filters"
-WHOLE = {
-    "id": "chatcmpl-stand-in",
-    "object": "chat.completion",
-    "created": 1_763_769_600,
-    "model": MODEL,
-    "system_fingerprint": DIGEST,
-    "choices": [
-        {
-            "index": 0,
-            "message": {"role": "assistant", "content": "We are open from nine to five, " * 12},
-            "logprobs": None,
-            "finish_reason": "stop",
-        }
-    ],
-    "usage": {"prompt_tokens": 40, "completion_tokens": 96, "total_tokens": 136},
-}
 ASKED = [
     {"role": "system", "content": "You are the support desk of a shop. " * 8},
     {"role": "user", "content": "When are you open?"},
@@ -81,125 +63,6 @@ class Gateway:
     def _question(self, body: dict[str, Any], headers: dict[str, str]) -> Question:
         content = json.dumps(body).encode()
         return Question(url=f"{self.url}/chat/completions", body=content, headers=headers)
-
-
-@dataclass(frozen=True, kw_only=True)
-class StandIns:
-    """The ports behind every gateway, and who answers whole questions there."""
-
-    whole: int
-    streams: int
-    pid: int
-
-
-@contextmanager
-def running(
-    command: Sequence[str | Path], folder: Path, name: str, **given: Any
-) -> Iterator[subprocess.Popen]:
-    """A process of the benchmark's own, ended with it; its log is `<name>.log`."""
-    with (folder / f"{name}.log").open("wb") as log:
-        process = subprocess.Popen(command, cwd=given.pop("cwd", folder), stdout=log, stderr=log, **given)
-    try:
-        yield process
-    finally:
-        process.terminate()
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def wait_listening(port: int, process: subprocess.Popen, log: Path) -> None:
-    deadline = time.monotonic() + READY_S
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            break
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.1)
-    raise LoadError(f"Nothing listens at port {port}:\n{log.read_text(errors='replace')[-3000:]}")
-
-
-@contextmanager
-def envoy(
-    folder: Path, name: str, port: int, route: dict[str, Any], backend: dict[str, int]
-) -> Iterator[int]:
-    """An Envoy with one worker, one listener, no filter but the router; gives its process id."""
-    manager = {
-        "@type": f"{TYPES}.network.http_connection_manager.v3.HttpConnectionManager",
-        "stat_prefix": name,
-        "route_config": {
-            "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": routes(route, backend)}]
-        },
-        "http_filters": [{"name": "router", "typed_config": {"@type": f"{TYPES}.http.router.v3.Router"}}],
-    }
-    listener = {
-        "address": at(port),
-        "filter_chains": [{"filters": [{"name": "http", "typed_config": manager}]}],
-    }
-    config = {
-        "static_resources": {
-            "listeners": [listener],
-            "clusters": [cluster(*item) for item in backend.items()],
-        }
-    }
-    (folder / f"{name}.json").write_text(json.dumps(config))
-    command = [
-        envoy_program(),
-        "-c",
-        f"{name}.json",
-        "--concurrency",
-        "1",
-        "--disable-hot-restart",
-        "-l",
-        "error",
-    ]
-    with running(command, folder, name) as process:
-        wait_listening(port, process, folder / f"{name}.log")
-        yield process.pid
-
-
-def routes(route: dict[str, Any], backend: dict[str, int]) -> list[dict[str, Any]]:
-    """By a header the streams, all else as given: a bare router does not read bodies."""
-    every = {"match": {"prefix": "/"}, **route}
-    if "streams" not in backend:
-        return [every]
-    asked = {"prefix": "/", "headers": [{"name": "x-streams", "present_match": True}]}
-    return [{"match": asked, "route": {"cluster": "streams", "timeout": "0s"}}, every]
-
-
-def at(port: int) -> dict[str, Any]:
-    return {"socket_address": {"address": "127.0.0.1", "port_value": port}}
-
-
-def cluster(name: str, port: int) -> dict[str, Any]:
-    """As many connections as are asked for, as the gateway's own."""
-    many = dict.fromkeys(("max_connections", "max_pending_requests", "max_requests"), 100_000)
-    hosts = [{"lb_endpoints": [{"endpoint": {"address": at(port)}}]}]
-    return {
-        "name": name,
-        "connect_timeout": "1s",
-        "circuit_breakers": {"thresholds": [many]},
-        "load_assignment": {"cluster_name": name, "endpoints": hosts},
-    }
-
-
-@contextmanager
-def stand_ins(folder: Path) -> Iterator[StandIns]:
-    whole, streaming = free_port(), free_port()
-    answer = {"status": 200, "body": {"inline_string": json.dumps(WHOLE)}}
-    header = {"header": {"key": "content-type", "value": "application/json"}, "append_action": 2}
-    route = {"direct_response": answer, "response_headers_to_add": [header]}
-    command = [sys.executable, "-m", "benchmarks.stream_stand_in", str(streaming), DIGEST]
-    root = find_settings().root
-    with (
-        envoy(folder, "stand_in", whole, route, {}) as pid,
-        running(command, folder, "streams", cwd=root) as process,
-    ):
-        wait_listening(streaming, process, folder / "streams.log")
-        yield StandIns(whole=whole, streams=streaming, pid=pid)
 
 
 @contextmanager
@@ -250,28 +113,39 @@ def ours(folder: Path, behind: StandIns) -> Iterator[Gateway]:
 def _publish(settings: GatewaySettings, behind: StandIns) -> str:
     """What a stack with these two deployments has written; a key of the tenant."""
     ports, folder = {MODEL: behind.whole, STREAMING: behind.streams}, settings.folder
-    live = [
-        Endpoint(deployment=f"vllm--{model}", tenant=TENANT, model=model, address="127.0.0.1", port=port)
-        for model, port in ports.items()
-    ]
-    replace_json(settings.endpoints, endpoints(live, "1"))
+    publication = Publication(home=folder.parent)
+    for model, port in ports.items():
+        publication.publish(Live(deployment=_deployment(model, port), api_key="engine"))
     limits = dict.fromkeys(("requests_per_minute", "concurrent_requests", "tokens_per_minute"), HIGH)
     models = {model: {"risk_class": "limited"} for model in ports}
     tenant = {"tenant": TENANT, "models": models, "risk_classes": ["limited"], "limits": limits, "jwt": None}
     Journal(folder / "tenants.jsonl").append(tenant)
-    for each in live:
-        backend = {"deployment": each.deployment, "version": "v1", "digest": DIGEST, "weight": 100}
-        line = {
-            "tenant": TENANT,
-            "model": each.model,
-            "key": "engine",
-            "backends": [{**backend, "names": []}],
-        }
-        Journal(folder / "routes.jsonl").append(line)
     keys = Journal(folder / KEYS_FILE)
     return create_key(keys, tenant=TENANT, name="bench", actor="bench", by="bench", limits=Limits(**limits))[
         1
     ]
+
+
+def _deployment(model: str, port: int) -> Deployment:
+    serving = Serving(
+        tenant=TENANT,
+        model=model,
+        version="v1",
+        digest=DIGEST,
+        mode="merged",
+        model_folder=Path("/nowhere"),  # a stand-in loads no model
+        max_model_len=2048,
+        max_num_seqs=8,
+        kv_cache_mib=256,
+        dtype="bfloat16",
+        known_answers=({"tokens": [{"id": 1}]},),
+        engine="stand-in",
+        device="cpu",
+    )
+    live = LiveServer(
+        serving=serving, fingerprint="", server=f"vllm--{model}", port=port, weight=WHOLE, since=time.time()
+    )
+    return Deployment(servers=(live,))
 
 
 @contextmanager

@@ -7,6 +7,7 @@ On SIGTERM it seals what is there first.
 import fcntl
 import logging
 import os
+import resource
 import signal
 import socket
 import sqlite3
@@ -21,6 +22,7 @@ from llm_assets.gateway.housekeeping import housekeeping, sealer_of
 from llm_assets.settings import Settings, find_settings
 from resources.audit.collecting import Collector
 from resources.audit.places import AuditError, private_folder
+from resources.gateway.collector_metrics import CollectorMetrics
 
 PAUSE_S = 0.15
 """Between two looks at the spool: the most of what a record waits for, and how small a batch may be."""
@@ -39,6 +41,8 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ending.set())
     os.nice(NICENESS)
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a long request keeps each file since open
     try:
         with _alone(settings.audit), housekeeping(settings, ending):
             run(settings, ending)
@@ -63,11 +67,13 @@ def _collect(settings: Settings, ending: threading.Event) -> None:
         closing(sealer_of(settings)) as sealer,
         closing(Collector(spool, sealer, lambda: _answers(admin))) as collector,
     ):
+        said = CollectorMetrics(settings.audit)
         while not ending.is_set():
             sealed = collector.step()
+            said.looked(sealed=sealed, unsealed=collector.behind)
             if collector.behind:
                 ending.wait(AGAIN_S)
-            elif not sealed:
+            elif not collector.pressed:
                 ending.wait(PAUSE_S)
         deadline = time.monotonic() + ENDING_S
         while collector.step() and time.monotonic() < deadline:

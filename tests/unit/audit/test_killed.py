@@ -1,5 +1,6 @@
 """The collector as a real process: killed at any moment, started twice, ended."""
 
+import json
 import os
 import random
 import signal
@@ -17,14 +18,14 @@ from tests.conftest import ROOT
 from tests.unit.audit import spooling
 from tests.unit.audit.spooling import GatewaySpool
 
-RECORDS, TENANTS, KILLS = 6_000, 3, 8
+RECORDS, TENANTS, KILLS = 4_000, 3, 6
 READY_S = 30
 PACE_S = 0.001  # the writer is at work while the collector is killed
 
 
-def collector(home: Path) -> subprocess.Popen[bytes]:
+def collector(home: Path, **settings: str) -> subprocess.Popen[bytes]:
     """With its log in `home`."""
-    environment = os.environ | {"LLM_ASSETS_ROOT": str(home), "LLM_ASSETS_HOME": str(home)}
+    environment = os.environ | {"LLM_ASSETS_ROOT": str(home), "LLM_ASSETS_HOME": str(home)} | settings
     (home / "catalog").mkdir(exist_ok=True)
     with (home / "collector.log").open("ab") as log:
         command = [sys.executable, "-m", "llm_assets.gateway.collector"]
@@ -105,3 +106,20 @@ def test_a_record_is_sealed_while_the_collector_runs(tmp_path: Path) -> None:
     print(f"sealed after {time.monotonic() - started:.3f} s")
     process.terminate()
     assert process.wait(timeout=30) == 0
+
+
+def test_beside_sealing_it_records_keys_publishes_heads_and_ships_to_stdout(tmp_path: Path) -> None:
+    GatewaySpool(tmp_path / "gateway" / "spool").exchange()
+    made = {"event": "created", "id": "k3fz", "tenant": "team-a", "created": 1763.5, "by": "root"}
+    (tmp_path / "gateway" / "keys.jsonl").write_text(json.dumps(made) + "\n")
+    process = collector(tmp_path, LLM_ASSETS_AUDIT_STDOUT="google")
+    head, log = tmp_path / "store" / "audit" / "team-a" / "head.json", tmp_path / "collector.log"
+    deadline = time.monotonic() + READY_S
+    while not head.exists() or log.read_text().count("/insertId") < 2:
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.1)
+    process.terminate()
+    assert process.wait(timeout=READY_S) == 0
+    folder = AuditPlaces(folder=tmp_path / "audit").log("team-a")
+    records = [record_in(line) for segment in segments_in(folder) for line in lines_in(segment.path)]
+    assert sorted(record["kind"] for record in records) == ["event", "request"]
