@@ -49,7 +49,7 @@ def test_a_replica_that_hangs_holds_up_few_requests_and_then_none(
         assert statuses(gateway, "d1", 30) == [200] * 30
         started = time.monotonic()
         assert statuses(gateway, "d1", 30) == [200] * 30
-        assert time.monotonic() - started < 2
+        assert time.monotonic() - started < 5, "30 waits of a second would be longer"
         ejected = gateway.admin.read("/stats?filter=outlier_detection.ejections_enforced_total")
         assert ": 1" in ejected, "it was taken out after a few attempts"
 
