@@ -8,6 +8,7 @@ reached), records of every request with the collector that seals them, the serve
 import json
 import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,13 +21,15 @@ from benchmarks.gateway_load import Question
 from benchmarks.gateway_stand_ins import DIGEST, MODEL, StandIns, envoy, running, wait_listening
 from benchmarks.peers import environment_of
 from llm_assets.settings import find_settings
+from resources.deployment_state import Deployment, LiveServer
 from resources.gateway.api_keys import KEYS_FILE, create_key
 from resources.gateway.envoy import EnvoyGateway
 from resources.gateway.envoy_settings import GatewaySettings
-from resources.gateway.envoy_upstream import Endpoint, endpoints
-from resources.gateway.files import replace_json
 from resources.gateway.journals import Journal
 from resources.gateway.limits import Limits
+from resources.gateway.publishing import Live, Publication
+from resources.routes import WHOLE
+from resources.vllm import Serving
 from tests.servers.ports import free_port
 
 LITELLM = "litellm[proxy]==1.106.2"  # 1.107.0 was withdrawn; what later ones need is not all there
@@ -110,28 +113,39 @@ def ours(folder: Path, behind: StandIns) -> Iterator[Gateway]:
 def _publish(settings: GatewaySettings, behind: StandIns) -> str:
     """What a stack with these two deployments has written; a key of the tenant."""
     ports, folder = {MODEL: behind.whole, STREAMING: behind.streams}, settings.folder
-    live = [
-        Endpoint(deployment=f"vllm--{model}", tenant=TENANT, model=model, address="127.0.0.1", port=port)
-        for model, port in ports.items()
-    ]
-    replace_json(settings.endpoints, endpoints(live, "1"))
+    publication = Publication(home=folder.parent)
+    for model, port in ports.items():
+        publication.publish(Live(deployment=_deployment(model, port), api_key="engine"))
     limits = dict.fromkeys(("requests_per_minute", "concurrent_requests", "tokens_per_minute"), HIGH)
     models = {model: {"risk_class": "limited"} for model in ports}
     tenant = {"tenant": TENANT, "models": models, "risk_classes": ["limited"], "limits": limits, "jwt": None}
     Journal(folder / "tenants.jsonl").append(tenant)
-    for each in live:
-        backend = {"deployment": each.deployment, "version": "v1", "digest": DIGEST, "weight": 100}
-        line = {
-            "tenant": TENANT,
-            "model": each.model,
-            "key": "engine",
-            "backends": [{**backend, "names": []}],
-        }
-        Journal(folder / "routes.jsonl").append(line)
     keys = Journal(folder / KEYS_FILE)
     return create_key(keys, tenant=TENANT, name="bench", actor="bench", by="bench", limits=Limits(**limits))[
         1
     ]
+
+
+def _deployment(model: str, port: int) -> Deployment:
+    serving = Serving(
+        tenant=TENANT,
+        model=model,
+        version="v1",
+        digest=DIGEST,
+        mode="merged",
+        model_folder=Path("/nowhere"),  # a stand-in loads no model
+        max_model_len=2048,
+        max_num_seqs=8,
+        kv_cache_mib=256,
+        dtype="bfloat16",
+        known_answers=({"tokens": [{"id": 1}]},),
+        engine="stand-in",
+        device="cpu",
+    )
+    live = LiveServer(
+        serving=serving, fingerprint="", server=f"vllm--{model}", port=port, weight=WHOLE, since=time.time()
+    )
+    return Deployment(servers=(live,))
 
 
 @contextmanager

@@ -85,6 +85,8 @@ class Chain:
         with self._told():
             self.close_if_due(now)
             tail = self._current()
+            if not records:
+                return Sealed(first=tail.segment.first, start=tail.size, end=tail.size, records=())
             lines, places, end = self._lines(tail, records, now)
             self._write(tail, b"".join(lines))
         self._tail = end

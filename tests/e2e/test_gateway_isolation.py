@@ -1,6 +1,7 @@
 """Ten thousand made-up requests at the whole gateway: none comes out at another tenant, model or version."""
 
 import asyncio
+import contextlib
 import json
 import time
 from collections import Counter
@@ -62,7 +63,13 @@ async def _one(port: int, content: bytes) -> Answer:
         writer.write(content)
         return await _answer(reader)
     finally:
-        writer.close()
+        await _closed(writer)
+
+
+async def _closed(writer: asyncio.StreamWriter) -> None:
+    writer.close()
+    with contextlib.suppress(ConnectionError):
+        await writer.wait_closed()
 
 
 async def _answer(reader: asyncio.StreamReader) -> Answer:
@@ -91,9 +98,9 @@ async def _ask_all(port: int, requests: list[Request]) -> list[tuple[Request, An
             answer = await _answer(reader)
             answers.append((request, answer))
             if answer.headers.get("connection") == "close":
-                writer.close()
+                await _closed(writer)
                 reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.close()
+        await _closed(writer)
 
     await asyncio.gather(*(share(requests[first::AT_ONCE]) for first in range(AT_ONCE)))
     return answers

@@ -18,7 +18,7 @@ from tests.unit.audit.test_killed import READY_S, collector
 from tests.unit.gateway.conftest import prepared
 from tests.unit.gateway.gateways import DIGESTS, Gateway, bootstrap, envoy_of, question, script, stand_in
 
-CLIENTS, LOAD_S, COLLECTOR_KILLED_S = 8, 2.5, 1.0
+CLIENTS, LOAD_S, COLLECTOR_KILLED_S = 8, 1.5, 0.8
 
 
 class Client(threading.Thread):

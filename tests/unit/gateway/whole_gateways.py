@@ -16,10 +16,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from resources.gateway.endpoint_files import EndpointFiles
 from resources.gateway.envoy import EnvoyGateway
 from resources.gateway.envoy_settings import GatewaySettings
-from resources.gateway.envoy_upstream import Endpoint, endpoints
-from resources.gateway.files import replace_json
+from resources.gateway.envoy_upstream import Endpoint
 from resources.gateway.journals import Journal
 from resources.waiting import wait_until
 from tests.conftest import ROOT
@@ -81,10 +81,10 @@ class WholeGateway:
             Endpoint(deployment=each.id, tenant=each.tenant, model=each.model, address="127.0.0.1", port=port)
             for each, port in zip(deployments, ports, strict=True)
         ]
-        replace_json(self.envoy.settings.endpoints, endpoints(known, "these"))
+        versions = EndpointFiles(self.envoy.settings.endpoints).change(lambda _before: known)
         admin = self.envoy.admin
         wait_until(
-            lambda: admin.endpoints_version() == "these", what="the endpoints", timeout_s=20, every_s=0.05
+            lambda: admin.endpoints_versions() == versions, what="the endpoints", timeout_s=20, every_s=0.02
         )
         lines = {(each.tenant, each.model): [] for each in deployments}
         for each in deployments:
