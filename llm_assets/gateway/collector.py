@@ -18,7 +18,8 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from llm_assets.gateway.housekeeping import housekeeping, sealer_of
+from llm_assets.audit_log import sealer_of
+from llm_assets.gateway.housekeeping import housekeeping
 from llm_assets.settings import Settings, find_settings
 from resources.audit.collecting import Collector
 from resources.audit.places import AuditError, private_folder

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 
+from llm_assets.audit_log import sealer_of
 from llm_assets.catalog.loading import load_catalog
 from llm_assets.catalog.mistakes import CatalogError
 from llm_assets.catalog.tenants import LEAST_RETENTION_DAYS, TenantEntry
@@ -19,7 +20,6 @@ from llm_assets.settings import Settings
 from resources.audit.cloud_logging import CloudLogging
 from resources.audit.journal_events import JournalEvents, key_facts, route_facts
 from resources.audit.loki import Loki
-from resources.audit.personal_text import Pseudonymizer
 from resources.audit.places import PLATFORM, AuditError, AuditPlaces
 from resources.audit.publishing import Publisher
 from resources.audit.retention import Keeping, delete_due
@@ -34,12 +34,6 @@ AGAIN_S, ENDING_S = 5.0, 10.0
 FAULTS = (AuditError, CatalogError, ObjectStoreError, ShippingError, OSError, sqlite3.Error)
 
 _log = logging.getLogger(__name__)
-
-
-def sealer_of(settings: Settings) -> Sealer:
-    """What writes this installation's audit log."""
-    places = AuditPlaces(folder=settings.audit)
-    return Sealer(places, settings.keys, Pseudonymizer(settings.audit_ner))
 
 
 @contextmanager

@@ -62,7 +62,10 @@ class SpoolFile:
         offset, self.position = self.position, self.position + end
         for line in chunk[: max(end - 1, 0)].split(b"\n"):
             size = len(line) + 1
-            if line and not line.isspace():
+            if line.startswith(BLANK):
+                if not line.isspace():  # whoever blanked it was cut off within; it is sealed
+                    self._overwrite(offset, offset + size)
+            elif line and not line.isspace():
                 self.unsealed += 1
                 yield SpoolLine(self, offset, size, _parsed(line))
             offset += size

@@ -13,13 +13,16 @@ from llm_assets.gateway.collector import OTHER_S
 from resources.audit.places import AuditPlaces
 from resources.audit.segments import lines_in, record_in, segments_in
 from resources.audit.statements import Signing
+from resources.audit.subject_keys import SubjectKeys
 from resources.audit.verifying import verify_tenant
 from tests.conftest import ROOT
 from tests.unit.audit import spooling
+from tests.unit.audit.dying import DIED
 from tests.unit.audit.spooling import GatewaySpool
 
 RECORDS, TENANTS, KILLS = 4_000, 3, 6
 READY_S = 30
+LEAST_DEATHS = 15
 PACE_S = 0.001  # the writer is at work while the collector is killed
 
 
@@ -123,3 +126,25 @@ def test_beside_sealing_it_records_keys_publishes_heads_and_ships_to_stdout(tmp_
     folder = AuditPlaces(folder=tmp_path / "audit").log("team-a")
     records = [record_in(line) for segment in segments_in(folder) for line in lines_in(segment.path)]
     assert sorted(record["kind"] for record in records) == ["event", "request"]
+
+
+def test_a_collector_that_dies_within_any_of_its_writes_is_finished_by_the_next_one(tmp_path: Path) -> None:
+    """Each has new exchanges to seal and those that the one before it left, half of them perhaps sealed."""
+    spool, ids = GatewaySpool(tmp_path / "gateway" / "spool", file_bytes=2500), []
+    code, count = DIED, 0
+    while code == DIED:
+        count += 1
+        ids += [spool.exchange(tenant, subject=f"user-{count}") for tenant in ("team-0", "team-1", "team-0")]
+        done = subprocess.run(
+            [sys.executable, "-m", "tests.unit.audit.dying", tmp_path, str(count)], cwd=ROOT, check=False
+        )
+        code = done.returncode
+    assert code == 0
+    assert count > LEAST_DEATHS, "it wrote less than this test is about"
+    sealed = sealed_ids(tmp_path, "team-0") + sealed_ids(tmp_path, "team-1")
+    assert sorted(sealed) == sorted(ids)
+    places, signing = AuditPlaces(folder=tmp_path / "audit"), Signing(tmp_path / "keys")
+    assert [verify_tenant(places, tenant, signing).faults for tenant in places.tenants()] == [(), ()]
+    keys = SubjectKeys(places.keys("team-0"))
+    keys.begin()
+    assert keys.find("user-1"), "its key outlived every death"

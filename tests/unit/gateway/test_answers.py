@@ -133,6 +133,7 @@ def test_an_answer_of_another_version_than_the_promoted_one_is_withheld(
 ) -> None:
     answer = gateway.ask(gateway.key(), path=f"/t/team-a{path}", model="support_bot@v1", stand_in=how)
     assert error_of(answer) == (502, "served_digest_mismatch")
+    assert "x-llm-digest" not in answer.headers
     record = gateway.record("response", answer.headers["x-request-id"])
     assert (record["status"], record["reason"]) == (502, "digest_mismatch")
     assert record["served_digest"] == how.get("digest")

@@ -107,7 +107,7 @@ def test_members_are_found_where_python_finds_them(
     assert found == {name: each for name, each in value.items() if name in ("model", "stream", "user")}
 
 
-@settings(max_examples=400)
+@settings(max_examples=200)
 @given(value=VALUES, writer=WRITERS, data=st.data())
 def test_what_is_valid_is_valid_in_python_and_the_reverse(
     lua: Lua, value: Any, writer: dict[str, Any], data: st.DataObject
