@@ -97,10 +97,9 @@ class Request:
     def expected(self) -> Expected:
         """The documented order: door, credential, body, rights, what is live."""
         if self.tenant is None or not self.endpoint:
-            refused_earlier = {403} if self.credential.kind == "token" else set()
-            return Expected(statuses=frozenset({400, 401, 404} | refused_earlier))
+            return Expected(statuses=frozenset({400, 401, 404}))
         if self.tenant not in self.credential.tenants:
-            return Expected(statuses=frozenset({401, 403} if self.credential.kind == "token" else {401}))
+            return Expected(statuses=frozenset({401}))
         if self.method == "GET":
             return Expected(statuses=frozenset({200}))
         if self.model is None:
