@@ -18,6 +18,7 @@ from rich.table import Table
 
 RESULTS = Path(__file__).parent / "results"
 SAMPLE_S = 0.25
+MOST_COLUMNS = 9
 
 
 class BenchmarkError(Exception):
@@ -81,11 +82,7 @@ def _family(root: psutil.Process, mark: str) -> set[psutil.Process]:
 
 def conclude(name: str, rows: Sequence[Mapping[str, Any]], bars: Mapping[str, float]) -> None:
     """Prints the table and writes `benchmarks/results/<name>.json`."""
-    table = Table(title=name)
-    for column in rows[0]:
-        table.add_column(column, justify="left" if column == "system" else "right")
-    for row in rows:
-        table.add_row(*(_shown(value) for value in row.values()))
+    table = _table(name, rows) if len(rows[0]) <= MOST_COLUMNS else _turned(name, rows)
     console = Console()
     console.print(table)
     for key, value in bars.items():
@@ -93,6 +90,24 @@ def conclude(name: str, rows: Sequence[Mapping[str, Any]], bars: Mapping[str, fl
     content = {"machine": _machine(), "versions": _versions(), "rows": list(rows), "bars": dict(bars)}
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n")
+
+
+def _table(name: str, rows: Sequence[Mapping[str, Any]]) -> Table:
+    table = Table(title=name)
+    for column in rows[0]:
+        table.add_column(column, justify="left" if column == "system" else "right")
+    for row in rows:
+        table.add_row(*(_shown(value) for value in row.values()))
+    return table
+
+
+def _turned(name: str, rows: Sequence[Mapping[str, Any]]) -> Table:
+    """What was measured in the rows, the systems side by side."""
+    measures = [column for column in rows[0] if column != "system"]
+    table = Table("", *(str(row["system"]) for row in rows), title=name)
+    for measure in measures:
+        table.add_row(measure, *(_shown(row[measure]) for row in rows))
+    return table
 
 
 def _shown(value: Any) -> str:

@@ -43,7 +43,7 @@ def embedded_mlflow(settings: Settings) -> MlflowServer:
 
 
 def embedded_serving(settings: Settings) -> LocalServing:
-    return LocalServing(home=str(settings.home), engines=str(settings.engines))
+    return LocalServing(home=str(settings.home), engines=str(settings.engines), gateway=True)
 
 
 def embedded_stack(settings: Settings) -> Stack:

@@ -9,11 +9,13 @@ from llm_assets.assets.deployments import deployment_checks, vllm_deployment
 from llm_assets.assets.merged_models import merged_model, merged_model_checks
 from llm_assets.assets.model_cards import model_card, model_card_checks
 from llm_assets.assets.signature_checks import signature_check
+from llm_assets.assets.usage import usage
 from llm_assets.automation import schedule_status, sensor_status
 from llm_assets.catalog.loading import Catalog
 from llm_assets.chains import Chains, chain
 from llm_assets.embedded import embedded_resources
 from llm_assets.schedules.deployments import deployments
+from llm_assets.schedules.usage import usage_schedule
 from llm_assets.sensors.abandoned_runs import abandoned_runs
 from llm_assets.sensors.changes import experiments, landing_zones
 from llm_assets.sensors.tenants import tenants
@@ -34,13 +36,17 @@ def build_definitions(settings: Settings, catalog: Catalog) -> dg.Definitions:
         if model.serving.mode != "none":
             assets += [vllm_deployment(catalog, model)]
             checks += deployment_checks(model)
+    assets += [usage(catalog)]
     chains = {model.name: chain(model) for model in catalog.models.values()}
     return dg.Definitions(
         assets=assets,
         asset_checks=checks,
         jobs=list(chains.values()),
         sensors=_sensors(settings, catalog, chains),
-        schedules=[deployments(tuple(catalog.models.values()), schedule_status())],
+        schedules=[
+            deployments(tuple(catalog.models.values()), schedule_status()),
+            usage_schedule(settings, schedule_status()),
+        ],
         resources=embedded_resources(settings),
         executor=dg.in_process_executor,
     )

@@ -8,6 +8,8 @@ LORA_ADAPTER = "lora_adapter"
 MERGED_MODEL = "merged_model"
 MODEL_CARD = "model_card"
 VLLM_DEPLOYMENT = "vllm_deployment"
+GATEWAY = "gateway"
+USAGE_KEY = dg.AssetKey([GATEWAY, "usage"])
 
 
 def base_model_key(base_model: str) -> dg.AssetKey:

@@ -5,8 +5,10 @@ variables. `LLM_ASSETS_ROOT`, `LLM_ASSETS_CATALOG` and `LLM_ASSETS_HOME` move th
 `LLM_ASSETS_ENGINES` shares the engine environments between several installations, `LLM_ASSETS_STORE` is where
 artifacts are published, `LLM_ASSETS_CACHE` and `LLM_ASSETS_CACHE_GIB` are the node's cache of them,
 `LLM_ASSETS_KEYS` is the folder of keys, `LLM_ASSETS_SIGNER` and `LLM_ASSETS_TRUSTED_IDENTITIES` say who signs
-and whose signature counts. `LLM_ASSETS_AUDIT_NER`, `LLM_ASSETS_LOKI_URL` and `LLM_ASSETS_AUDIT_STDOUT` are
-the audit log's (docs/reference/audit.md).
+and whose signature counts. `LLM_ASSETS_GATEWAY_HOST`, `LLM_ASSETS_GATEWAY_PORT`,
+`LLM_ASSETS_GATEWAY_CERTIFICATE`, `LLM_ASSETS_GATEWAY_KEY`, `LLM_ASSETS_DOMAIN` and
+`LLM_ASSETS_METRICS_PORT` are the gateway's, `LLM_ASSETS_AUDIT_NER`, `LLM_ASSETS_LOKI_URL` and
+`LLM_ASSETS_AUDIT_STDOUT` the audit log's (docs/reference/audit.md).
 """
 
 import math
@@ -79,6 +81,11 @@ class Settings:
         return _gib("LLM_ASSETS_CACHE_GIB", CACHE_GIB)
 
     @property
+    def usage(self) -> Path:
+        """Who used how much, a table a day; see `llm_assets/usage.py`."""
+        return self.home / "usage"
+
+    @property
     def dagster_home(self) -> Path:
         return self.home / "dagster"
 
@@ -136,6 +143,39 @@ class Settings:
     def mlflow_port(self) -> int:
         return _port("LLM_ASSETS_MLFLOW_PORT", 5000)
 
+    @property
+    def gateway(self) -> Path:
+        """The gateway's folder: its journals, what Envoy follows, its spool."""
+        return self.home / "gateway"
+
+    @property
+    def gateway_host(self) -> str:
+        """The address it listens at; another than loopback is refused without TLS."""
+        return os.environ.get("LLM_ASSETS_GATEWAY_HOST", "127.0.0.1")
+
+    @property
+    def gateway_port(self) -> int:
+        return _port("LLM_ASSETS_GATEWAY_PORT", 8080)
+
+    @property
+    def gateway_certificate(self) -> Path | None:
+        """A PEM file with the certificate and its chain; None for plain HTTP."""
+        return _file("LLM_ASSETS_GATEWAY_CERTIFICATE")
+
+    @property
+    def gateway_key(self) -> Path | None:
+        """The PEM file of the certificate's private key."""
+        return _file("LLM_ASSETS_GATEWAY_KEY")
+
+    @property
+    def domain(self) -> str:
+        """Tenants are reached at `<tenant>.llm.<domain>`."""
+        return os.environ.get("LLM_ASSETS_DOMAIN", "localhost")
+
+    @property
+    def metrics_port(self) -> int:
+        return _port("LLM_ASSETS_METRICS_PORT", 9901)
+
 
 def find_settings() -> Settings:
     """The installation that the working directory lies in.
@@ -177,6 +217,11 @@ def _gib(variable: str, default: int) -> int:
             f"{variable}={text!r} is not a size; a positive number of GiB such as {default} is."
         )
     return round(gib * GIB)
+
+
+def _file(variable: str) -> Path | None:
+    text = os.environ.get(variable, "")
+    return Path(text).absolute() if text else None
 
 
 def _port(variable: str, default: int) -> int:

@@ -1,4 +1,4 @@
-"""The local stack: MLflow, the Dagster UI with its daemon, and the live servers, started and stopped as one.
+"""The local stack, started and stopped as one: MLflow, the Dagster UI and daemon, live servers, the gateway.
 
 Every process is recorded by `LocalProcesses`, so whoever comes later (`down`, another `up`) finds
 what is running, also after the terminal that started it was killed.
@@ -14,6 +14,7 @@ import httpx
 
 from llm_assets.automation import AUTOMATION
 from llm_assets.catalog.loading import Catalog
+from llm_assets.gateway.parts import GatewayParts
 from llm_assets.runs import dagster_instance, end_abandoned_runs
 from llm_assets.servings import Shelf, VersionIdentity, serving_of
 from llm_assets.settings import Settings
@@ -46,6 +47,10 @@ class Stack:
     serving: LocalServing
 
     @property
+    def gateway(self) -> GatewayParts:
+        return GatewayParts(settings=self.settings, serving=self.serving)
+
+    @property
     def processes(self) -> LocalProcesses:
         return LocalProcesses(self.settings.processes)
 
@@ -55,6 +60,7 @@ class Stack:
 
     def start(self, *, automation: bool) -> None:
         """Starts what is not running yet and returns without waiting for it."""
+        self.gateway.start()
         self.mlflow.start()
         with dagster_instance(self.settings) as instance:  # makes Dagster's tables before several open them
             end_abandoned_runs(instance)
@@ -89,6 +95,7 @@ class Stack:
         """Raises:
         StackError: The UI died while starting; the text has the end of its log.
         """
+        self.gateway.wait_ready()
         self.mlflow.wait_ready()
         wait_until(
             self._ui_answers,
@@ -139,5 +146,6 @@ class Stack:
     def stop(self) -> None:
         """Ends everything, live servers included. What is not running is fine."""
         self.processes.stop(UI, timeout_s=STOP_S)
+        self.gateway.stop()
         self.serving.stop_all()
         self.mlflow.stop()

@@ -21,10 +21,14 @@ LOGS_KEPT = 5
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """A version that is to be live, with its share of the model's requests in percent."""
+    """A version that is to be live, with its share of the model's requests in percent.
+
+    `aliases` are the names that the registry gives it, by which it can be asked at the gateway.
+    """
 
     serving: Serving
     weight: int = WHOLE
+    aliases: tuple[str, ...] = ()
 
 
 def check_wanted(wanted: tuple[Wanted, ...]) -> None:
@@ -55,10 +59,15 @@ class LiveServer:
     port: int
     weight: int
     since: float
+    aliases: tuple[str, ...] = ()
 
     @property
     def address(self) -> str:
         return address_of(self.port)
+
+    @property
+    def wanted(self) -> Wanted:
+        return Wanted(serving=self.serving, weight=self.weight, aliases=self.aliases)
 
     @property
     def backend(self) -> Backend:
@@ -141,8 +150,12 @@ def deployment_from_json(values: dict[str, Any]) -> Deployment:
     stopped = values.pop("stopped")
     # Without `servers` it is from before several versions could be live.
     every = values.get("servers", [{**values, "weight": WHOLE}])
-    servers = (LiveServer(**{**live, "serving": serving_from_json(live["serving"])}) for live in every)
-    return Deployment(servers=tuple(servers), stopped=stopped)
+    return Deployment(servers=tuple(_live_from_json(live) for live in every), stopped=stopped)
+
+
+def _live_from_json(values: dict[str, Any]) -> LiveServer:
+    serving, aliases = serving_from_json(values["serving"]), tuple(values.get("aliases", ()))
+    return LiveServer(**{**values, "serving": serving, "aliases": aliases})
 
 
 def serving_to_json(serving: Serving) -> dict[str, Any]:

@@ -20,6 +20,7 @@ import dagster as dg
 
 from resources.deploy_turns import Turn
 from resources.deployment_state import Deployment, LiveServer, Wanted, check_wanted
+from resources.gateway.publishing import Live, Publication
 from resources.routes import Backend, DeploymentState, Route, choose
 from resources.vllm import Serving, VllmError
 from resources.vllm_client import Message, VllmClient, VllmUnreachable
@@ -31,10 +32,14 @@ __all__ = ["DeploymentState", "LocalServing", "Route", "Serving", "VllmError", "
 
 
 class LocalServing(dg.ConfigurableResource[Any]):
-    """Serves models with the `vllm` of `<engines>/serve`; what it knows lies in `<home>/serving`."""
+    """Serves models with the `vllm` of `<engines>/serve`; what it knows lies in `<home>/serving`.
+
+    `gateway`: whether the gateway of `home` is told what is live, before what was live ends.
+    """
 
     home: str
     engines: str
+    gateway: bool = False
 
     @property
     def servers(self) -> VllmServers:
@@ -61,7 +66,10 @@ class LocalServing(dg.ConfigurableResource[Any]):
         production = every[0].serving
         others = (replace(each, serving=replace(each.serving, port=None)) for each in every[1:])
         with self._turn(production.tenant, production.model).to_deploy(log):
-            return Rollout(servers=self.servers, wanted=(every[0], *others), log=log).carry_out().route
+            rollout = Rollout(
+                servers=self.servers, wanted=(every[0], *others), log=log, gateway=self._publication
+            )
+            return rollout.carry_out().route
 
     def route(self, tenant: str, model: str) -> Route | None:
         """What should be live, with which weights; None where nothing is, or it was stopped."""
@@ -74,8 +82,10 @@ class LocalServing(dg.ConfigurableResource[Any]):
 
     def states(self) -> tuple[DeploymentState, ...]:
         """Every deployment that this installation ever had."""
-        folders = sorted((Path(self.home) / "serving").glob("*/*/"))
-        return tuple(self.state(folder.parent.name, folder.name) for folder in folders)
+        return tuple(self.state(folder.parent.name, folder.name) for folder in self._folders())
+
+    def _folders(self) -> list[Path]:
+        return sorted((Path(self.home) / "serving").glob("*/*/"))
 
     def stop(self, tenant: str, model: str) -> None:
         """Ends a deployment's servers, one that is being started too. `revive` or `deploy` start it again."""
@@ -85,6 +95,8 @@ class LocalServing(dg.ConfigurableResource[Any]):
                 self.servers.end(server)
 
         with self._turn(tenant, model).to_stop(end_servers):
+            if self._publication:
+                self._publication.withdraw(tenant, model)
             end_servers()
             folder = self.servers.folder(tenant, model)
             if deployment := folder.read():
@@ -108,10 +120,22 @@ class LocalServing(dg.ConfigurableResource[Any]):
             raise VllmError(
                 f"{tenant}/{model} was never live, so there is nothing to revive. Deploy it first."
             )
-        wanted = tuple(
-            Wanted(serving=verified(live.serving), weight=live.weight) for live in deployment.servers
-        )
+        wanted = tuple(replace(live.wanted, serving=verified(live.serving)) for live in deployment.servers)
         return self.deploy(wanted, log)
+
+    def publish_all(self) -> None:
+        """Tells the gateway everything anew: of each deployment the servers that run."""
+        if self._publication is None:
+            return
+        lives, stopped = [], []
+        for folder in self._folders():
+            tenant, model = folder.parent.name, folder.name
+            if alive := self._running_servers(tenant, model):
+                key = self.servers.folder(tenant, model).api_key()
+                lives.append(Live(deployment=Deployment(servers=alive), api_key=key))
+            else:
+                stopped.append((tenant, model))
+        self._publication.publish_all(lives, stopped)
 
     def ask(self, tenant: str, model: str, messages: list[Message], **options: Any) -> str:
         """The live model's answer. Options as for `stream`.
@@ -177,12 +201,15 @@ class LocalServing(dg.ConfigurableResource[Any]):
 
     def _alive(self, tenant: str, model: str) -> Deployment:
         """What is live, of it the servers that run: a dead one's requests go to the others."""
-        deployment = self.servers.folder(tenant, model).read()
-        servers = deployment.servers if deployment and not deployment.stopped else ()
-        if alive := tuple(live for live in servers if self._runs(live)):
+        if alive := self._running_servers(tenant, model):
             return Deployment(servers=alive)
         state = self.state(tenant, model)
         raise VllmError(f"{tenant}/{model} is {state.status}, not live. {state.why or ''}".strip())
+
+    def _running_servers(self, tenant: str, model: str) -> tuple[LiveServer, ...]:
+        deployment = self.servers.folder(tenant, model).read()
+        servers = deployment.servers if deployment and not deployment.stopped else ()
+        return tuple(live for live in servers if self._runs(live))
 
     def _runs(self, live: LiveServer) -> bool:
         server = self.servers.processes.find(live.server)
@@ -197,6 +224,10 @@ class LocalServing(dg.ConfigurableResource[Any]):
     def _client(self, live: LiveServer) -> VllmClient:
         key = self.servers.folder(live.serving.tenant, live.serving.model).api_key()
         return VllmClient(live.address, key)
+
+    @property
+    def _publication(self) -> Publication | None:
+        return Publication(home=Path(self.home)) if self.gateway else None
 
     def _turn(self, tenant: str, model: str) -> Turn:
         return Turn(locks=Path(self.home) / "locks", tenant=tenant, model=model)

@@ -12,19 +12,23 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from resources.deployment_state import Deployment, DeploymentFolder, LiveServer, Wanted
+from resources.gateway.publishing import Live, Publication
 from resources.local_processes import ProcessRecord
 from resources.routes import WHOLE
 from resources.vllm import Serving, VllmError, settings_fingerprint
 from resources.vllm_servers import Log, VllmServers
 
+UNDER_WAY_S = 0.5  # in which a request that was routed before the switch reaches the server that it goes to
+
 
 @dataclass(frozen=True, kw_only=True)
 class Rollout:
-    """One deploy of a tenant's model. `wanted` has production first."""
+    """One deploy of a tenant's model. `wanted` has production first; `gateway` is told where it is to be."""
 
     servers: VllmServers
     wanted: tuple[Wanted, ...]
     log: Log
+    gateway: Publication | None = None
 
     @property
     def folder(self) -> DeploymentFolder:
@@ -50,7 +54,7 @@ class Rollout:
                     self._write({**up, at: live})
                 up[at] = live
                 self._announce(up)
-                self._end_others(self._kept(up))
+                self._go_over(up)
         return self._deployment(up)
 
     def _up_already(self) -> dict[int, LiveServer]:
@@ -78,13 +82,25 @@ class Rollout:
         if self.folder.read() != self._deployment(up):
             self._write(up)
             self._announce(up)
-        self._end_others(self._kept(up))
+        self._go_over(up)
+
+    def _go_over(self, up: Mapping[int, LiveServer]) -> None:
+        """The gateway's requests go to what is up; then what is not wanted any more answers its last ones."""
+        if self.gateway is None:
+            self._end_others(self._kept(up))
+            return
+        deployment = self._deployment(up)
+        self.gateway.publish(Live(deployment=deployment, api_key=self.folder.api_key()))
+        self._end_others(self._kept(up), after_s=UNDER_WAY_S)
+        live = {each.server for each in deployment.servers}
+        self.gateway.retire(deployment.route.tenant, deployment.route.model, kept=live)
 
     def _deployment(self, up: Mapping[int, LiveServer]) -> Deployment:
         """Of what is up: production has whatever weight the others do not have yet."""
         weights = {at: self.wanted[at].weight for at in up if at}
         weights[0] = WHOLE - sum(weights.values())
-        return Deployment(servers=tuple(replace(up[at], weight=weights[at]) for at in sorted(up)))
+        servers = (replace(up[at], weight=weights[at], aliases=self.wanted[at].aliases) for at in sorted(up))
+        return Deployment(servers=tuple(servers))
 
     def _write(self, up: Mapping[int, LiveServer]) -> None:
         self.folder.write(self._deployment(up))
@@ -171,11 +187,14 @@ class Rollout:
         server = self.servers.processes.find(live.server)
         return server is not None and self.servers.ready(server)
 
-    def _end_others(self, kept: set[str]) -> None:
+    def _end_others(self, kept: set[str], *, after_s: float = 0) -> None:
         production = self.wanted[0].serving
-        for server in self.servers.of(production.tenant, production.model):
-            if server.name not in kept:
-                self.servers.end(server, drain=True)
+        every = self.servers.of(production.tenant, production.model)
+        ending = [server for server in every if server.name not in kept]
+        if ending:
+            time.sleep(after_s)
+        for server in ending:
+            self.servers.end(server, drain=True)
 
 
 def _live(serving: Serving, server: ProcessRecord) -> LiveServer:

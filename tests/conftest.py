@@ -58,6 +58,8 @@ class Project:
             "LLM_ASSETS_ENGINES": str(ENGINES),
             "LLM_ASSETS_UI_PORT": str(free_port()),
             "LLM_ASSETS_MLFLOW_PORT": str(free_port()),
+            "LLM_ASSETS_GATEWAY_PORT": str(free_port()),
+            "LLM_ASSETS_METRICS_PORT": str(free_port()),
             "COLUMNS": "200",
         }
 

@@ -40,11 +40,18 @@ local function has(list, wanted)
   return false
 end
 
--- What the scopes of a token let it ask, as sets in which "*" is all.
+local function scopes_of(claim)
+  if type(claim) == "table" then return claim end
+  local list = {}
+  for scope in tostring(claim or ""):gmatch("%S+") do list[#list + 1] = scope end
+  return list
+end
+
+-- What the scopes of a token let it ask, as sets in which "*" is all. A scope counts as a whole: `read-model:*` is another.
 local function rights(claim)
   local models, risk_classes = {}, {}
-  local scopes = type(claim) == "table" and table.concat(claim, " ") or tostring(claim or "")
-  for kind, name in scopes:gmatch("(%w+):(%S+)") do
+  for _, scope in ipairs(scopes_of(claim)) do
+    local kind, name = tostring(scope):match("^(%l+):(%S+)$")
     if kind == "model" then models[name] = true elseif kind == "risk" then risk_classes[name] = true end
   end
   return models, risk_classes

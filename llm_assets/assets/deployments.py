@@ -106,15 +106,20 @@ def _wanted(
     """What can be served, and what cannot although it should. Production can, or it is an error."""
     production, *others = shares
     served = [serving_of(catalog, model, shelf, settings, identity_of(production.version))]
+    aliases = [production.version.aliases]
     weights, faults = [], []
     for share in others:
         try:
             served.append(serving_of(catalog, model, shelf, settings, identity_of(share.version)))
+            aliases.append(share.version.aliases)
             weights.append(share.weight)
         except (ArtifactError, SignatureError, VllmError) as fault:
             faults.append(f"Version {share.version.label} is not live, production has its requests: {fault}")
     weights.insert(0, WHOLE - sum(weights))
-    wanted = (Wanted(serving=each, weight=weight) for each, weight in zip(served, weights, strict=True))
+    wanted = (
+        Wanted(serving=each, weight=weight, aliases=names)
+        for each, weight, names in zip(served, weights, aliases, strict=True)
+    )
     return tuple(wanted), faults
 
 

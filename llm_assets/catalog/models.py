@@ -70,6 +70,18 @@ class Retention(Entry):
     days: int = Field(default=30, ge=0, description="how many days every version stays")
 
 
+class Price(Entry):
+    """What a tenant is charged for this model's tokens."""
+
+    currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")] = Field(
+        description="three capital letters of ISO 4217, such as EUR"
+    )
+    prompt_per_million: float = Field(ge=0, allow_inf_nan=False, description="for a million prompt tokens")
+    completion_per_million: float = Field(
+        ge=0, allow_inf_nan=False, description="for a million completion tokens"
+    )
+
+
 class Card(Entry):
     """What only people know. A field left out is listed as missing in the model card, never invented."""
 
@@ -123,6 +135,9 @@ class ModelEntry(Entry):
     thresholds: Thresholds = Field(default=Thresholds(), description="what it must reach to be deployed")
     retention: Retention = Field(
         default=Retention(), description="how long versions are kept that nobody needs any more"
+    )
+    price: Price | None = Field(
+        default=None, description="what tenants are charged for its tokens; without it usage has no cost"
     )
     promotion: Literal["automatic", "manual"] = Field(
         default="manual", description="whether a new version that passes its checks goes live by itself"

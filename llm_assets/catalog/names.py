@@ -16,7 +16,7 @@ TENANT_NAME_RULE = (
 )
 MODEL_NAME_RULE = "1 to 63 of a-z, 0-9 and '_', starting with a letter, such as support_bot"
 EXPERIMENT_NAME_RULE = "1 to 128 of letters, digits, '.', '_' and '-', starting with a letter or digit"
-RESERVED = "base_models"
+RESERVED = {"base_models": "of the base models", "gateway": "of the gateway"}
 OWNER_RULE = "an e-mail address, or team:<name>"
 
 _EXPERIMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -34,8 +34,8 @@ def check_tenant_name(name: str) -> str:
 
 def check_model_name(name: str) -> str:
     """The name itself, if a model or a base model may be called so. Raises ValueError otherwise."""
-    if name == RESERVED:
-        raise ValueError(f"{name!r} is the group of the base models; call it something else")
+    if name in RESERVED:
+        raise ValueError(f"{name!r} is the group {RESERVED[name]}; call it something else")
     return _check(MODEL, name, "a model's name", MODEL_NAME_RULE)
 
 

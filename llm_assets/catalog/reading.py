@@ -1,7 +1,7 @@
 """Goes through a catalog's folder file by file and collects the mistakes."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,12 +12,12 @@ from llm_assets.catalog import models as models_
 from llm_assets.catalog.base_models import BaseModelEntry
 from llm_assets.catalog.experiments import Experiment, read_recipe
 from llm_assets.catalog.files import Entry, problems_of
-from llm_assets.catalog.mistakes import Mistake, Problem, did_you_mean, dotted, one_of
+from llm_assets.catalog.mistakes import Mistake, Place, Problem, did_you_mean, dotted, one_of
 from llm_assets.catalog.models import ModelEntry
 from llm_assets.catalog.names import check_experiment_name, check_model_name, check_tenant_name
 from llm_assets.catalog.recipes import check_arguments
 from llm_assets.catalog.sources import with_absolute_path
-from llm_assets.catalog.tenants import TenantEntry, unfit_models
+from llm_assets.catalog.tenants import ISSUER_PLACES, TenantEntry, shared_issuers, unfit_models
 from llm_assets.catalog.yaml_files import Document, YamlError, read_yaml
 
 SUFFIX = ".yaml"
@@ -74,12 +74,18 @@ class Reading:
         self._add(within, document, file)
         return checked.arguments
 
-    def tenants(self, models: Mapping[str, ModelEntry]) -> dict[str, TenantEntry]:
+    def tenants(
+        self, models: Mapping[str, ModelEntry], only: Container[str] | None = None
+    ) -> dict[str, TenantEntry]:
+        """The tenants, or only those of that name."""
         read: dict[str, TenantEntry] = {}
-        for name, document, file in self._documents("tenants", check_tenant_name, required=True):
+        lines: dict[tuple[str, Place], int] = {}
+        for name, document, file in self._documents("tenants", check_tenant_name, required=True, only=only):
             entry = self._entry(TenantEntry, name, document, file)
             if entry is not None:
                 read[name] = entry
+                if entry.jwt:
+                    lines |= {(name, place): document.line(place) for place in ISSUER_PLACES}
                 self._add(unfit_models(entry, models), document, file)
             written = document.value.get("models")
             names: list[Any] = written if isinstance(written, list) else []
@@ -87,6 +93,9 @@ class Reading:
                 if isinstance(model, str):
                     self._add(self._unknown("models", model, ("models", index)), document, file)
                     self._add(_twice(names[:index], model, ("models", index)), document, file)
+        for name, each in shared_issuers(read.values()):
+            field, line = dotted(each.place), lines[name, each.place]
+            self._say(f"tenants/{name}{SUFFIX}", line, field, each.problem, each.valid)
         return read
 
     def experiments(
@@ -154,12 +163,17 @@ class Reading:
             yield Problem(place=place, problem=f"unknown {noun} {name!r}", valid=valid)
 
     def _documents(
-        self, folder: str, check_name: Callable[[str], str], *, required: bool = False
+        self,
+        folder: str,
+        check_name: Callable[[str], str],
+        *,
+        required: bool = False,
+        only: Container[str] | None = None,
     ) -> Iterator[tuple[str, Document, str]]:
         files = list(self._files(folder, check_name, required=required))
         self._known[folder] = [name for name, _ in files]
         for name, file in files:
-            document = self._document(file)
+            document = self._document(file) if only is None or name in only else None
             if document is not None:
                 yield name, document, file
 

@@ -1,11 +1,20 @@
 """`tenants/<tenant>.yaml`: who owns data, models and keys."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Literal, get_args
 
 from pydantic import Field
 
 from llm_assets.catalog.files import Entry
+from llm_assets.catalog.issuers import (
+    AUDIENCE_RULE,
+    ISSUER_RULE,
+    JWKS_RULE,
+    Audience,
+    Issuer,
+    Jwks,
+    ScopesClaim,
+)
 from llm_assets.catalog.mistakes import Problem
 from llm_assets.catalog.models import ModelEntry
 from llm_assets.catalog.names import OWNER_RULE, ModelName, Owner, TenantName
@@ -13,6 +22,9 @@ from llm_assets.catalog.names import OWNER_RULE, ModelName, Owner, TenantName
 LEAST_RETENTION_DAYS = 183
 """Six months: Regulation (EU) 2024/1689, Art. 19(1) and 26(6)."""
 
+
+_AUDIENCE, _JWKS = ISSUER_PLACES = (("jwt", "audience"), ("jwt", "jwks"))
+"""The fields by which two tenants with one issuer can be at odds."""
 
 RiskClass = Literal["high", "limited", "minimal"]
 
@@ -25,6 +37,28 @@ class Quota(Entry):
     gpus: int = Field(
         default=1, ge=0, le=4096, description="how many GPUs its trainings and deployments may hold"
     )
+
+
+class Limits(Entry):
+    """How much a tenant may ask through the gateway, with all its keys together."""
+
+    requests_per_minute: int | None = Field(default=None, ge=1, description="most requests in a minute")
+    concurrent_requests: int | None = Field(default=None, ge=1, description="most requests at once")
+    tokens_per_minute: int | None = Field(
+        default=None, ge=1, description="most tokens, asked and answered, in a minute"
+    )
+
+
+class Jwt(Entry):
+    """Whose JSON Web Tokens the gateway takes for this tenant, besides API keys."""
+
+    issuer: Issuer = Field(description=ISSUER_RULE)
+    audience: Audience = Field(description=AUDIENCE_RULE)
+    scopes_claim: ScopesClaim = Field(
+        default="scope",
+        description="the claim that holds model:<name>, model:*, risk:<class> and risk:*",
+    )
+    jwks: Jwks | None = Field(default=None, description=JWKS_RULE)
 
 
 class TenantEntry(Entry):
@@ -58,6 +92,10 @@ class TenantEntry(Entry):
         default=get_args(RiskClass),
         description="the risk classes (EU AI Act) whose models may serve this tenant",
     )
+    limits: Limits = Field(default=Limits(), description="how much it may ask through the gateway")
+    jwt: Jwt | None = Field(
+        default=None, description="the OpenID Connect issuer whose tokens count; without one only API keys do"
+    )
 
 
 def unfit_models(tenant: TenantEntry, models: Mapping[str, ModelEntry]) -> Iterator[Problem]:
@@ -76,3 +114,25 @@ def unfit_models(tenant: TenantEntry, models: Mapping[str, ModelEntry]) -> Itera
         yield Problem(
             place=("models", index), problem=problem, valid=f"add {model.risk_class} there, or leave it out"
         )
+
+
+def shared_issuers(tenants: Iterable[TenantEntry]) -> Iterator[tuple[str, Problem]]:
+    """By tenant: where a token would be good for two, or one issuer has its keys at two places."""
+    first: dict[tuple[str, str], str] = {}
+    told: dict[str, TenantEntry] = {}
+    for tenant in tenants:
+        if tenant.jwt is None:
+            continue
+        issuer, audience, jwks = tenant.jwt.issuer, tenant.jwt.audience, tenant.jwt.jwks
+        other = first.setdefault((issuer, audience), tenant.name)
+        if other != tenant.name:
+            problem = f"tokens of {issuer} for {audience!r} are those of {other} already"
+            valid = "an audience of its own"
+            yield tenant.name, Problem(place=_AUDIENCE, problem=problem, valid=valid)
+        known = told.setdefault(issuer, tenant)
+        if known.jwt and known.jwt.jwks != jwks:
+            problem = (
+                f"{known.name} says that the keys of {issuer} are at {known.jwt.jwks or 'its discovery'}"
+            )
+            valid = "one issuer has one set of keys"
+            yield tenant.name, Problem(place=_JWKS, problem=problem, valid=valid)

@@ -1,7 +1,8 @@
 """`llm-assets ask`: a question to a live model, or to the base model that it started from."""
 
 import json
-from typing import Annotated
+from dataclasses import asdict
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -11,6 +12,12 @@ from llm_assets.cli.installation import Installation, installation
 from llm_assets.cli.options import AsJson, Model, Tenant
 from llm_assets.cli.versions import by_name, with_registry
 from llm_assets.embedded import embedded_serving
+from llm_assets.gateway.own_keys import door_of
+from llm_assets.gateway.parts import gateway_of
+from resources.gateway.client import GatewayClient
+
+ASKING = "ask"
+"""The name of the key that this command asks with."""
 
 Question = Annotated[str, typer.Argument(help="What to ask.")]
 Base = Annotated[bool, typer.Option("--base", help="Ask the base model instead, offline.")]
@@ -35,7 +42,8 @@ def ask(
 ) -> None:
     """Asks a tenant's live model and prints the answer as it comes.
 
-    Where versions share the traffic, one of them answers, by weight.
+    Through the gateway where it runs, as an application would, with a key of this command's own. Where
+    versions share the traffic, one of them answers, by weight.
 
     Example: `llm-assets ask support_bot --tenant team-a "When are you open?"`
     """
@@ -46,16 +54,35 @@ def ask(
         answer = answer_of_base(here, model, question, max_tokens)
         typer.echo(json.dumps({"answer": answer}) if as_json else answer)
         return
-    serving = embedded_serving(here.settings)
     asked = [{"role": "user", "content": question}]
     pinned = _label(model, tenant, version) if version else None
     options = {"max_tokens": max_tokens, "temperature": 0}
+    if gateway_of(here.settings).running():
+        wanted = f"{model}@{pinned}" if pinned else model
+        _ask_at_the_door(
+            door_of(here.settings, tenant, ASKING), wanted, asked, as_json, affinity=key, **options
+        )
+        return
+    serving = embedded_serving(here.settings)
     if as_json:
         chosen = serving.choose(tenant, model, version=pinned, key=key)
         answer = serving.ask(tenant, model, asked, version=chosen.version, **options)
         typer.echo(json.dumps({"answer": answer, "version": chosen.version, "digest": chosen.digest}))
         return
     for piece in serving.stream(tenant, model, asked, version=pinned, key=key, **options):
+        console.print(piece, end="", markup=False)
+    console.print()
+
+
+def _ask_at_the_door(
+    door: GatewayClient, model: str, asked: list[dict[str, str]], as_json: bool, **options: Any
+) -> None:
+    if as_json:
+        answer, receipt = door.ask(model, asked, **options)
+        typer.echo(json.dumps({"answer": answer, **asdict(receipt)}))
+        return
+    console = Console(highlight=False, soft_wrap=True)
+    for piece in door.stream(model, asked, **options):
         console.print(piece, end="", markup=False)
     console.print()
 

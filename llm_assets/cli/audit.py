@@ -15,7 +15,7 @@ from rich.table import Table
 
 from llm_assets.audit_log import sealer_of
 from llm_assets.catalog.loading import load_catalog
-from llm_assets.cli.options import FAILED, AsJson, UsageError, _tenants
+from llm_assets.cli.options import FAILED, AsJson, UsageError, tenant_names
 from llm_assets.settings import Settings, find_settings
 from resources.audit.exporting import export
 from resources.audit.places import AuditPlaces
@@ -30,9 +30,10 @@ from resources.object_stores.opening import open_object_store
 
 app = typer.Typer(help="The audit log: verify, search, export, erase.", no_args_is_help=True)
 
-Tenant = Annotated[str, typer.Option("--tenant", "-t", help="Whose log.", autocompletion=_tenants)]
+Tenant = Annotated[str, typer.Option("--tenant", "-t", help="Whose log.", autocompletion=tenant_names)]
 AnyTenant = Annotated[
-    str | None, typer.Option("--tenant", "-t", help="Whose log; all if left out.", autocompletion=_tenants)
+    str | None,
+    typer.Option("--tenant", "-t", help="Whose log; all if left out.", autocompletion=tenant_names),
 ]
 By = Annotated[str | None, typer.Option("--by", help="Who asks, kept in the log; the OS user if left out.")]
 Reason = Annotated[str, typer.Option("--reason", help="Why, kept in the log. Needed for texts and erasures.")]

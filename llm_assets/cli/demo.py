@@ -1,5 +1,6 @@
 """`make demo`: everything set up, one tenant's chain, and the same question before and after."""
 
+import json
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -14,10 +15,14 @@ from llm_assets.cli.installation import Installation, installation
 from llm_assets.cli.run import execute
 from llm_assets.cli.stack import show_addresses
 from llm_assets.embedded import embedded_stack
+from llm_assets.gateway.own_keys import door_of, key_file
+from llm_assets.gateway.parts import gateway_of
 from llm_assets.stack import Stack
 from resources.engine_locks import ENGINES
 
 MODEL = "support_bot"
+DEMO = "demo"
+"""The name of the key that the demo asks with."""
 ANSWER_TOKENS = 48
 
 DemoTenant = Annotated[str, typer.Option("--tenant", "-t", help="Whose model: team-a or team-b.")]
@@ -47,7 +52,10 @@ def _compare(console: Console, here: Installation, stack: Stack, tenant: str) ->
     with console.status("Asking the base model …"):
         before = answer_of_base(here, MODEL, question, ANSWER_TOKENS)
     asked = [{"role": "user", "content": question}]
-    after = stack.serving.ask(tenant, MODEL, asked, max_tokens=ANSWER_TOKENS, temperature=0)
+    with console.status("Waiting for the gateway …"):
+        stack.gateway.wait_ready()
+    door = door_of(here.settings, tenant, DEMO)
+    after, _ = door.ask(MODEL, asked, max_tokens=ANSWER_TOKENS, temperature=0)
     console.print(f"\n  [bold]{escape(question)}[/]")
     for who, answer in (("the base model", before), (f"{MODEL} of {tenant}", after)):
         console.print(f"  [dim]{who:<24}[/] {escape(' '.join(answer.split()))}")
@@ -57,12 +65,18 @@ def _say_how_to_go_on(console: Console, here: Installation, tenant: str) -> None
     command = Path(sys.argv[0])
     if command.is_relative_to(Path.cwd()):
         command = command.relative_to(Path.cwd())
-    key = here.settings.home / "serving" / tenant / MODEL / "api_key"
     rows = [
         ("ask again", f'{command} ask {MODEL} --tenant {tenant} "When are you open?"'),
-        ("its API key", str(key)),
+        ("or as any application", _curl(here, tenant)),
         ("its card", f"{command} card {MODEL} --tenant {tenant}"),
         ("stop everything", f"{command} down"),
     ]
     for what, how in rows:
         console.print(f"  {what:<24} {how}", markup=False)
+
+
+def _curl(here: Installation, tenant: str) -> str:
+    """The key goes from its file to curl, and neither over the screen nor into the list of processes."""
+    body = json.dumps({"model": MODEL, "messages": [{"role": "user", "content": "When are you open?"}]})
+    key, address = key_file(here.settings, tenant, DEMO), gateway_of(here.settings).address_of(tenant)
+    return f"curl -s {address}/chat/completions -H @{key} -H 'Content-Type: application/json' -d '{body}'"

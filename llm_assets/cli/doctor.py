@@ -17,9 +17,12 @@ from llm_assets.catalog.loading import load_catalog
 from llm_assets.catalog.mistakes import CatalogError
 from llm_assets.cli.options import AsJson
 from llm_assets.embedded import embedded_stack
+from llm_assets.gateway.parts import gateway_of
 from llm_assets.settings import Settings, find_settings
 from resources.engine_locks import ENGINES
 from resources.engines import EngineStatus, engine_status
+from resources.gateway.envoy import METRICS_PORT_SETTING, PORT_SETTING, envoy_program, running_gateway
+from resources.gateway.errors import GatewayError
 
 GIB = 2**30
 NEEDED_DISK_GIB = 8
@@ -72,6 +75,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
             found=_standing(status),
             remedy=status.remedy or "",
         )
+    yield _gateway(settings)
     yield from _ports(settings)
     yield _catalog(settings)
 
@@ -104,12 +108,30 @@ def _memory() -> Finding:
     )
 
 
+def _gateway(settings: Settings) -> Finding:
+    try:
+        gateway_of(settings)
+        envoy_program()
+    except GatewayError as error:
+        return Finding(what="gateway", well=False, found="cannot be started", remedy=str(error))
+    tls = "with TLS" if settings.gateway_certificate else "for this machine alone, without TLS"
+    return Finding(what="gateway", well=True, found=f"Envoy is installed; at {settings.gateway_host}, {tls}")
+
+
 def _ports(settings: Settings) -> Iterator[Finding]:
     stack = embedded_stack(settings)
-    ours = {settings.ui_port: stack.ui() is not None, settings.mlflow_port: stack.mlflow.running()}
+    gateway = running_gateway(settings.home) is not None
+    ours = {
+        settings.ui_port: stack.ui() is not None,
+        settings.mlflow_port: stack.mlflow.running(),
+        settings.gateway_port: gateway,
+        settings.metrics_port: gateway,
+    }
     names = {
         settings.ui_port: ("Dagster UI", "LLM_ASSETS_UI_PORT"),
         settings.mlflow_port: ("MLflow", "LLM_ASSETS_MLFLOW_PORT"),
+        settings.gateway_port: ("the gateway", PORT_SETTING),
+        settings.metrics_port: ("the gateway's metrics", METRICS_PORT_SETTING),
     }
     for port, mine in ours.items():
         name, setting = names[port]

@@ -15,12 +15,14 @@ from llm_assets.cli import (
     deployments,
     doctor,
     engines,
+    keys,
     prune,
     run,
     signatures,
     stack,
     trace,
     traffic,
+    usage,
 )
 from llm_assets.cli.running import run as run_to_its_end
 
@@ -47,12 +49,14 @@ app.command("card")(deployments.card)
 app.command("verify")(signatures.verify)
 app.command("sign")(signatures.sign)
 app.command("trace")(trace.trace)
+app.command("usage")(usage.usage)
 app.command("prune")(prune.prune)
 app.command("check")(catalog.check)
 app.command("doctor")(doctor.doctor)
 app.add_typer(audit.app, name="audit")
 app.add_typer(cache.app, name="cache")
 app.add_typer(engines.app, name="engines")
+app.add_typer(keys.app, name="keys")
 
 
 def main() -> None:

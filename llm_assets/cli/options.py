@@ -25,13 +25,13 @@ def _models(incomplete: str) -> list[str]:
     return _stems("models", incomplete)
 
 
-def _tenants(incomplete: str) -> list[str]:
+def tenant_names(incomplete: str) -> list[str]:
     return _stems("tenants", incomplete)
 
 
 Model = Annotated[str, typer.Argument(help="A model of the catalog.", autocompletion=_models)]
 Tenant = Annotated[
-    str, typer.Option("--tenant", "-t", help="A tenant that uses the model.", autocompletion=_tenants)
+    str, typer.Option("--tenant", "-t", help="A tenant that uses the model.", autocompletion=tenant_names)
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a script to read.")]
 Why = Annotated[str, typer.Option("--why", help="The reason, kept with the promotion.")]

@@ -3,6 +3,7 @@
 import json
 import signal
 import time
+from collections import deque
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -13,11 +14,14 @@ from rich.table import Table
 from llm_assets.cli.installation import Installation, installation
 from llm_assets.cli.options import AsJson
 from llm_assets.embedded import embedded_serving, embedded_stack
+from llm_assets.gateway.parts import gateway_of
 from llm_assets.settings import find_settings
 from llm_assets.stack import Stack, StackError
+from resources.gateway.envoy import EnvoyGateway
 from resources.serving import DeploymentState
 
 WATCH_S = 1.0
+DEATHS, DEATHS_S = 5, 60  # of the gateway's processes, after which starting them again is no remedy
 FILE_WIDTH = 160  # of a table that goes to a file or a pipe
 STYLES = {
     "live": "green",
@@ -34,7 +38,7 @@ Sensors = Annotated[
 
 
 def up(sensors: Sensors = True) -> None:
-    """Starts the whole local stack in the foreground: UI, daemon, MLflow, live servers. Ctrl-C ends it all.
+    """Starts the whole local stack in the foreground: gateway, UI, MLflow, live servers. Ctrl-C ends it all.
 
     Example: `llm-assets up`
     """
@@ -45,33 +49,40 @@ def up(sensors: Sensors = True) -> None:
         signal.signal(ending, signal.default_int_handler)
     try:
         stack.start(automation=sensors)
-        with console.status("Starting MLflow and the Dagster UI …"):
+        with console.status("Starting the gateway, MLflow and the Dagster UI …"):
             stack.wait_ready()
         stack.revive(here.catalog, lambda text: console.print(text, style="dim", highlight=False))
         show_addresses(console, stack)
         console.print("Ctrl-C ends it all.", style="dim")
-        _watch(stack)
+        _watch(stack, console)
     finally:
         with console.status("Stopping …"):
             stack.stop()
         console.print("Stopped.", style="dim")
 
 
-def _watch(stack: Stack) -> None:
+def _watch(stack: Stack, console: Console) -> None:
+    """The gateway's processes are started again when they die; without the rest there is no stack."""
+    died: deque[float] = deque(maxlen=DEATHS)
     while True:
         time.sleep(WATCH_S)
         for fault in stack.faults():
             raise StackError(f"{fault} The rest is being stopped.")
+        for fault in stack.gateway.revive():
+            console.print(f"{fault} It is started again.", style="yellow", highlight=False, markup=False)
+            died.append(time.monotonic())
+            if len(died) == DEATHS and died[-1] - died[0] < DEATHS_S:
+                raise StackError(
+                    f"{fault} That is the {DEATHS}th time within a minute; the rest is being stopped."
+                )
 
 
 def show_addresses(console: Console, stack: Stack) -> None:
     """Where everything is, a line each."""
     rows = [("Dagster UI", f"{stack.ui_address}/asset-groups"), ("MLflow", stack.mlflow.url)]
     for state in stack.serving.states():
-        live = [backend for backend in state.backends if backend.status == "live"]
-        for backend in live:
-            share = f"  {backend.weight} %" if len(state.backends) > 1 else ""
-            rows.append((f"{state.tenant}/{state.model}", f"{backend.address}/v1{share}"))
+        if any(backend.status == "live" for backend in state.backends):
+            rows.append((f"{state.tenant}/{state.model}", stack.gateway.envoy.address_of(state.tenant)))
     for name, address in rows:
         console.print(f"  {name:<24} [cyan]{address}[/]", highlight=False, soft_wrap=True)
 
@@ -93,6 +104,7 @@ def status(as_json: AsJson = False) -> None:
     Example: `llm-assets status`
     """
     here = installation()
+    gateway = gateway_of(here.settings)
     states = embedded_serving(here.settings).states()
     if as_json:
         typer.echo(json.dumps([_as_json(here, state) for state in states], indent=2, default=str))
@@ -101,15 +113,28 @@ def status(as_json: AsJson = False) -> None:
             "Nothing was deployed yet. `llm-assets run MODEL --tenant TENANT` does it.", highlight=False
         )
     else:
-        _print_states(Console() if Console().is_terminal else Console(width=FILE_WIDTH), states)
+        console = Console() if Console().is_terminal else Console(width=FILE_WIDTH)
+        _print_states(console, states)
+        _print_doors(console, gateway, sorted({state.tenant for state in states}))
     if any(state.status in ("dead", "degraded") for state in states):
         raise typer.Exit(1)
 
 
 def _as_json(here: Installation, state: DeploymentState) -> dict[str, Any]:
-    """What is known of a deployment, and where its API key lies; never the key."""
+    """What is known of a deployment, its tenant's door, and where its servers' key lies; never the key."""
     folder = here.settings.home / "serving" / state.tenant / state.model
-    return asdict(state) | {"api_key_file": folder / "api_key"}
+    gateway = gateway_of(here.settings)
+    door = gateway.address_of(state.tenant) if gateway.running() else None
+    return asdict(state) | {"api_key_file": folder / "api_key", "door": door}
+
+
+def _print_doors(console: Console, gateway: EnvoyGateway, tenants: list[str]) -> None:
+    """Where applications ask: each tenant's address at the gateway."""
+    if not gateway.running():
+        console.print("The gateway is not running; `llm-assets up` starts it.", style="dim", highlight=False)
+        return
+    for tenant in tenants:
+        console.print(f"{tenant} is asked at [cyan]{gateway.address_of(tenant)}[/]", highlight=False)
 
 
 def _print_states(console: Console, states: tuple[DeploymentState, ...]) -> None:

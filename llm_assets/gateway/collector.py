@@ -23,6 +23,7 @@ from llm_assets.gateway.housekeeping import housekeeping
 from llm_assets.settings import Settings, find_settings
 from resources.audit.collecting import Collector
 from resources.audit.places import AuditError, private_folder
+from resources.gateway.collector_metrics import CollectorMetrics
 
 PAUSE_S = 0.15
 """Between two looks at the spool: the most of what a record waits for, and how small a batch may be."""
@@ -67,8 +68,11 @@ def _collect(settings: Settings, ending: threading.Event) -> None:
         closing(sealer_of(settings)) as sealer,
         closing(Collector(spool, sealer, lambda: _answers(admin))) as collector,
     ):
+        said = CollectorMetrics(settings.audit)
         while not ending.is_set():
+            before = collector.sealed
             collector.step()
+            said.looked(sealed=collector.sealed - before, unsealed=collector.behind)
             if collector.behind:
                 ending.wait(AGAIN_S)
             elif not collector.pressed:
@@ -80,11 +84,22 @@ def _collect(settings: Settings, ending: threading.Event) -> None:
 
 def _answers(admin: Path) -> bool:
     """Whether the gateway runs: somebody listens at its admin socket."""
+    try:
+        folder = os.open(admin.parent, os.O_RDONLY | os.O_DIRECTORY)
+    except FileNotFoundError:
+        return False
+    try:
+        return _connects(f"/proc/self/fd/{folder}/{admin.name}")  # the address of a socket has 107 bytes
+    finally:
+        os.close(folder)
+
+
+def _connects(address: str) -> bool:
     with socket.socket(socket.AF_UNIX) as door:
         door.settimeout(1)
         try:
-            door.connect(str(admin))
-        except TimeoutError:
+            door.connect(address)
+        except (TimeoutError, BlockingIOError):
             return True  # it is there, but busy
         except (FileNotFoundError, ConnectionRefusedError):
             return False

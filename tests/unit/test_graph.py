@@ -28,6 +28,7 @@ def test_the_graph_is_the_one_of_the_design(definitions: dg.Definitions) -> None
     base = "base_models/smollm2_135m_instruct"
     assert found == {
         base: [],
+        "gateway/usage": [],
         "support_bot/dataset": [base],
         "support_bot/lora_adapter": [base, "support_bot/dataset"],
         "support_bot/merged_model": [base, "support_bot/lora_adapter"],
@@ -49,10 +50,12 @@ def test_every_asset_has_an_owner_a_group_kinds_a_code_version_and_a_description
         assert len(node.description or "") > 40, key
 
 
-def test_tenants_are_partitions_of_everything_but_the_base_models(definitions: dg.Definitions) -> None:
+def test_tenants_are_partitions_of_all_that_is_made_of_their_data(definitions: dg.Definitions) -> None:
     graph = definitions.resolve_asset_graph()
     partitioned = {
-        key.to_user_string() for key in graph.get_all_asset_keys() if graph.get(key).is_partitioned
+        key.to_user_string()
+        for key in graph.get_all_asset_keys()
+        if isinstance(graph.get(key).partitions_def, dg.DynamicPartitionsDefinition)
     }
     assert partitioned == {
         f"support_bot/{kind}"

@@ -319,3 +319,65 @@ def test_what_a_tenant_can_not_demand_is_refused(catalog: CatalogFolder, field: 
     catalog.write("tenants/team-a.yaml", f"{TENANT}{field}\n")
     with pytest.raises(CatalogError, match=r"team-a\.yaml:4: "):
         load_catalog(catalog.path)
+
+
+ISSUER = "jwt:\n  issuer: https://login.example.com\n  audience: {audience}\n"
+
+
+def test_a_tenants_limits_and_issuer_are_read(catalog: CatalogFolder) -> None:
+    limits = "limits:\n  requests_per_minute: 600\n  concurrent_requests: 8\n"
+    catalog.write("tenants/team-a.yaml", TENANT + limits + ISSUER.format(audience="team-a"))
+    tenant = load_catalog(catalog.path).tenants["team-a"]
+    assert (tenant.limits.requests_per_minute, tenant.limits.tokens_per_minute) == (600, None)
+    assert tenant.jwt
+    assert (tenant.jwt.audience, tenant.jwt.scopes_claim, tenant.jwt.jwks) == ("team-a", "scope", None)
+
+
+def jwt(fields: str) -> str:
+    return f"jwt: {{issuer: 'https://i.example.com', audience: a, {fields}}}\n"
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ("limits: {requests_per_minute: 0}\n", "limits.requests_per_minute: 0 is not"),
+        ("limits: {requests: 5}\n", "limits.requests: unknown field; one of concurrent_requests"),
+        ("jwt: {audience: a}\n", "jwt.issuer: missing; the token's iss"),
+        ("jwt: {issuer: 'http://i.example.com', audience: a}\n", "is no issuer (not https); the token's iss"),
+        ("jwt: {issuer: 'https://u:p@i.example.com', audience: a}\n", "(it holds a user or a password)"),
+        ("jwt: {issuer: 'https://i.example.com/?a', audience: a}\n", "(it has a query or fragment)"),
+        ("jwt: {issuer: i.example.com, audience: a}\n", "is no issuer (no address); the token's iss"),
+        ("jwt: {issuer: 'https://i.example.com', audience: 'a b'}\n", "jwt.audience: 'a b' is no audience"),
+        (jwt("jwks: 'file:'"), "jwt.jwks: 'file:' is no place of keys"),
+        (jwt("scopes_claim: ''"), "jwt.scopes_claim: '' is no claim"),
+    ],
+)
+def test_limits_and_issuers_that_cannot_be_are_told(catalog: CatalogFolder, fields: str, told: str) -> None:
+    catalog.write("tenants/team-a.yaml", TENANT + fields)
+    (mistake,) = mistakes(catalog)
+    assert mistake.startswith("catalog/tenants/team-a.yaml:4: ")
+    assert told in mistake
+
+
+def test_an_issuer_on_this_machine_may_speak_plain_http(catalog: CatalogFolder) -> None:
+    catalog.write("tenants/team-a.yaml", TENANT + "jwt: {issuer: 'http://127.0.0.1:9000/x', audience: a}\n")
+    assert load_catalog(catalog.path).tenants["team-a"].jwt
+
+
+def test_a_token_that_would_be_good_for_two_tenants_is_told(catalog: CatalogFolder) -> None:
+    catalog.write("tenants/team-a.yaml", TENANT + ISSUER.format(audience="apps"))
+    catalog.write("tenants/team-b.yaml", TENANT + ISSUER.format(audience="apps"))
+    (mistake,) = mistakes(catalog)
+    assert mistake == (
+        "catalog/tenants/team-b.yaml:6: jwt.audience: tokens of https://login.example.com for 'apps' are "
+        "those of team-a already; an audience of its own"
+    )
+    catalog.write("tenants/team-b.yaml", TENANT + ISSUER.format(audience="team-b"))
+    assert len(load_catalog(catalog.path).tenants) == 2
+
+
+def test_one_issuer_with_two_places_of_keys_is_told(catalog: CatalogFolder) -> None:
+    catalog.write("tenants/team-a.yaml", TENANT + ISSUER.format(audience="a"))
+    catalog.write("tenants/team-b.yaml", TENANT + ISSUER.format(audience="b") + "  jwks: file:keys.json\n")
+    (mistake,) = mistakes(catalog)
+    assert mistake.startswith("catalog/tenants/team-b.yaml:7: jwt.jwks: team-a says that the keys of")

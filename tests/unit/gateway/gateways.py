@@ -1,5 +1,6 @@
 """The filter in a real Envoy, with the smallest configuration that carries it, before stand-ins for vLLM."""
 
+import asyncio
 import base64
 import hashlib
 import json
@@ -10,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.client import HTTPResponse
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ ENVOY = Path(envoy.__path__[0]) / "_bin" / "envoy"
 DOMAIN = "localhost"
 BODY_LIMIT_BYTES = 1024 * 1024
 DIGESTS = {"d1": "sha256:" + "1" * 64, "d2": "sha256:" + "2" * 64}
+CHAT = "/t/team-a/v1/chat/completions"
 ENGINE_KEY = "the-engine's-own-key"
 _TYPE = "type.googleapis.com/envoy.extensions"
 _READY_S = 15
@@ -286,9 +289,7 @@ class Gateway(Folder):
         self.append("keys", created(key, name, **more))
         return key
 
-    def ask(
-        self, key: str | None, *, path: str = "/t/team-a/v1/chat/completions", headers: Any = (), **body: Any
-    ) -> httpx.Response:
+    def ask(self, key: str | None, *, path: str = CHAT, headers: Any = (), **body: Any) -> httpx.Response:
         """A chat's question; members of the body beside the usual ones."""
         given = {"authorization": f"Bearer {key}"} if key else {}
         return self.client.post(path, json=question(**body), headers=given | dict(headers))
@@ -298,11 +299,11 @@ class Gateway(Folder):
         head = "\r\n".join(
             [line, "host: a", "connection: close", f"content-length: {len(body)}", *headers, "", ""]
         )
-        with socket.create_connection(("127.0.0.1", self.port)) as client:
+        with socket.create_connection(("127.0.0.1", self.port), timeout=5) as client:
             client.sendall(head.encode() + body)
-            with client.makefile("rb") as answer:
-                first, _, rest = answer.read().partition(b"\r\n\r\n")
-        return int(first.split()[1]), rest
+            with HTTPResponse(client) as answer:
+                answer.begin()
+                return answer.status, answer.read()
 
     def seen(self, deployment: str = "d1") -> list[dict[str, Any]]:
         """What arrived at a backend."""
@@ -311,6 +312,20 @@ class Gateway(Folder):
 
     def log(self) -> str:
         return (self.home / "envoy.log").read_text()
+
+
+def concurrently(gateway: Gateway, key: str, count: int, **members: Any) -> list[httpx.Response]:
+    """The answers to as many questions at once."""
+
+    async def ask_all() -> list[httpx.Response]:
+        limits = httpx.Limits(max_connections=None)
+        async with httpx.AsyncClient(base_url=gateway.client.base_url, timeout=20, limits=limits) as client:
+            headers = {"authorization": f"Bearer {key}"}
+            return await asyncio.gather(
+                *(client.post(CHAT, json=question(**members), headers=headers) for _ in range(count))
+            )
+
+    return asyncio.run(ask_all())
 
 
 def question(**members: Any) -> dict[str, Any]:

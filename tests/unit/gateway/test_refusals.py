@@ -11,6 +11,7 @@ import pytest
 
 from tests.unit.gateway.gateways import (
     BODY_LIMIT_BYTES,
+    CHAT,
     Gateway,
     backend,
     created,
@@ -20,8 +21,6 @@ from tests.unit.gateway.gateways import (
     route,
     tenant,
 )
-
-CHAT = "/t/team-a/v1/chat/completions"
 
 
 def revoked(gateway: Gateway) -> str:
@@ -250,7 +249,7 @@ def test_a_key_that_is_revoked_while_the_body_is_on_its_way_is_refused(gateway: 
         f"content-length: {len(body)}",
     ]
     head = "\r\n".join([*lines, "", ""])
-    with socket.create_connection(("127.0.0.1", gateway.port)) as client:
+    with socket.create_connection(("127.0.0.1", gateway.port), timeout=5) as client:
         client.sendall(head.encode() + body[:-1])
         time.sleep(0.2)
         gateway.append(
@@ -299,7 +298,7 @@ def test_a_request_that_waits_for_leave_to_send_its_body_is_told_to_go_on(gatewa
         "expect: 100-continue",
     ]
     head = "\r\n".join([*lines, f"content-length: {len(body)}", "", ""])
-    with socket.create_connection(("127.0.0.1", gateway.port)) as client:
+    with socket.create_connection(("127.0.0.1", gateway.port), timeout=5) as client:
         client.sendall(head.encode())
         assert client.recv(64).startswith(b"HTTP/1.1 100")
         client.sendall(body)

@@ -16,15 +16,28 @@ ARGUMENTS = sys.argv[2:]
 BEHAVIOUR = json.loads((Path(ARGUMENTS[0]) / "behaviour.json").read_text())
 
 
+RUNNING = []
+
+
 def option(name):
     return ARGUMENTS[ARGUMENTS.index(name) + 1]
 
 
 class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
-        self.reply({} if self.path == "/health" else None)
+        if self.path == "/metrics":
+            self.reply_text(f'vllm:num_requests_running{{engine="0"}} {len(RUNNING)}\n'.encode())
+        else:
+            self.reply({} if self.path == "/health" else None)
 
     def do_POST(self):
+        RUNNING.append(self)
+        try:
+            self.answer()
+        finally:
+            RUNNING.remove(self)
+
+    def answer(self):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         if self.headers.get("Authorization") != f"Bearer {os.environ['VLLM_API_KEY']}":
             self.reply({"error": "Unauthorized"}, 401)
@@ -44,7 +57,7 @@ class Handler(BaseHTTPRequestHandler):
             os._exit(1)
         ids = BEHAVIOUR["answer"]
         return {
-            "system_fingerprint": BEHAVIOUR.get("fingerprint", option("--fingerprint-value")),
+            "system_fingerprint": self.digest(),
             "prompt_token_ids": list(body["messages"][-1]["content"].encode()),
             "choices": [
                 {
@@ -55,19 +68,27 @@ class Handler(BaseHTTPRequestHandler):
             ],
         }
 
+    def digest(self):
+        return BEHAVIOUR.get("fingerprint", option("--fingerprint-value"))
+
     def stream(self):
         pieces = [{"delta": {"content": chr(id_)}} for id_ in BEHAVIOUR["answer"]]
         if not BEHAVIOUR.get("breaks_off"):
             pieces[-1]["finish_reason"] = "stop"
         self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
         self.end_headers()
         for piece in pieces:
-            self.wfile.write(f"data: {json.dumps({'choices': [piece]})}\n\n".encode())
+            event = {"choices": [piece], "system_fingerprint": self.digest()}
+            self.wfile.write(f"data: {json.dumps(event)}\n\n".encode())
+            time.sleep(BEHAVIOUR.get("token_s", 0))
         self.wfile.write(b"data: [DONE]\n\n")
 
     def reply(self, value, status=200):
-        text = json.dumps(value).encode()
-        self.send_response(404 if value is None else status)
+        self.reply_text(json.dumps(value).encode(), 404 if value is None else status)
+
+    def reply_text(self, text, status=200):
+        self.send_response(status)
         self.send_header("Content-Length", str(len(text)))
         self.end_headers()
         self.wfile.write(text)

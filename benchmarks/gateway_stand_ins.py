@@ -1,0 +1,157 @@
+"""The two stand-ins for vLLM that every gateway stands before, and the processes of the benchmark."""
+
+import json
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.gateway_load import LoadError
+from llm_assets.settings import find_settings
+from resources.gateway.envoy import envoy_program
+from tests.servers.ports import free_port
+
+MODEL = "support_bot"
+DIGEST = "sha256:" + "d" * 64
+READY_S = 120
+TYPES = "type.googleapis.com/envoy.extensions.filters"
+WHOLE = {
+    "id": "chatcmpl-stand-in",
+    "object": "chat.completion",
+    "created": 1_763_769_600,
+    "model": MODEL,
+    "system_fingerprint": DIGEST,
+    "choices": [
+        {
+            "index": 0,
+            "message": {"role": "assistant", "content": "We are open from nine to five, " * 12},
+            "logprobs": None,
+            "finish_reason": "stop",
+        }
+    ],
+    "usage": {"prompt_tokens": 40, "completion_tokens": 96, "total_tokens": 136},
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class StandIns:
+    """The ports behind every gateway, and who answers whole questions there."""
+
+    whole: int
+    streams: int
+    pid: int
+
+
+@contextmanager
+def running(
+    command: Sequence[str | Path], folder: Path, name: str, **given: Any
+) -> Iterator[subprocess.Popen]:
+    """A process of the benchmark's own, ended with it; its log is `<name>.log`."""
+    with (folder / f"{name}.log").open("wb") as log:
+        process = subprocess.Popen(command, cwd=given.pop("cwd", folder), stdout=log, stderr=log, **given)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def wait_listening(port: int, process: subprocess.Popen, log: Path) -> None:
+    deadline = time.monotonic() + READY_S
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            break
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.1)
+    raise LoadError(f"Nothing listens at port {port}:\n{log.read_text(errors='replace')[-3000:]}")
+
+
+@contextmanager
+def envoy(
+    folder: Path, name: str, port: int, route: dict[str, Any], backend: dict[str, int]
+) -> Iterator[int]:
+    """An Envoy with one worker, one listener, no filter but the router; gives its process id."""
+    manager = {
+        "@type": f"{TYPES}.network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": name,
+        "route_config": {
+            "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": routes(route, backend)}]
+        },
+        "http_filters": [{"name": "router", "typed_config": {"@type": f"{TYPES}.http.router.v3.Router"}}],
+    }
+    listener = {
+        "address": at(port),
+        "filter_chains": [{"filters": [{"name": "http", "typed_config": manager}]}],
+    }
+    config = {
+        "static_resources": {
+            "listeners": [listener],
+            "clusters": [cluster(*item) for item in backend.items()],
+        }
+    }
+    (folder / f"{name}.json").write_text(json.dumps(config))
+    command = [
+        envoy_program(),
+        "-c",
+        f"{name}.json",
+        "--concurrency",
+        "1",
+        "--disable-hot-restart",
+        "-l",
+        "error",
+    ]
+    with running(command, folder, name) as process:
+        wait_listening(port, process, folder / f"{name}.log")
+        yield process.pid
+
+
+def routes(route: dict[str, Any], backend: dict[str, int]) -> list[dict[str, Any]]:
+    """By a header the streams, all else as given: a bare router does not read bodies."""
+    every = {"match": {"prefix": "/"}, **route}
+    if "streams" not in backend:
+        return [every]
+    asked = {"prefix": "/", "headers": [{"name": "x-streams", "present_match": True}]}
+    return [{"match": asked, "route": {"cluster": "streams", "timeout": "0s"}}, every]
+
+
+def at(port: int) -> dict[str, Any]:
+    return {"socket_address": {"address": "127.0.0.1", "port_value": port}}
+
+
+def cluster(name: str, port: int) -> dict[str, Any]:
+    """As many connections as are asked for, as the gateway's own."""
+    many = dict.fromkeys(("max_connections", "max_pending_requests", "max_requests"), 100_000)
+    hosts = [{"lb_endpoints": [{"endpoint": {"address": at(port)}}]}]
+    return {
+        "name": name,
+        "connect_timeout": "1s",
+        "circuit_breakers": {"thresholds": [many]},
+        "load_assignment": {"cluster_name": name, "endpoints": hosts},
+    }
+
+
+@contextmanager
+def stand_ins(folder: Path) -> Iterator[StandIns]:
+    whole, streaming = free_port(), free_port()
+    answer = {"status": 200, "body": {"inline_string": json.dumps(WHOLE)}}
+    header = {"header": {"key": "content-type", "value": "application/json"}, "append_action": 2}
+    route = {"direct_response": answer, "response_headers_to_add": [header]}
+    command = [sys.executable, "-m", "benchmarks.stream_stand_in", str(streaming), DIGEST]
+    root = find_settings().root
+    with (
+        envoy(folder, "stand_in", whole, route, {}) as pid,
+        running(command, folder, "streams", cwd=root) as process,
+    ):
+        wait_listening(streaming, process, folder / "streams.log")
+        yield StandIns(whole=whole, streams=streaming, pid=pid)

@@ -1,0 +1,154 @@
+"""The keeper: a process beside the gateway that tells it what changed.
+
+    python -m llm_assets.gateway.keeper
+
+It follows the catalog (`tenants.jsonl`), fetches the keys of token issuers (`xds/jwt.json`) and asks the
+gateway for its health every second, upon which the gateway also counts the requests whose clients went away.
+The gateway answers without it: what it was told last goes on. It ends on SIGTERM, and with exit code 1 on a
+fault that it does not know, which its log tells.
+"""
+
+import logging
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+
+import httpx
+
+from llm_assets.gateway.catalog_changes import CatalogChanges
+from llm_assets.gateway.folder import jwt_filter_file, tenants_journal
+from llm_assets.gateway.health import health_client
+from llm_assets.gateway.tenants import issuers_of, publish_tenants, tenant_lines
+from llm_assets.settings import Settings, find_settings
+from resources.gateway.errors import GatewayError
+from resources.gateway.jwt_filter import Issuer, jwt_filter, read_key_sets, write_jwt_filter
+from resources.gateway.key_set_refresh import KeySetRefresh
+
+LOOK_S = 1.0
+
+log = logging.getLogger("keeper")
+
+
+@dataclass(kw_only=True)
+class Keeper:
+    """What is followed, each in a thread of its own, so that a slow issuer delays no tenant."""
+
+    settings: Settings
+    look_s: float = LOOK_S
+    _ended: threading.Event = field(default_factory=threading.Event)
+    _issuers: tuple[Issuer, ...] | None = None
+
+    def run(self) -> None:
+        """Returns once `end` was called. Raises what a thread did not expect."""
+        with ThreadPoolExecutor() as threads:
+            jobs = (self.follow_catalog, self.follow_issuers, self.follow_health)
+            running = [threads.submit(job) for job in jobs]
+            wait(running, return_when=FIRST_EXCEPTION)
+            self.end()
+        for each in running:
+            each.result()
+
+    def end(self) -> None:
+        self._ended.set()
+
+    def follow_catalog(self) -> None:
+        changes = CatalogChanges(folder=self.settings.catalog, say=log.error)
+        journal, written = tenants_journal(self.settings), False
+
+        def look() -> None:
+            nonlocal written
+            if not changes.look() and written:
+                return
+            written = False
+            if changes.read:
+                changed = publish_tenants(journal, changes.tenants, changes.models, held=changes.held)
+                if changed:
+                    log.info("Tenants that changed: %s.", _listed(changed))
+            self._issuers = issuers_of(tenant_lines(journal), changes.folder)
+            written = True
+
+        self._repeat(look)
+
+    def follow_issuers(self) -> None:
+        file = jwt_filter_file(self.settings)
+        keys = KeySetRefresh(log=log.warning, key_sets=read_key_sets(file))
+
+        def look() -> None:
+            issuers = self._issuers
+            if issuers is None:  # nobody looked yet; what the file says goes on
+                return
+            keys.look(issuers, time.monotonic())
+            if write_jwt_filter(file, jwt_filter(issuers, keys.key_sets)):
+                known = [issuer.name for issuer in issuers if issuer.provider in keys.key_sets]
+                log.info("Issuers whose tokens count: %s.", _listed(known))
+
+        try:
+            self._repeat(look)
+        finally:
+            keys.close()
+
+    def follow_health(self) -> None:
+        well: bool | None = None
+        with health_client(self.settings) as client:
+
+            def ask() -> None:
+                nonlocal well
+                fault = _fault(client)
+                if well is not (fault is None):
+                    log.info(
+                        "The gateway is well." if fault is None else f"The gateway is not well: {fault}."
+                    )
+                well = fault is None
+
+            self._repeat(ask)
+
+    def _repeat(self, look: Callable[[], None]) -> None:
+        """Every `look_s` until the end. A fault that is known is told once, as long as it stays the same."""
+        told = ""
+        while not self._ended.is_set():
+            fault = ""
+            try:
+                look()
+            except (GatewayError, OSError) as error:
+                fault = str(error)
+                if fault != told:
+                    log.error("%s", fault)
+            told = fault
+            self._ended.wait(self.look_s)
+
+
+def _fault(client: httpx.Client) -> str | None:
+    try:
+        answer = client.get("/healthz")
+    except httpx.TransportError as error:
+        return str(error) or type(error).__name__
+    return None if answer.is_success else f"it answers {answer.status_code}"
+
+
+def _listed(names: list[str] | tuple[str, ...], at_most: int = 10) -> str:
+    more = f" and {len(names) - at_most:,} more" if len(names) > at_most else ""
+    return (", ".join(names[:at_most]) or "none") + more
+
+
+def main() -> int:
+    logging.basicConfig(
+        format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO, stream=sys.stderr, force=True
+    )
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    keeper = Keeper(settings=find_settings())
+    signal.signal(signal.SIGTERM, lambda *_: keeper.end())
+    signal.signal(signal.SIGINT, lambda *_: keeper.end())
+    try:
+        keeper.run()
+    except Exception:
+        log.exception("The keeper ends: a fault that it does not know.")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,142 @@
+"""The gateway as a part of the local stack: Envoy, and the processes beside it, started and ended as one.
+
+The keeper tells the gateway what the catalog says, the collector seals what it writes down. The gateway
+answers without either: what it was told last goes on, and what it wrote lies safe until it is collected.
+"""
+
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from llm_assets.gateway.folder import TENANTS_FILE
+from llm_assets.settings import Settings
+from resources.gateway.envoy import NAME, EnvoyGateway
+from resources.gateway.envoy_settings import GatewaySettings
+from resources.gateway.errors import GatewayError
+from resources.local_processes import LocalProcesses, ProcessError, ProcessRecord
+from resources.serving import LocalServing
+from resources.waiting import WaitError, wait_until
+
+BESIDE = ("keeper", "collector")
+"""Modules of this package that run as processes beside Envoy."""
+
+READY_S = 60
+STOP_S = 30  # the collector seals what is there before it ends
+
+
+def gateway_of(settings: Settings) -> EnvoyGateway:
+    """The gateway of an installation, whether it runs or not.
+
+    Raises:
+        GatewayError: The settings do not fit together.
+    """
+    return EnvoyGateway(
+        settings=GatewaySettings(
+            folder=settings.gateway,
+            host=settings.gateway_host,
+            port=settings.gateway_port,
+            domain=settings.domain,
+            certificate=settings.gateway_certificate,
+            key=settings.gateway_key,
+            metrics_port=settings.metrics_port,
+        )
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class GatewayParts:
+    """All processes of one installation's gateway."""
+
+    settings: Settings
+    serving: LocalServing
+
+    @property
+    def envoy(self) -> EnvoyGateway:
+        return gateway_of(self.settings)
+
+    @property
+    def processes(self) -> LocalProcesses:
+        return LocalProcesses(self.settings.processes)
+
+    def start(self) -> None:
+        """Starts what is not running, with everything that is live told to it anew. Waits for nothing.
+
+        Raises:
+            GatewayError: A port is taken, or a setting makes no sense.
+        """
+        envoy = self.envoy
+        self.serving.publish_all()
+        envoy.start()
+        for module in BESIDE:
+            self._start_beside(module)
+
+    def _start_beside(self, module: str) -> None:
+        if self._running(module):
+            return
+        settings = self.settings
+        own = {
+            "LLM_ASSETS_ROOT": str(settings.root),
+            "LLM_ASSETS_CATALOG": str(settings.catalog),
+            "LLM_ASSETS_HOME": str(settings.home),
+        }
+        try:
+            self.processes.start(
+                _name(module),
+                command=(sys.executable, "-P", "-m", f"llm_assets.gateway.{module}"),
+                env={**os.environ, **own},
+                log=settings.gateway / f"{module}.log",
+                attributes={},
+            )
+        except ProcessError as fault:
+            raise GatewayError(f"The gateway's {module}: {fault}") from fault
+
+    def wait_ready(self) -> None:
+        """Waits until requests are answered, and every tenant of the catalog has its door.
+
+        Raises:
+            GatewayError: A part ended, or was not up in time.
+        """
+        envoy = self.envoy
+        envoy.wait_ready()
+        tenants = envoy.folder / TENANTS_FILE
+        try:
+            wait_until(
+                tenants.exists,
+                what="the gateway's list of tenants",
+                timeout_s=READY_S,
+                failed=lambda: next(self.faults(), None),
+            )
+        except WaitError as fault:
+            raise GatewayError(str(fault)) from fault
+
+    def revive(self) -> tuple[str, ...]:
+        """Starts again what died; a sentence for each."""
+        died = tuple(self.faults())
+        if died:
+            self.envoy.start()
+            for module in BESIDE:
+                self._start_beside(module)
+        return died
+
+    def faults(self) -> Iterator[str]:
+        """A sentence for each part that is not running."""
+        envoy = self.envoy
+        if not envoy.running():
+            yield f"The gateway is not running; its log is {envoy.log}."
+        for module in BESIDE:
+            if not self._running(module):
+                yield f"The gateway's {module} is not running; its log is {envoy.folder / f'{module}.log'}."
+
+    def stop(self) -> None:
+        """Ends everything, Envoy first, so that what it wrote last is collected."""
+        for name in (NAME, *(_name(module) for module in BESIDE)):
+            self.processes.stop(name, timeout_s=STOP_S)
+
+    def _running(self, module: str) -> ProcessRecord | None:
+        record = self.processes.find(_name(module))
+        return record if record and self.processes.alive(record) else None
+
+
+def _name(module: str) -> str:
+    return f"{NAME}-{module}"

@@ -1,0 +1,70 @@
+"""Envoy's admin interface, on a unix socket that only the gateway's owner can open."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from resources.gateway.envoy_config import ADMIN_SOCKET
+from resources.gateway.errors import GatewayError
+
+TIMEOUT_S = 5
+_VERSIONS = r"^cluster\.deployments-[0-9]*\.version_text$"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnvoyAdmin:
+    """The admin interface of the Envoy whose folder that is."""
+
+    folder: Path
+
+    def ready(self) -> bool:
+        """Whether it has its configuration and takes requests."""
+        try:
+            return self._request("GET", "/ready").text.strip() == "LIVE"
+        except GatewayError:
+            return False
+
+    def endpoints_versions(self) -> dict[str, str]:
+        """The version of the endpoints that Envoy routes by, by cluster; "" while it has none.
+
+        Raises:
+            GatewayError: Envoy does not answer.
+        """
+        lines = self.read(f"/stats?filter={_VERSIONS}").splitlines()
+        told = (line.partition(": ") for line in lines)
+        return {name.split(".")[1]: version.strip('"') for name, _, version in told}
+
+    def read(self, path: str) -> str:
+        """Raises:
+        GatewayError: Envoy does not answer, or refuses.
+        """
+        return self._request("GET", path).text
+
+    def order(self, path: str) -> None:
+        """As `read`, for what changes something."""
+        self._request("POST", path)
+
+    def _request(self, method: str, path: str) -> httpx.Response:
+        try:
+            with self._client() as client:
+                return client.request(method, f"http://admin{path}").raise_for_status()
+        except (httpx.HTTPError, OSError) as fault:
+            raise GatewayError(
+                f"The gateway's Envoy does not answer at {self.folder / ADMIN_SOCKET}: {fault!r}. "
+                f"Its log is {self.folder / 'envoy.log'}."
+            ) from fault
+
+    @contextmanager
+    def _client(self) -> Iterator[httpx.Client]:
+        """By way of the folder's descriptor: the whole path may be longer than a socket's address can be."""
+        folder = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            transport = httpx.HTTPTransport(uds=f"/proc/self/fd/{folder}/{ADMIN_SOCKET}")
+            with httpx.Client(transport=transport, timeout=TIMEOUT_S) as client:
+                yield client
+        finally:
+            os.close(folder)

@@ -1,0 +1,116 @@
+"""Envoy's configuration: pure functions from one frozen value to the dictionaries that Envoy reads.
+
+Nothing in the bootstrap belongs to a tenant: a listener that changes cuts streams. What changes while the
+gateway runs lies in files that Envoy or its Lua filter follow: `xds/endpoints/` (`envoy_upstream`),
+`xds/jwt.json`, and the journals.
+
+Not covered: a certificate that is renewed counts from the next start of the gateway on.
+"""
+
+from typing import Any
+
+from resources.gateway import metrics
+from resources.gateway.collector_metrics import FILE as COLLECTOR_METRICS
+from resources.gateway.envoy_http import connection_manager
+from resources.gateway.envoy_settings import GatewaySettings
+from resources.gateway.envoy_upstream import deployments_cluster
+from resources.gateway.shards import CLUSTERS
+
+ADMIN_SOCKET = "admin.sock"
+LISTENER = "door"
+AUDIT = "audit"
+"""Beside the gateway's folder: where the collector keeps the audit log."""
+
+PRIVATE = 0o600
+
+Json = dict[str, Any]
+
+
+def bootstrap(settings: GatewaySettings) -> Json:
+    """All that Envoy is started with. It holds no secret: the keys of vLLM's servers are in the journal."""
+    return {
+        "node": {"id": "gateway", "cluster": "llm-assets"},
+        # Relative to the folder that Envoy runs in: an address of this kind has room for 107 bytes.
+        "admin": {"address": {"pipe": {"path": ADMIN_SOCKET, "mode": PRIVATE}}},
+        "static_resources": {
+            "listeners": [listener(settings), *_metrics_listeners(settings)],
+            "clusters": [
+                *(deployments_cluster(settings, name) for name in CLUSTERS),
+                metrics.cluster(ADMIN_SOCKET),
+            ],
+        },
+        "overload_manager": _overload_manager(settings),
+        **metrics.bootstrap_fields(),
+    }
+
+
+def _metrics_listeners(settings: GatewaySettings) -> list[Json]:
+    """A door that is full is looked at all the more."""
+    if settings.metrics_port is None:
+        return []
+    collector = settings.folder.parent / AUDIT / COLLECTOR_METRICS
+    return [{**metrics.listener(settings.metrics_port, collector), "ignore_global_conn_limit": True}]
+
+
+def listener(settings: GatewaySettings) -> Json:
+    """The door itself: TLS where a certificate is given, else plain HTTP, which only loopback gets."""
+    chain: Json = {"filters": [{"name": "http", "typed_config": connection_manager(settings)}]}
+    if settings.certificate:
+        chain |= {"transport_socket": _tls(settings), "transport_socket_connect_timeout": "10s"}
+    return {
+        "name": LISTENER,
+        "address": {"socket_address": {"address": settings.host, "port_value": settings.port}},
+        # What Lua may hold of one request or answer: the limit of a body.
+        "per_connection_buffer_limit_bytes": settings.max_body_bytes,
+        "tcp_backlog_size": 4096,
+        "filter_chains": [chain],
+    }
+
+
+def _tls(settings: GatewaySettings) -> Json:
+    certificate = {
+        "certificate_chain": {"filename": str(settings.certificate)},
+        "private_key": {"filename": str(settings.key)},
+    }
+    return {
+        "name": "envoy.transport_sockets.tls",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
+            "common_tls_context": {
+                "tls_params": {"tls_minimum_protocol_version": "TLSv1_2"},
+                "tls_certificates": [certificate],
+                "alpn_protocols": ["h2", "http/1.1"],
+            },
+        },
+    }
+
+
+def _overload_manager(settings: GatewaySettings) -> Json:
+    """More connections than the limit are not accepted; short of memory, new requests are refused (503)."""
+    return {
+        "refresh_interval": "0.25s",
+        "resource_monitors": [
+            _monitor(
+                "global_downstream_max_connections",
+                "downstream_connections.v3.DownstreamConnectionsConfig",
+                max_active_downstream_connections=settings.max_connections,
+            ),
+            _monitor(
+                "fixed_heap", "fixed_heap.v3.FixedHeapConfig", max_heap_size_bytes=settings.max_heap_bytes
+            ),
+        ],
+        "actions": [
+            _action("shrink_heap", 0.90),
+            _action("stop_accepting_requests", 0.95),
+        ],
+    }
+
+
+def _monitor(name: str, kind: str, **limits: int) -> Json:
+    type_url = f"type.googleapis.com/envoy.extensions.resource_monitors.{kind}"
+    return {"name": f"envoy.resource_monitors.{name}", "typed_config": {"@type": type_url, **limits}}
+
+
+def _action(name: str, heap_share: float) -> Json:
+    trigger = {"name": "envoy.resource_monitors.fixed_heap", "threshold": {"value": heap_share}}
+    return {"name": f"envoy.overload_actions.{name}", "triggers": [trigger]}

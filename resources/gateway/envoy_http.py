@@ -1,0 +1,246 @@
+"""The HTTP side of the gateway: what a request may look like, which filters it passes, how errors look.
+
+The order is jwt_authn, Lua, router. Lua decides everything; a request that it let through without naming a
+deployment finds no cluster and is answered 503, so a fault in it opens nothing.
+"""
+
+from typing import Any
+
+from resources.gateway import metrics
+from resources.gateway.envoy_settings import GatewaySettings
+from resources.gateway.shards import CHOOSE_IN_LUA, HEADER
+
+JWT_FILTER = "jwt"
+LUA_FILTER = "lua"
+
+Json = dict[str, Any]
+
+_TYPES = "type.googleapis.com/envoy.extensions"
+_FOR_ENVOY_ALONE = ("x-forwarded-for", "x-forwarded-proto", "x-envoy-external-address", HEADER)
+_JWT_TYPE = f"{_TYPES}.filters.http.jwt_authn.v3.JwtAuthentication"
+_HIDDEN_HEADERS = ("server", "x-envoy-upstream-service-time", "x-envoy-decorator-operation")
+
+_MALFORMED = "The request is not well-formed HTTP, or its path or a header has a form that is refused here."
+# The answers that Envoy gives itself: status -> type, code, message with Envoy's own reason in it.
+_ERRORS = {
+    400: ("invalid_request_error", "bad_request", _MALFORMED),
+    401: ("invalid_request_error", "invalid_api_key", "The token is not valid here: %LOCAL_REPLY_BODY%."),
+    403: ("invalid_request_error", "permission_denied", "This is not allowed here."),
+    408: ("invalid_request_error", "request_timeout", "The request was not received in time."),
+    413: (
+        "invalid_request_error",
+        "request_too_large",
+        "The body of the request is larger than {max_body} MiB.",
+    ),
+    431: (
+        "invalid_request_error",
+        "headers_too_large",
+        "The headers of the request are too large or too many.",
+    ),
+    502: ("server_error", "upstream_error", "The deployment broke off its answer. Ask again."),
+    503: ("server_error", "model_not_live", "No live deployment can answer now. Ask again."),
+    504: ("server_error", "timeout", "The deployment did not answer in time."),
+}
+_ANY_OTHER = ("server_error", "gateway_error", "The gateway could not answer: %LOCAL_REPLY_BODY%")
+
+
+def connection_manager(settings: GatewaySettings) -> Json:
+    """The HTTP connection manager: strict about what comes in, and the same request for every filter."""
+    return {
+        "@type": f"{_TYPES}.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": "door",
+        "server_header_transformation": "PASS_THROUGH",
+        **_strictness(settings),
+        **_request_id(),
+        "request_headers_timeout": f"{settings.request_headers_s}s",
+        "request_timeout": f"{settings.request_s}s",
+        "stream_idle_timeout": f"{settings.answer_idle_s + settings.request_s}s",
+        "delayed_close_timeout": "1s",
+        "access_log": metrics.access_log(),
+        "local_reply_config": local_replies(settings),
+        "http_filters": [
+            _jwt_filter(settings),
+            _lua_filter(settings),
+            _filter("envoy.filters.http.router", "router.v3.Router"),
+        ],
+        "route_config": _routes(settings),
+    }
+
+
+def _strictness(settings: GatewaySettings) -> Json:
+    """Who the client is, is what its connection says; paths have one spelling; nothing is read two ways."""
+    return {
+        "use_remote_address": True,
+        "normalize_path": True,
+        "merge_slashes": True,
+        "path_with_escaped_slashes_action": "REJECT_REQUEST",
+        "strip_any_host_port": True,
+        "strip_trailing_host_dot": True,
+        "max_request_headers_kb": settings.max_header_kib,
+        "common_http_protocol_options": {
+            "idle_timeout": f"{settings.connection_idle_s}s",
+            "max_headers_count": settings.max_headers,
+            "headers_with_underscores_action": "REJECT_REQUEST",
+        },
+        "http_protocol_options": {"accept_http_10": False, "allow_chunked_length": False},
+        "http2_protocol_options": {
+            "max_concurrent_streams": 128,
+            "initial_stream_window_size": 256 * 1024,
+            "initial_connection_window_size": 1024 * 1024,
+        },
+    }
+
+
+def _request_id() -> Json:
+    """A plain random UUID of Envoy's own on every request and response, whatever the client sent."""
+    uuid = {"@type": f"{_TYPES}.request_id.uuid.v3.UuidRequestIdConfig", "pack_trace_reason": False}
+    return {
+        "generate_request_id": True,
+        "preserve_external_request_id": False,
+        "always_set_request_id_in_response": True,
+        "request_id_extension": {"typed_config": uuid},
+    }
+
+
+def _filter(name: str, kind: str, **config: Any) -> Json:
+    return {"name": name, "typed_config": {"@type": f"{_TYPES}.filters.http.{kind}", **config}}
+
+
+def _jwt_filter(settings: GatewaySettings) -> Json:
+    """Follows `xds/jwt.json`. Until that can be read no token is verified, and Lua refuses all of them."""
+    return {
+        "name": JWT_FILTER,
+        "config_discovery": {
+            "config_source": {
+                "path_config_source": {"path": str(settings.jwt)},
+                "resource_api_version": "V3",
+            },
+            "type_urls": [_JWT_TYPE],
+            "default_config": no_tokens(),
+            "apply_default_config_without_warming": True,
+        },
+    }
+
+
+def no_tokens() -> Json:
+    """A jwt_authn that verifies none, so that no request has the claims which alone Lua goes by."""
+    return {"@type": _JWT_TYPE}
+
+
+def jwt_discovery(config: Json, version: str) -> Json:
+    """The content of `xds/jwt.json` that makes Envoy take that configuration of jwt_authn."""
+    resource = {
+        "@type": "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig",
+        "name": JWT_FILTER,
+        "typed_config": config,
+    }
+    return {"version_info": version, "resources": [resource]}
+
+
+def _lua_filter(settings: GatewaySettings) -> Json:
+    return _filter(LUA_FILTER, "lua.v3.Lua", default_source_code={"inline_string": lua_source(settings)})
+
+
+def lua_source(settings: GatewaySettings) -> str:
+    """The few lines that Envoy loads; the filter itself is the module `gateway` of the Lua folder."""
+    path, home, domain = (
+        _lua_text(text)
+        for text in (f"{settings.lua_folder}/?.lua;", str(settings.folder.parent), settings.domain)
+    )
+    return (
+        f"package.path = {path} .. package.path\n"
+        'local gateway = require("gateway")\n'
+        f"gateway.configure{{home = {home}, domain = {domain}}}\n"
+        f"{CHOOSE_IN_LUA}"
+        "function envoy_on_request(handle)\n  gateway.on_request(handle)\n  choose_cluster(handle)\nend\n"
+        "function envoy_on_response(handle) gateway.on_response(handle) end\n"
+    )
+
+
+def _lua_text(text: str) -> str:
+    """A Lua string literal. Decimal escapes are the ones that every Lua has."""
+    plain = (
+        chr(byte) if 32 <= byte < 127 and byte not in b'"\\' else f"\\{byte:03d}" for byte in text.encode()
+    )
+    return f'"{"".join(plain)}"'
+
+
+def _routes(settings: GatewaySettings) -> Json:
+    """One route for all: the filter has said in the request's metadata which deployment answers."""
+    action = {
+        "cluster_header": HEADER,
+        "timeout": "0s",
+        "idle_timeout": f"{settings.answer_idle_s + settings.request_s}s",
+        "retry_policy": _retries(settings),
+    }
+    host = {
+        "name": "tenants",
+        "domains": ["*"],
+        "routes": [{"match": {"prefix": "/"}, "route": action}],
+        "request_headers_to_remove": list(_FOR_ENVOY_ALONE),
+        "response_headers_to_remove": list(_HIDDEN_HEADERS),
+    }
+    return {"name": "tenants", "virtual_hosts": [host]}
+
+
+def _retries(settings: GatewaySettings) -> Json:
+    """Only before the first byte of an answer, and only of requests that no server has begun to answer."""
+    predicate = "retry.host.previous_hosts.v3.PreviousHostsPredicate"
+    return {
+        "retry_on": "connect-failure,refused-stream,reset-before-request,retriable-status-codes",
+        "retriable_status_codes": [503],
+        "num_retries": 3,
+        "retry_host_predicate": [
+            {
+                "name": "envoy.retry_host_predicates.previous_hosts",
+                "typed_config": {"@type": f"{_TYPES}.{predicate}"},
+            }
+        ],
+        "host_selection_retry_max_attempts": 5,
+        "retry_back_off": {"base_interval": "0.025s", "max_interval": "0.25s"},
+        "per_try_idle_timeout": f"{settings.answer_idle_s}s",
+    }
+
+
+def local_replies(settings: GatewaySettings) -> Json:
+    """Envoy's own answers in OpenAI's shape. What Lua answers is in it already and stays as it is."""
+    return {
+        "mappers": [
+            {"filter": _code_details("lua_response")},
+            *(_mapper(settings, status) for status in _ERRORS),
+            {"filter": _status_filter("GE", 400), "body_format_override": _openai_error(*_ANY_OTHER)},
+        ]
+    }
+
+
+def _mapper(settings: GatewaySettings, status: int) -> Json:
+    kind, code, message = _ERRORS[status]
+    text = message.replace("{max_body}", f"{settings.max_body_bytes / 2**20:g}")
+    mapper: Json = {
+        "filter": _status_filter("EQ", status),
+        "body_format_override": _openai_error(kind, code, text),
+    }
+    if status == 503:
+        wait = {"header": {"key": "retry-after", "value": str(settings.retry_after_s)}}
+        mapper["headers_to_add"] = [wait]
+    return mapper
+
+
+def _openai_error(kind: str, code: str, message: str) -> Json:
+    error = {"message": message, "type": kind, "param": None, "code": code}
+    return {"json_format": {"error": error}, "content_type": "application/json"}
+
+
+def _status_filter(op: str, status: int) -> Json:
+    value = {"default_value": status, "runtime_key": "gateway.unused"}
+    return {"status_code_filter": {"comparison": {"op": op, "value": value}}}
+
+
+def _code_details(details: str) -> Json:
+    config = {
+        "@type": f"{_TYPES}.access_loggers.filters.cel.v3.ExpressionFilter",
+        "expression": f"response.code_details == '{details}'",
+    }
+    return {
+        "extension_filter": {"name": "envoy.access_loggers.extension_filters.cel", "typed_config": config}
+    }

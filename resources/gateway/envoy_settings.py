@@ -1,0 +1,92 @@
+"""What an operator decides about the gateway, as one frozen value, and the limits that protect it."""
+
+import ipaddress
+from dataclasses import dataclass
+from pathlib import Path
+
+from resources.gateway.errors import GatewayError
+
+MIB = 2**20
+LUA_FOLDER = Path(__file__).resolve().parents[2] / "deployments" / "gateway"
+
+
+@dataclass(frozen=True, kw_only=True)
+class GatewaySettings:
+    """One gateway: where it listens, and what it lets a client do to it.
+
+    Attributes:
+        folder: Its journals, its `xds/`, its spool; absolute.
+        host: The address it listens at; another than loopback needs a certificate.
+        domain: Tenants are `<tenant>.llm.<domain>`.
+        metrics_port: Where this machine alone can read its metrics; None for nowhere.
+        lua_folder: Where the filter's modules lie.
+        max_body_bytes: Of a request, and of what is held of an answer; 413 beyond.
+        request_headers_s: For the whole header block of a request.
+        request_s: For a request with its body, so that nobody holds a connection by sending a byte a minute.
+        answer_idle_s: How long a deployment may say nothing, or a client take nothing.
+        retry_after_s: What a client is told to wait for where no deployment can answer.
+        upstream_idle_s: Less than the 5 s for which vLLM keeps an idle connection, so that no request
+            is sent on one that is being closed.
+
+    Raises:
+        GatewayError: The values do not fit together.
+    """
+
+    folder: Path
+    host: str = "127.0.0.1"
+    port: int
+    domain: str = "localhost"
+    certificate: Path | None = None
+    key: Path | None = None
+    metrics_port: int | None = None
+    lua_folder: Path = LUA_FOLDER
+    max_body_bytes: int = 8 * MIB
+    max_header_kib: int = 32
+    max_headers: int = 64
+    max_connections: int = 10_000
+    max_heap_bytes: int = 2048 * MIB
+    request_headers_s: float = 10
+    request_s: float = 60
+    connection_idle_s: float = 300
+    answer_idle_s: float = 900
+    connect_s: float = 1
+    retry_after_s: int = 2
+    upstream_idle_s: float = 3
+
+    def __post_init__(self) -> None:
+        if (self.certificate is None) != (self.key is None):
+            raise GatewayError(
+                "TLS needs a certificate and its key: set both LLM_ASSETS_GATEWAY_CERTIFICATE and "
+                "LLM_ASSETS_GATEWAY_KEY, or neither."
+            )
+        for file in (self.certificate, self.key):
+            if file is not None and not file.is_file():
+                raise GatewayError(f"The gateway's PEM file {file} does not exist.")
+        if self.certificate is None and not _is_loopback(self.host):
+            raise GatewayError(
+                f"The gateway does not listen at {self.host} without TLS: keys would go over the network in "
+                "the clear. Set LLM_ASSETS_GATEWAY_CERTIFICATE and LLM_ASSETS_GATEWAY_KEY to PEM files, "
+                "or leave LLM_ASSETS_GATEWAY_HOST at 127.0.0.1."
+            )
+
+    @property
+    def scheme(self) -> str:
+        return "https" if self.certificate else "http"
+
+    @property
+    def endpoints(self) -> Path:
+        """A file for each cluster; see `endpoint_files`."""
+        return self.folder / "xds" / "endpoints"
+
+    @property
+    def jwt(self) -> Path:
+        return self.folder / "xds" / "jwt.json"
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        raise GatewayError(
+            f"LLM_ASSETS_GATEWAY_HOST={host!r} is no IP address; 127.0.0.1 or 0.0.0.0 is."
+        ) from None

@@ -1,0 +1,211 @@
+"""What is live, told to the gateway: first where its servers are, then that requests go to them.
+
+`xds/endpoints/` is Envoy's and `routes.jsonl` the filter's. A route never names a server that Envoy does
+not know yet, and an endpoint goes only when no route names it any more, so a switch loses no request. Whoever
+publishes takes turns with the others; killed in between, it leaves an endpoint that nobody is sent to, or
+the old route with its old server still running, and the next deploy or start of the stack finishes the work.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Set
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import filelock
+
+from resources.deployment_state import Deployment, LiveServer
+from resources.gateway.endpoint_files import EndpointFiles
+from resources.gateway.envoy import running_gateway
+from resources.gateway.envoy_admin import EnvoyAdmin
+from resources.gateway.envoy_upstream import Endpoint
+from resources.gateway.errors import GatewayError
+from resources.gateway.files import replace_json
+from resources.gateway.journals import Journal
+from resources.gateway.scrape_targets import SCRAPE_TARGETS, scrape_targets
+from resources.waiting import WaitError, wait_until
+
+FOLDER = "gateway"
+ROUTES = "routes.jsonl"
+PRODUCTION = "production"
+APPLIED_S = 30
+TURN_S = 60
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Live:
+    """A deployment with the key that its servers ask for."""
+
+    deployment: Deployment
+    api_key: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Publication:
+    """Tells the gateway of the installation in `home`, whether it runs or not.
+
+    `applied_s`: how long one that runs has to take a change.
+    """
+
+    home: Path
+    applied_s: float = APPLIED_S
+
+    @property
+    def folder(self) -> Path:
+        return self.home / FOLDER
+
+    @property
+    def _files(self) -> EndpointFiles:
+        return EndpointFiles(self.folder / "xds" / "endpoints")
+
+    @property
+    def routes(self) -> Journal:
+        return Journal(self.folder / ROUTES)
+
+    def publish(self, live: Live) -> None:
+        """From its return on, every new request goes to these servers. Those before stay known.
+
+        Raises:
+            GatewayError: Envoy runs and did not take the servers. Requests go where they went.
+        """
+        coming = _endpoints_of(live.deployment)
+        names = {each.deployment for each in coming}
+        with self._turn():
+            versions = self._files.change(
+                lambda known: [e for e in known if e.deployment not in names] + coming
+            )
+            self._wait_applied(versions, live.deployment.route.tenant)
+            self._route(route_line(live))
+
+    def retire(self, tenant: str, model: str, *, kept: Set[str]) -> None:
+        """Forgets the servers of a model but those that are kept. No route may name them any more."""
+        with self._turn():
+            self._files.change(lambda known: [e for e in known if _stays(e, tenant, model, kept)])
+
+    def withdraw(self, tenant: str, model: str) -> None:
+        """From its return on the model has nothing live: its requests are answered 503."""
+        with self._turn():
+            self._route({"tenant": tenant, "model": model, "key": None, "backends": []})
+            self._files.change(lambda known: [e for e in known if _stays(e, tenant, model, frozenset())])
+
+    def publish_all(self, lives: Iterable[Live], stopped: Iterable[tuple[str, str]]) -> None:
+        """Writes everything anew and leaves out what was, as at the start of the stack.
+
+        Args:
+            stopped: Tenant and model of the deployments that have nothing live.
+        """
+        everything = list(lives)
+        listening = [each for live in everything for each in _endpoints_of(live.deployment)]
+        lines = [route_line(live) for live in everything]
+        lines += [
+            {"tenant": tenant, "model": model, "key": None, "backends": []} for tenant, model in stopped
+        ]
+        with self._turn():
+            self._wait_applied(self._files.change(lambda _known: listening), "every tenant")
+            self.routes.compact(lambda _events: lines)
+
+    def _wait_applied(self, versions: Mapping[str, str], whose: str) -> None:
+        if running_gateway(self.home) is None:
+            return
+        admin = EnvoyAdmin(folder=self.folder)
+        try:
+            wait_until(
+                lambda: _taken(admin) == versions,
+                what=f"the gateway's list of servers with those of {whose}",
+                timeout_s=self.applied_s,
+                every_s=0.01,
+            )
+        except WaitError as fault:
+            raise GatewayError(
+                f"{fault} What was live goes on. The gateway's log is {self.folder / 'envoy.log'}; "
+                "`llm-assets up` starts it anew."
+            ) from fault
+
+    def _route(self, line: Json) -> None:
+        """Appends the line unless it is what holds already."""
+        known = None
+        for event in self.routes.events():
+            if (event["tenant"], event["model"]) == (line["tenant"], line["model"]):
+                known = event
+        if known != line:
+            self.routes.append(line)
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        lock = filelock.FileLock(self.folder / ".publishing.lock")
+        try:
+            lock.acquire(timeout=TURN_S)
+        except filelock.Timeout as fault:
+            raise GatewayError(
+                f"Another process has held {lock.lock_file} for over {TURN_S} s. "
+                "End it (`fuser` names it), then try again."
+            ) from fault
+        try:
+            yield
+            self._tell_prometheus()
+        finally:
+            lock.release()
+
+    def _tell_prometheus(self) -> None:
+        """Its own servers' metrics are scraped as long as a route names them."""
+        path = self.home / SCRAPE_TARGETS
+        targets = scrape_targets(self.routes.events(), self._files.all())
+        if not path.exists() or json.loads(path.read_text()) != targets:
+            replace_json(path, targets)
+
+
+def route_line(live: Live) -> Json:
+    """The line of `routes.jsonl` that says where a model's requests go, production first."""
+    first = live.deployment.servers[0].serving
+    return {
+        "tenant": first.tenant,
+        "model": first.model,
+        "key": live.api_key,
+        "backends": [_backend(at, server) for at, server in enumerate(live.deployment.servers)],
+    }
+
+
+def _backend(at: int, server: LiveServer) -> Json:
+    names = [name for name in server.aliases if name != PRODUCTION]
+    return {
+        "deployment": server.server,
+        "version": server.serving.version,
+        "digest": server.serving.digest,
+        "weight": server.weight,
+        "names": [PRODUCTION, *names] if at == 0 else names,
+    }
+
+
+def _endpoints_of(deployment: Deployment) -> list[Endpoint]:
+    return [_endpoint(server) for server in deployment.servers]
+
+
+def _endpoint(server: LiveServer) -> Endpoint:
+    place = urlsplit(server.address)
+    serving = server.serving
+    if place.hostname is None or place.port is None:
+        raise GatewayError(f"{serving.name} is said to listen at {server.address}, which is no address.")
+    return Endpoint(
+        deployment=server.server,
+        tenant=serving.tenant,
+        model=serving.model,
+        address=place.hostname,
+        port=place.port,
+    )
+
+
+def _taken(admin: EnvoyAdmin) -> Mapping[str, str] | None:
+    """Which versions Envoy goes by; None while it does not answer, as in its first moments."""
+    try:
+        return admin.endpoints_versions()
+    except GatewayError:
+        return None
+
+
+def _stays(endpoint: Endpoint, tenant: str, model: str, kept: Set[str]) -> bool:
+    return (endpoint.tenant, endpoint.model) != (tenant, model) or endpoint.deployment in kept

@@ -1,0 +1,20 @@
+-- A stand-in for the gateway's filter: the header `x-deployment` says which deployment answers.
+local gateway = {}
+
+function gateway.configure(settings) gateway.settings = settings end
+
+function gateway.on_request(handle)
+  local headers = handle:headers()
+  if headers:get(":path") == "/configured" then
+    handle:respond({ [":status"] = "418", ["content-type"] = "application/json" },
+      '{"home":"' .. gateway.settings.home .. '","domain":"' .. gateway.settings.domain .. '"}')
+    return
+  end
+  local deployment = headers:get("x-deployment") or "nobody"
+  handle:streamInfo():dynamicMetadata():set("envoy.lb", "deployment", deployment)
+  handle:body()
+end
+
+function gateway.on_response(handle) handle:headers():add("x-filtered", "yes") end
+
+return gateway

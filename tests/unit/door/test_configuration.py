@@ -1,0 +1,113 @@
+"""The configuration as dictionaries, as Envoy's own check sees it, and behind TLS."""
+
+import json
+import ssl
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from resources.gateway.endpoint_files import EndpointFiles
+from resources.gateway.envoy import envoy_program
+from resources.gateway.envoy_config import bootstrap
+from resources.gateway.envoy_settings import GatewaySettings
+from resources.gateway.envoy_upstream import endpoints, endpoints_in
+from resources.gateway.errors import GatewayError
+from resources.gateway.files import replace_json
+from tests.servers.echo import Echo
+from tests.servers.ports import free_port
+from tests.servers.tls import SELF_SIGNED
+from tests.unit.door.conftest import MakeGateway, endpoint, serve, settings_in
+
+
+@pytest.fixture
+def pem(tmp_path: Path) -> dict[str, Any]:
+    files = {"certificate": tmp_path / "certificate.pem", "key": tmp_path / "key.pem"}
+    made = ["openssl", *SELF_SIGNED, "-addext", "subjectAltName=IP:127.0.0.1"]
+    command = [*made, "-keyout", str(files["key"]), "-out", str(files["certificate"])]
+    subprocess.run(command, check=True, capture_output=True)
+    return files
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_envoys_own_check_accepts_the_configuration(tmp_path: Path, pem: dict[str, Any], tls: bool) -> None:
+    settings = settings_in(tmp_path / "home", **(pem if tls else {}))
+    EndpointFiles(settings.endpoints).change(lambda _: [endpoint(f"d{port}", port) for port in range(1, 100)])
+    EndpointFiles(settings.endpoints).make()
+    replace_json(settings.jwt, {"resources": []})
+    replace_json(settings.folder / "bootstrap.json", bootstrap(settings))
+    command = [envoy_program(), "--mode", "validate", "-c", settings.folder / "bootstrap.json"]
+    checked = subprocess.run(command, capture_output=True, text=True, cwd=settings.folder)
+    assert checked.returncode == 0, checked.stderr
+    assert "OK" in checked.stdout
+
+
+def test_no_tenant_and_no_secret_stands_in_the_bootstrap(tmp_path: Path, pem: dict[str, Any]) -> None:
+    text = json.dumps(bootstrap(settings_in(tmp_path / "home", **pem)))
+    assert "PRIVATE KEY" not in text
+    assert "team-a" not in text
+
+
+def test_the_metrics_have_a_door_of_their_own(make_gateway: MakeGateway, echo: Echo) -> None:
+    port = free_port()
+    gateway = make_gateway(metrics_port=port)
+    serve(gateway, endpoint("d1", echo.port))
+    httpx.get(f"{gateway.url}/v1/x", headers={"x-deployment": "d1"}, trust_env=False)
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
+        assert "envoy_llm_requests_total" in client.get("/metrics").text
+        assert client.get("/config_dump").status_code == 404
+
+
+def test_the_filter_is_told_its_folder_and_domain_whatever_letters_they_have(
+    make_gateway: MakeGateway,
+) -> None:
+    gateway = make_gateway(domain='exa"mple.\\org\n]]')
+    told = httpx.get(f"{gateway.url}/configured", trust_env=False).text
+    assert told == f'{{"home":"{gateway.folder.parent}","domain":"exa"mple.\\org\n]]"}}'
+
+
+@pytest.mark.parametrize(
+    ("changed", "problem"),
+    [
+        ({"host": "0.0.0.0"}, "does not listen at 0.0.0.0 without TLS"),
+        ({"host": "my-machine"}, "'my-machine' is no IP address"),
+        ({"certificate": Path("a.pem")}, "set both"),
+        ({"certificate": Path("gone.pem"), "key": Path("gone.pem")}, "gone.pem does not exist"),
+    ],
+)
+def test_settings_that_would_give_keys_away_are_refused(
+    tmp_path: Path, changed: dict[str, Any], problem: str
+) -> None:
+    with pytest.raises(GatewayError, match=problem):
+        GatewaySettings(folder=tmp_path, port=8080, **changed)
+
+
+def test_two_servers_on_one_port_are_one_endpoint_that_has_both_names() -> None:
+    shared = (endpoint("old", 20_000), endpoint("new", 20_000), endpoint("other", 20_001))
+    content = endpoints("deployments-00", shared, "7")
+    listed = content["resources"][0]["endpoints"][0]["lb_endpoints"]
+    names = [each["metadata"]["filter_metadata"]["envoy.lb"]["deployment"] for each in listed]
+    assert names == [["old", "new"], "other"]
+    assert endpoints_in(json.loads(json.dumps(content))) == ("7", shared)
+
+
+def test_over_tls_both_versions_of_http_answer_and_old_versions_of_tls_do_not(
+    make_gateway: MakeGateway, echo: Echo, pem: dict[str, Any]
+) -> None:
+    gateway = make_gateway(**pem)
+    serve(gateway, endpoint("d1", echo.port))
+    assert gateway.url.startswith("https://127.0.0.1:")
+    for version in ("--http1.1", "--http2"):
+        command = ["curl", "-s", version, "--cacert", str(pem["certificate"]), "-H", "x-deployment: d1"]
+        command += ["-w", " %{http_version}", f"{gateway.url}/v1/x"]
+        asked = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        assert json.loads(asked.rpartition(" ")[0])["path"] == "/v1/x"
+        assert asked.rpartition(" ")[2] == {"--http1.1": "1.1", "--http2": "2"}[version]
+    old = ssl.create_default_context(cafile=str(pem["certificate"]))
+    with pytest.warns(DeprecationWarning, match="TLSv1_1"):
+        old.minimum_version = old.maximum_version = ssl.TLSVersion.TLSv1_1
+    old.set_ciphers("ALL:@SECLEVEL=0")
+    with pytest.raises(httpx.ConnectError, match=r"(?i)protocol version|alert"):
+        httpx.get(gateway.url, verify=old, trust_env=False)

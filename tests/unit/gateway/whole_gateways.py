@@ -1,0 +1,128 @@
+"""The gateway as operators run it (its own configuration of Envoy, its own filter) before stand-ins for vLLM.
+
+The stand-ins of all deployments are one process, each on a port of its own with a digest of its own, so that
+an answer says whose it is.
+"""
+
+import asyncio
+import hashlib
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from resources.gateway.envoy import EnvoyGateway
+from resources.gateway.envoy_settings import GatewaySettings
+from resources.gateway.envoy_upstream import Endpoint, endpoints
+from resources.gateway.files import replace_json
+from resources.gateway.journals import Journal
+from resources.waiting import wait_until
+from tests.conftest import ROOT
+from tests.servers.openai_stand_in import serve
+from tests.servers.ports import free_port
+
+ENGINE_KEY = "the-engine's-own-key"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deployment:
+    """A version of a tenant's model that is live."""
+
+    tenant: str
+    model: str
+    version: str = "v1"
+    weight: int = 100
+    names: tuple[str, ...] = ("production",)
+
+    @property
+    def id(self) -> str:
+        return f"{self.tenant}--{self.model}--{self.version}"
+
+    @property
+    def digest(self) -> str:
+        return f"sha256:{hashlib.sha256(self.id.encode()).hexdigest()}"
+
+    def as_backend(self) -> dict[str, Any]:
+        own = {"version": self.version, "digest": self.digest, "weight": self.weight}
+        return {"deployment": self.id, **own, "names": list(self.names)}
+
+
+class WholeGateway:
+    """A running gateway, its journals, and how to start it again."""
+
+    def __init__(self, home: Path, **settings: Any) -> None:
+        self.folder = home / "gateway"
+        self.keys = Journal(self.folder / "keys.jsonl")
+        self.tenants = Journal(self.folder / "tenants.jsonl")
+        self.routes = Journal(self.folder / "routes.jsonl")
+        ports = {"port": free_port(), "metrics_port": free_port()}
+        self.envoy = EnvoyGateway(settings=GatewaySettings(folder=self.folder, **ports, **settings))
+
+    @property
+    def port(self) -> int:
+        return self.envoy.settings.port
+
+    @property
+    def jwt_file(self) -> Path:
+        return self.envoy.settings.jwt
+
+    def start(self) -> None:
+        self.envoy.start()
+        self.envoy.wait_ready()
+
+    def publish(self, deployments: Sequence[Deployment], ports: Sequence[int]) -> None:
+        """Tells it of deployments at these ports, and waits until it knows them."""
+        known = [
+            Endpoint(deployment=each.id, tenant=each.tenant, model=each.model, address="127.0.0.1", port=port)
+            for each, port in zip(deployments, ports, strict=True)
+        ]
+        replace_json(self.envoy.settings.endpoints, endpoints(known, "these"))
+        admin = self.envoy.admin
+        wait_until(
+            lambda: admin.endpoints_version() == "these", what="the endpoints", timeout_s=20, every_s=0.05
+        )
+        lines = {(each.tenant, each.model): [] for each in deployments}
+        for each in deployments:
+            lines[each.tenant, each.model].append(each.as_backend())
+        self.routes.append(
+            *(
+                {"tenant": tenant, "model": model, "key": ENGINE_KEY, "backends": backends}
+                for (tenant, model), backends in lines.items()
+            )
+        )
+
+
+@contextmanager
+def whole_gateway(home: Path, deployments: Sequence[Deployment], **settings: Any) -> Iterator[WholeGateway]:
+    gateway = WholeGateway(home, **settings)
+    with stand_ins(deployments) as ports:
+        try:
+            gateway.start()
+            gateway.publish(deployments, ports)
+            yield gateway
+        finally:
+            gateway.envoy.stop()
+
+
+@contextmanager
+def stand_ins(deployments: Sequence[Deployment]) -> Iterator[list[int]]:
+    ports = [free_port() for _ in deployments]
+    told = [f"{port}={each.digest}" for port, each in zip(ports, deployments, strict=True)]
+    process = subprocess.Popen([sys.executable, "-m", "tests.unit.gateway.whole_gateways", *told], cwd=ROOT)
+    try:
+        yield ports
+    finally:
+        process.kill()
+        process.wait()
+
+
+async def _serve_all(told: Sequence[str]) -> None:
+    pairs = [each.partition("=") for each in told]
+    await asyncio.gather(*(serve(int(port), digest, remember=False) for port, _, digest in pairs))
+
+
+if __name__ == "__main__":
+    asyncio.run(_serve_all(sys.argv[1:]))
