@@ -3,6 +3,7 @@
 import getpass
 import json
 from contextlib import closing
+from functools import partial
 from typing import Annotated, Any
 
 import typer
@@ -10,13 +11,13 @@ from rich.console import Console
 
 from llm_assets.audit_log import sealer_of
 from llm_assets.cli.options import AsJson, UsageError
+from llm_assets.made_from import lineage_of
 from llm_assets.settings import Settings, find_settings
-from resources.artifacts import MANIFEST_NAME, Artifact, ArtifactError, parse_manifest, parse_uri
+from resources.artifacts import Artifact, ArtifactError
 from resources.audit.sealing import Sealer
-from resources.object_stores.objects import ObjectStore, ObjectStoreError
+from resources.manifests import published
+from resources.object_stores.objects import ObjectStoreError
 from resources.object_stores.opening import open_object_store
-
-PARENTS = ("adapter", "dataset", "base")
 
 RequestId = Annotated[str, typer.Argument(help="The x-request-id of an answer.")]
 By = Annotated[str | None, typer.Option("--by", help="Who asks, kept in the log; the OS user if left out.")]
@@ -60,24 +61,17 @@ def _version(settings: Settings, record: dict[str, Any]) -> dict[str, Any]:
     """What the version was made from, by the manifests in the artifact store."""
     if not record.get("version"):
         return {"fault": f"No version answered: {record.get('reason') or record.get('outcome')}."}
-    objects = open_object_store(settings.store_url)
+    get = partial(published, open_object_store(settings.store_url))
     source = f"artifact://models/{record['tenant']}/{record['model']}/{record['version']}"
     try:
-        merged = _published(objects, source)
-        parents = {name: _published(objects, merged.attributes[f"{name}_uri"]) for name in PARENTS}
+        lineage = lineage_of(get, get(source))
     except (ArtifactError, ObjectStoreError) as error:
         return {"uri": source, "fault": str(error)}
-    made_from = {"merged": merged} | parents
+    made_from = {"merged": lineage.merged, "adapter": lineage.adapter}
+    made_from |= {"dataset": lineage.dataset, "base": lineage.base}
     return {name: _named(artifact) for name, artifact in made_from.items()} | {
-        "as_served": merged.digest == record.get("digest")
+        "as_served": lineage.merged.digest == record.get("digest")
     }
-
-
-def _published(objects: ObjectStore, uri: str) -> Artifact:
-    """By its manifest alone; `ArtifactStore` would import Dagster for a second."""
-    line, version = parse_uri(uri)
-    key = f"{line}/{version}/{MANIFEST_NAME}"
-    return parse_manifest(line, version, objects.read(key), place=f"{objects.url}/{key}")
 
 
 def _named(artifact: Artifact) -> dict[str, str]:

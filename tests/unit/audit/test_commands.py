@@ -153,14 +153,14 @@ def test_the_command_line_begins_without_dagster_where_it_must_answer_at_once(
 ) -> None:
     """The time of the whole process is printed."""
     (id,) = log.fill(1)
-    code = f"import sys; sys.argv = ['llm-assets', 'trace', '{id}']\nfrom llm_assets.cli.entry import main\n"
+    code = f"import sys; sys.argv = ['llm-assets', 'trace', '{id}']\nfrom llm_assets.cli.main import main\n"
     code += "try:\n    main()\nfinally:\n    assert 'dagster' not in sys.modules\n"
     started = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
     print(f"llm-assets trace took {time.perf_counter() - started:.2f} s")
     assert done.returncode == 0, done.stderr
     assert id in done.stdout
-    begin = [sys.executable, "-m", "llm_assets.cli.entry"]
+    begin = [sys.executable, "-m", "llm_assets.cli.main"]
     unknown = subprocess.run([*begin, "trace", "x"], capture_output=True, text=True, cwd=ROOT, check=False)
     assert (unknown.returncode, "No audit record has the id 'x'" in unknown.stderr) == (2, True)
     told = subprocess.run([*begin, "audit", "-h"], capture_output=True, text=True, cwd=ROOT, check=False)

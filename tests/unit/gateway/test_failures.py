@@ -242,3 +242,4 @@ def test_a_spool_file_that_has_grown_is_followed_by_another(start: StartGateway)
     files = sorted(file.name for file in (gateway.folder / "spool").iterdir())
     assert [name.rpartition("-")[2] for name in files] == ["000001.jsonl", "000002.jsonl"]
     assert len(gateway.records("response")) == 25
+    assert {file.stat().st_mode & 0o777 for file in (gateway.folder / "spool").iterdir()} == {0o600}

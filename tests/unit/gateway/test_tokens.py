@@ -29,7 +29,12 @@ SIGNER, STRANGER = (RSAKey.generate_key(2048, {"kid": kid}) for kid in ("one", "
 
 def provider(issuer: str) -> dict[str, Any]:
     keys = json.dumps(KeySet([SIGNER]).as_dict(private=False))
-    return {"issuer": issuer, "local_jwks": {"inline_string": keys}, "payload_in_metadata": "payload"}
+    return {
+        "issuer": issuer,
+        "local_jwks": {"inline_string": keys},
+        "payload_in_metadata": "payload",
+        "forward": True,
+    }
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +148,8 @@ def test_scopes_say_what_a_token_may_ask(tokens: Gateway, scope: Any, model: str
 
 def test_a_token_and_a_key_together_are_refused(tokens: Gateway) -> None:
     both = [("authorization", f"Bearer {token()}"), ("authorization", f"Bearer {tokens.key('signed')}")]
-    for headers in (both, both[::-1]):
+    spaced = [("authorization", f"Bearer {token()} {tokens.key('signed')}")]
+    for headers in (both, both[::-1], spaced):
         answer = tokens.client.post("/t/signed/v1/chat/completions", json=question(), headers=headers)
         assert error_of(answer) == (401, "invalid_api_key")
 
