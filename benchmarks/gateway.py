@@ -7,7 +7,7 @@
 those of LiteLLM's Python proxy with keys on.
 `rps_of_bare_envoy`: over those of an Envoy that has a route and no filter.
 `added_p99_ms`: at half of our own most requests a second, the 99th percentile through ours less that of
-asking the stand-in directly at the same rate, round by round. LiteLLM's latencies are at half of its own most.
+asking the stand-in directly at the same rate, round by round. LiteLLM's are at half of its own most.
 `requests_per_core_s` counts the CPU seconds of the gateway's own processes alone (ours: Envoy and the
 collector). The load and the stand-ins share the cores with everything else.
 """
@@ -56,10 +56,9 @@ class Bench:
     def run(self) -> dict[str, float]:
         with ExitStack() as stack:
             behind = stack.enter_context(stand_ins(self.folder))
-            alone, bare, own, peer = gateways = [
-                stack.enter_context(start(self.folder, behind))
-                for start in (direct, bare_envoy, ours, litellm)
-            ]
+            systems = (direct, bare_envoy, ours, litellm)
+            gateways = [stack.enter_context(start(self.folder, behind)) for start in systems]
+            alone, bare, own, peer = gateways
             for gateway in gateways:
                 require_answer(gateway.whole())
                 throughput(gateway.whole(), self.folder, seconds=WARM_S)
