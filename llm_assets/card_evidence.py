@@ -1,35 +1,14 @@
 """From artifacts and catalog entries to the evidence of a model card and the entry of the registry."""
 
-from dataclasses import dataclass
 from typing import Any
 
 from llm_assets.catalog.base_models import BaseModelEntry
 from llm_assets.catalog.models import ModelEntry
 from llm_assets.catalog.tenants import TenantEntry
+from llm_assets.made_from import Lineage
 from llm_assets.model_cards import Evidence, SampleAnswer, model_summary, version_summary
-from resources.artifact_store import ArtifactStore
 from resources.artifacts import Artifact
 from resources.mlflow import RegistryEntry
-
-
-@dataclass(frozen=True, kw_only=True)
-class Lineage:
-    """A merged model and everything that it was made from."""
-
-    merged: Artifact
-    adapter: Artifact
-    dataset: Artifact
-    base: Artifact
-
-
-def lineage_of(store: ArtifactStore, merged: Artifact) -> Lineage:
-    """Walks the addresses in the manifests, so it needs no database."""
-    return Lineage(
-        merged=merged,
-        adapter=store.get(merged.attributes["adapter_uri"]),
-        dataset=store.get(merged.attributes["dataset_uri"]),
-        base=store.get(merged.attributes["base_uri"]),
-    )
 
 
 def evidence_of(tenant: TenantEntry, model: ModelEntry, base: BaseModelEntry, lineage: Lineage) -> Evidence:

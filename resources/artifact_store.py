@@ -25,12 +25,11 @@ from resources.artifacts import (
     Collection,
     Line,
     new_version,
-    parse_manifest,
-    parse_uri,
     paths_of,
     verify,
     version_ending,
 )
+from resources.manifests import published, read_manifest
 from resources.names import VERSION
 from resources.node_cache import Held, NodeCache
 from resources.object_stores.disk import DiskStore
@@ -130,7 +129,7 @@ class ArtifactStore(dg.ConfigurableResource[Any]):
     def versions(self, line: Line) -> Iterator[Artifact]:
         """The whole versions of `line`, the newest first."""
         for version in self._labels(line):
-            if (artifact := self._manifest(line, version)) is not None:
+            if (artifact := read_manifest(self.objects, line, version)) is not None:
                 yield artifact
 
     def get(self, uri: str) -> Artifact:
@@ -139,12 +138,7 @@ class ArtifactStore(dg.ConfigurableResource[Any]):
         Raises:
             ArtifactError: The address is not one, or nothing was published there.
         """
-        line, version = parse_uri(uri)
-        artifact = self._manifest(line, version)
-        if artifact is None:
-            manifest = f"{self.objects.url}/{line}/{version}/{MANIFEST_NAME}"
-            raise ArtifactError(f"{uri} was never published: {manifest} does not exist.")
-        return artifact
+        return published(self.objects, uri)
 
     def find(self, line: Line, fingerprint: str) -> Artifact | None:
         """The newest version that was made from exactly these ingredients."""
@@ -274,17 +268,9 @@ class ArtifactStore(dg.ConfigurableResource[Any]):
 
     def _made_from(self, line: Line, fingerprint: str | None) -> Iterator[Artifact]:
         for label in self._labels(line, ending=version_ending(fingerprint)) if fingerprint else ():
-            artifact = self._manifest(line, label)
+            artifact = read_manifest(self.objects, line, label)
             if artifact is not None and artifact.fingerprint == fingerprint:
                 yield artifact
-
-    def _manifest(self, line: Line, version: str) -> Artifact | None:
-        key = f"{line}/{version}/{MANIFEST_NAME}"
-        try:
-            text = self.objects.read(key)
-        except ObjectMissing:
-            return None
-        return parse_manifest(line, version, text, place=f"{self.objects.url}/{key}")
 
     def _holdings(
         self, line: Line, fingerprint: str | None, parents: Iterable[Artifact], unfinished: Iterable[str]

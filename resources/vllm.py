@@ -40,6 +40,7 @@ class Serving:
         chat_template: The template that was trained with; None where the model folder holds it.
         lora_rank: The adapter's rank.
         port: A fixed port; None for any free one.
+        tool_call_parser: vLLM's name of how this model writes tool calls; None where it takes no tools.
         leases: Files that the server keeps locked, so that the node's cache keeps what it serves.
         known_answers: Questions with what the merged model answered offline (`vllm_answers`).
         engine: The digest of the serve engine's lock: another vLLM is another server.
@@ -64,6 +65,7 @@ class Serving:
     kv_cache_mib: int
     dtype: str
     port: int | None = None
+    tool_call_parser: str | None = None
     leases: tuple[Path, ...] = ()
     known_answers: tuple[dict[str, Any], ...]
     engine: str
@@ -132,9 +134,16 @@ def serve_command(
         *("--fingerprint-mode", "custom", "--fingerprint-value", serving.digest),
         *("--disable-access-log-for-endpoints", "/health,/metrics"),
         *(("--chat-template", str(serving.chat_template)) if serving.chat_template else ()),
+        *_tool_options(serving),
         *_device_options(serving, live_versions),
         *_name_options(serving),
     )
+
+
+def _tool_options(serving: Serving) -> tuple[str, ...]:
+    if serving.tool_call_parser is None:
+        return ()
+    return ("--enable-auto-tool-choice", "--tool-call-parser", serving.tool_call_parser)
 
 
 def _device_options(serving: Serving, live_versions: int) -> tuple[str, ...]:

@@ -93,6 +93,7 @@ function answers.give(handle, exchange, status)
   receipts.put(headers, exchange, outcome.served)
   local text = record(handle, exchange, outcome, (judge(handle, exchange, came, outcome)))
   if outcome.status ~= status then headers:replace(":status", tostring(outcome.status)) end
+  if outcome.reason == answers.MISMATCH.reason then headers:remove("x-llm-digest") end -- another one answered
   if outcome.status == 503 then headers:replace("retry-after", RETRY_S) end
   if text ~= came then
     headers:replace("content-type", errors.JSON)

@@ -7,6 +7,8 @@ local sha256 = require("sha256")
 local JWT_FILTER = "envoy.filters.http.jwt_authn"
 local KEY = "^Bearer (llma_(" .. ("[a-z2-7]"):rep(12) .. ")_" .. ("[A-Za-z0-9_-]"):rep(43) .. ")$"
 local KEY_LENGTH = #"Bearer llma_" + 12 + 1 + 43
+local TOKEN = "Bearer ey" -- the beginning of every JWT: base64url of `{"`
+local ONE_TOKEN = "^" .. TOKEN .. "[A-Za-z0-9_.-]*$"
 local NOBODY = ("0"):rep(64) -- compared with where there is no key, so that this takes as long
 
 local credentials = {}
@@ -74,10 +76,12 @@ function credentials.identify(handle, sent, tenant)
   local verified = handle:streamInfo():dynamicMetadata():get(JWT_FILTER)
   local value, reason = bearer(sent)
   if verified and verified.payload then
-    if reason == "several_keys" or (value and value:sub(1, 9) ~= "Bearer ey") then return nil, "several_keys" end
+    -- Envoy joins headers of one name by commas and may have verified only the beginning.
+    if reason == "several_keys" or (value and not value:find(ONE_TOKEN)) then return nil, "several_keys" end
     return by_token(verified.payload, tenant)
   end
   if not value then return nil, reason end
+  if value:sub(1, #TOKEN) == TOKEN then return nil, "invalid_token" end -- Envoy has not verified it
   return by_key(value, tenant)
 end
 

@@ -121,12 +121,12 @@ local function note_first_byte(exchange)
   exchange.first_byte_ms = exchange.first_byte_ms or (posix.now() - exchange.at) * 1000
 end
 
--- Passes the stream on. `chunks`: the handle's bodyChunks().
-function event_streams.give(handle, exchange, chunks)
-  local stream, last = new_stream(exchange), nil
+-- Passes the stream on. `held.chunks`: the handle's bodyChunks(); `held.chunk`: the last of them that came.
+function event_streams.give(handle, exchange, held)
+  local stream = new_stream(exchange)
   receipts.put(handle:headers(), exchange, true)
-  for chunk in chunks do
-    last = chunk
+  for chunk in held.chunks do
+    held.chunk = chunk
     local length = chunk:length()
     if length > 0 then
       note_first_byte(exchange)
@@ -137,7 +137,7 @@ function event_streams.give(handle, exchange, chunks)
   end
   if not stream.closed then
     local given = cut(handle, stream)
-    if last then last:setBytes(given) end
+    if held.chunk then held.chunk:setBytes(given) end
   end
 end
 

@@ -88,7 +88,7 @@ local function answer(handle, held)
   local kind = headers:get("content-type") or ""
   if status == 200 and kind:sub(1, #EVENTS) == EVENTS then
     held.chunks = handle:bodyChunks()
-    return event_streams.give(handle, exchange, held.chunks)
+    return event_streams.give(handle, exchange, held)
   end
   exchange.first_byte_ms = (posix.now() - exchange.at) * 1000
   return answers.give(handle, exchange, status)
@@ -97,6 +97,7 @@ end
 local function withhold(handle, held)
   if held.exchange then pcall(end_failed, held.exchange) end
   if held.chunks then
+    if held.chunk then held.chunk:setBytes("") end
     for chunk in held.chunks do chunk:setBytes("") end
     return
   end

@@ -11,7 +11,7 @@ Journal.__index = Journal
 
 local journals = {}
 
--- `forget` is called before the file is read from its beginning, `take(event, line)` for every line.
+-- `forget` is called before the file is read from its beginning, `take(event, offset, length)` for every line.
 function journals.follow(path, forget, take)
   return setmetatable({ path = path, forget = forget, take = take, fd = CLOSED, offset = 0, lines = 0, known = 0, read = 0 }, Journal)
 end
@@ -41,16 +41,15 @@ local function opened(self)
   return false
 end
 
--- Every whole line of the text is taken; how many bytes they are.
+-- Every whole line of the text, which begins at self.offset, is taken; how many bytes they are.
 local function take_lines(self, text)
   local at = 1
   while true do
     local close = text:find("\n", at, true)
     if not close then return at - 1 end
     self.lines = self.lines + 1
-    local line = text:sub(at, close - 1)
-    local event, why = json.decode(line)
-    if event then event, why = pcall(self.take, event, line) end
+    local event, why = json.decode(text:sub(at, close - 1))
+    if event then event, why = pcall(self.take, event, self.offset + at - 1, close - at) end
     if not event then self:fail("read in line " .. self.lines, tostring(why)) end
     at = close + 1
   end
@@ -62,6 +61,13 @@ local function read_on(self, size)
   if not text then self:fail("read", posix.message(number)) end
   self.offset = self.offset + take_lines(self, text)
   self.read = self.read + 1
+end
+
+-- A line that was taken, read again.
+function Journal:event(offset, length)
+  local line, number = posix.read_at(self.fd, offset, length)
+  if not line then self:fail("read", posix.message(number)) end
+  return assert(json.decode(line))
 end
 
 -- Takes what was appended since the last call. Throws where the journal cannot be relied upon.

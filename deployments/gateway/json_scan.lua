@@ -186,7 +186,8 @@ function json_scan.members(text, from, to, wanted, name_of)
       return nil, INVALID
     end
   end
-  if after_space(p, i) ~= to then return nil, INVALID end
+  while i < to and SPACE[p[i]] do i = i + 1 end
+  if i ~= to then return nil, INVALID end
   return firsts, lasts
 end
 

@@ -9,10 +9,9 @@ local RETRY_S = "5" -- of what operators or a deployment must put right
 local refusals = {}
 
 refusals.AUDIT_UNAVAILABLE = {
-  status = 503, code = "audit_unavailable", headers = { ["retry-after"] = RETRY_S },
+  status = 503, reason = "audit_unavailable", code = "audit_unavailable", headers = { ["retry-after"] = RETRY_S },
   message = "The gateway cannot write its audit log, so it lets nothing through. The operators must make room on its disk.",
 }
-refusals.UNKNOWN_URL = { status = 404, reason = "unknown_url" }
 refusals.NO_BODY = { status = 400, reason = "bad_request", message = "The request has no body." }
 refusals.ENCODED = {
   status = 415, reason = "bad_request", message = "The gateway takes no compressed bodies. Send it without Content-Encoding.",
@@ -67,7 +66,7 @@ function refusals.answer(handle, known, refusal)
   end
   exchanges.answered(handle)
   labels.ask(handle, known.tenant)
-  labels.outcome(handle, "denied", refusal.reason or refusal.code)
+  labels.outcome(handle, "denied", refusal.reason)
   errors.respond(handle, refusal, known.id)
 end
 

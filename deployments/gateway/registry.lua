@@ -1,25 +1,33 @@
--- What the journals say now: API keys, tenants, routes. Lines are kept as text and read when somebody asks, so that ten
--- thousand tenants cost the garbage collector little; what was asked lately is kept read.
+-- What the journals say now: API keys, tenants, routes. A line is read when somebody asks for it; what was asked lately is
+-- kept read.
 local journals = require("journals")
 local json = require("json")
+local places = require("places")
 
-local KEPT_READ = 4096
+local KEPT_READ = 1024
 
 local registry = {}
 
--- Texts by name, with a cache of what `read` makes of them.
-local function shelf(read)
-  local lines, cache, count = {}, {}, 0
-  local self = {}
-  function self.forget() lines, cache, count = {}, {}, 0 end
-  function self.put(name, line) lines[name], cache[name] = line, nil end
+-- The lines of a journal by name. `name_of(event)`: whose line it is; `read(event)`: what is made of it.
+local function shelf(name_of, read)
+  local self, lines, cache, count = {}, places.new(), {}, 0
+  function self.forget() lines, cache, count = places.new(), {}, 0 end
+  function self.take(event, offset, length)
+    local name = name_of(event)
+    cache[name] = nil
+    if event.gone then lines:remove(name) else lines:put(name, offset, length) end
+  end
+  function self.revoke(name) lines:revoke(name) end
+  function self.revoked(name) return (select(3, lines:find(name))) == true end
   function self.get(name)
     local value = cache[name]
     if value then return value end
-    local line = lines[name]
-    if not line then return nil end
+    local offset, length = lines:find(name)
+    if not offset then return nil end
+    local event = self.journal:event(offset, length)
+    if name_of(event) ~= name then return nil end
     if count >= KEPT_READ then cache, count = {}, 0 end
-    value = read(assert(json.decode(line)))
+    value = read(event)
     cache[name], count = value, count + 1
     return value
   end
@@ -75,45 +83,37 @@ local function route_of(event)
   }
 end
 
-local keys, tenants, routes = shelf(key_of), shelf(tenant_of), shelf(route_of)
-local revoked = {}
-local followed = {}
+local function route_name(tenant, model) return tenant .. "/" .. model end
 
-local function forget_keys()
-  revoked = {}
-  keys.forget()
+local function name_of_key(event) return text(event, "id") end
+local function name_of_tenant(event) return text(event, "tenant") end
+
+local function name_of_route(event)
+  if type(event.backends) ~= "table" then error("'backends' is missing", 0) end
+  return route_name(text(event, "tenant"), text(event, "model"))
 end
 
-local function take_key(event, line)
-  local id = text(event, "id")
+local keys = shelf(name_of_key, key_of)
+local tenants = shelf(name_of_tenant, tenant_of)
+local routes = shelf(name_of_route, route_of)
+local followed = {}
+
+local function take_key(event, offset, length)
   if event.event == "revoked" then
-    revoked[id] = true
+    keys.revoke(text(event, "id"))
   elseif event.event == "created" then
-    revoked[id] = nil
-    keys.put(id, line)
+    keys.take(event, offset, length)
   else
     error("an event that is neither created nor revoked", 0)
   end
 end
 
-local function take_tenant(event, line)
-  tenants.put(text(event, "tenant"), not event.gone and line or nil)
-end
-
-local function route_name(tenant, model) return tenant .. "/" .. model end
-
-local function take_route(event, line)
-  if type(event.backends) ~= "table" then error("'backends' is missing", 0) end
-  routes.put(route_name(text(event, "tenant"), text(event, "model")), line)
-end
-
 -- `folder`: where the journals lie. Nothing is opened before the first `catch_up`.
 function registry.configure(folder)
-  followed = {
-    journals.follow(folder .. "/keys.jsonl", forget_keys, take_key),
-    journals.follow(folder .. "/tenants.jsonl", tenants.forget, take_tenant),
-    journals.follow(folder .. "/routes.jsonl", routes.forget, take_route),
-  }
+  keys.journal = journals.follow(folder .. "/keys.jsonl", keys.forget, take_key)
+  tenants.journal = journals.follow(folder .. "/tenants.jsonl", tenants.forget, tenants.take)
+  routes.journal = journals.follow(folder .. "/routes.jsonl", routes.forget, routes.take)
+  followed = { keys.journal, tenants.journal, routes.journal }
 end
 
 function registry.catch_up()
@@ -128,7 +128,7 @@ function registry.version()
 end
 
 function registry.key(id) return keys.get(id) end
-function registry.revoked(id) return revoked[id] == true end
+function registry.revoked(id) return keys.revoked(id) end
 function registry.tenant(name) return tenants.get(name) end
 function registry.route(tenant, model) return routes.get(route_name(tenant, model)) end
 

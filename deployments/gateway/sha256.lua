@@ -30,13 +30,25 @@ local function expand(block)
   end
 end
 
+-- One round without moving eight words along: the caller gives them in the order that the round sees.
+local function round(a, b, c, e, f, g, h, k)
+  local t1 = h + bxor(ror(e, 6), ror(e, 11), ror(e, 25)) + bxor(g, band(e, bxor(f, g))) + k
+  return t1, tobit(t1 + bxor(ror(a, 2), ror(a, 13), ror(a, 22)) + bxor(band(a, bxor(b, c)), band(b, c)))
+end
+
 local function compress(H, block)
   expand(block)
   local a, b, c, d, e, f, g, h = H[0], H[1], H[2], H[3], H[4], H[5], H[6], H[7]
-  for i = 0, 63 do
-    local t1 = h + bxor(ror(e, 6), ror(e, 11), ror(e, 25)) + bxor(g, band(e, bxor(f, g))) + K[i] + W[i]
-    local t2 = bxor(ror(a, 2), ror(a, 13), ror(a, 22)) + bxor(band(a, bxor(b, c)), band(b, c))
-    h, g, f, e, d, c, b, a = g, f, e, tobit(d + t1), c, b, a, tobit(t1 + t2)
+  local t
+  for i = 0, 63, 8 do
+    t, h = round(a, b, c, e, f, g, h, K[i] + W[i]) d = tobit(d + t)
+    t, g = round(h, a, b, d, e, f, g, K[i + 1] + W[i + 1]) c = tobit(c + t)
+    t, f = round(g, h, a, c, d, e, f, K[i + 2] + W[i + 2]) b = tobit(b + t)
+    t, e = round(f, g, h, b, c, d, e, K[i + 3] + W[i + 3]) a = tobit(a + t)
+    t, d = round(e, f, g, a, b, c, d, K[i + 4] + W[i + 4]) h = tobit(h + t)
+    t, c = round(d, e, f, h, a, b, c, K[i + 5] + W[i + 5]) g = tobit(g + t)
+    t, b = round(c, d, e, g, h, a, b, K[i + 6] + W[i + 6]) f = tobit(f + t)
+    t, a = round(b, c, d, f, g, h, a, K[i + 7] + W[i + 7]) e = tobit(e + t)
   end
   H[0], H[1], H[2], H[3] = tobit(H[0] + a), tobit(H[1] + b), tobit(H[2] + c), tobit(H[3] + d)
   H[4], H[5], H[6], H[7] = tobit(H[4] + e), tobit(H[5] + f), tobit(H[6] + g), tobit(H[7] + h)
@@ -110,6 +122,12 @@ local function hashed(text)
 end
 
 function sha256.hex(text) return hashed(text):hex() end
+
+-- The first 64 bits of the hash as two numbers.
+function sha256.prefix(text)
+  close(hashed(text))
+  return only.H[0], only.H[1]
+end
 
 -- A place in [0, 1): the first 48 bits of the hash, as resources/routes.py takes them.
 function sha256.point(text)

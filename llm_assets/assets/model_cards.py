@@ -8,13 +8,14 @@ import dagster as dg
 
 from llm_assets.assets.adapters import CURVES
 from llm_assets.assets.checks import Verdict, artifact_check
-from llm_assets.card_evidence import Lineage, evidence_of, lineage_of, registry_entry
+from llm_assets.card_evidence import evidence_of, registry_entry
 from llm_assets.catalog.loading import Catalog
 from llm_assets.catalog.models import ModelEntry
 from llm_assets.comparison import compared
 from llm_assets.keys import MERGED_MODEL, MODEL_CARD, model_key
 from llm_assets.line_lock import line_lock
 from llm_assets.lineage import materialized
+from llm_assets.made_from import Lineage, lineage_of
 from llm_assets.model_cards import Evidence, card_json, card_markdown
 from llm_assets.model_cards.ai_act import can_be_filled_in
 from llm_assets.partitions import tenants_of
@@ -53,7 +54,7 @@ def model_card(catalog: Catalog, model: ModelEntry) -> dg.AssetsDefinition:
     ) -> dg.MaterializeResult[None]:
         tenant = context.partition_key
         merged = materialized(context.instance, artifact_store, model_key(model.name, MERGED_MODEL), tenant)
-        lineage = lineage_of(artifact_store, merged)
+        lineage = lineage_of(artifact_store.get, merged)
         evidence = evidence_of(catalog.tenants[tenant], model, catalog.base_models[model.base_model], lineage)
         with line_lock(settings.locks, tenant, model.name, MODEL_CARD, log=context.log.info):
             card = _publish(

@@ -47,6 +47,11 @@ class ServingSettings(Entry):
         le=65535,
         description="a fixed port; leave it out for a free one (a port serves one tenant)",
     )
+    tool_call_parser: str | None = Field(
+        default=None,
+        pattern=r"^[a-z0-9_]{1,64}$",
+        description="how vLLM reads the model's tool calls (hermes, llama3_json, …); without it, none",
+    )
 
 
 class Thresholds(Entry):

@@ -13,9 +13,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from llm_assets.audit_log import sealer_of
 from llm_assets.catalog.loading import load_catalog
 from llm_assets.cli.options import FAILED, AsJson, UsageError, tenant_names
-from llm_assets.gateway.housekeeping import sealer_of
+from llm_assets.cli.tables import table_console
 from llm_assets.settings import Settings, find_settings
 from resources.audit.exporting import export
 from resources.audit.places import AuditPlaces
@@ -28,7 +29,9 @@ from resources.audit.verifying import Verdict, verify_tenant
 from resources.object_stores.objects import ObjectStoreError
 from resources.object_stores.opening import open_object_store
 
-app = typer.Typer(help="The audit log: verify, search, export, erase.", no_args_is_help=True)
+app = typer.Typer(
+    help="The audit log: verify, search, export, erase.", no_args_is_help=True, add_completion=False
+)
 
 Tenant = Annotated[str, typer.Option("--tenant", "-t", help="Whose log.", autocompletion=tenant_names)]
 AnyTenant = Annotated[
@@ -207,8 +210,10 @@ def _found(sealer: Sealer, query: Query, *, text: bool) -> Iterator[dict[str, An
 
 
 def _table(records: list[dict[str, Any]], *, text: bool) -> None:
-    console = Console()
-    table = Table("when", "what", "id", "model", "status", "tokens", "who", box=None, pad_edge=False)
+    console = table_console()
+    table = Table(box=None, pad_edge=False)
+    for column in ("when", "what", "id", "model", "status", "tokens", "who"):
+        table.add_column(column, no_wrap=column in ("status", "tokens"), overflow="fold")
     for each in records:
         what = each.get("event") or each.get("outcome") or each["kind"]
         tokens = f"{each.get('prompt_tokens') or 0}+{each.get('completion_tokens') or 0}"

@@ -17,6 +17,7 @@ MIB = 2**20
 app = typer.Typer(
     help="The node's cache: artifacts on this machine's own disk, verified, shared by all that serves here.",
     no_args_is_help=True,
+    add_completion=False,
 )
 
 To = Annotated[

@@ -21,7 +21,9 @@ VERSIONS_OF: dict[EngineName, tuple[str, ...]] = {
 }
 
 app = typer.Typer(
-    help="The engines of this machine: `train` is LLaMA-Factory, `serve` is vLLM.", no_args_is_help=True
+    help="The engines of this machine: `train` is LLaMA-Factory, `serve` is vLLM.",
+    no_args_is_help=True,
+    add_completion=False,
 )
 
 Which = Annotated[EngineName | None, typer.Argument(help="Only this one; both when left out.")]

@@ -16,12 +16,17 @@ from llm_assets.cli.durations import moment, seconds
 from llm_assets.cli.installation import installation
 from llm_assets.cli.key_rights import check_rights
 from llm_assets.cli.options import AsJson, tenant_names
+from llm_assets.cli.tables import table_console
 from llm_assets.gateway.folder import keys_journal
 from llm_assets.settings import find_settings
 from resources.gateway.api_keys import ApiKey, create_key, keys, revoke, rotate
 from resources.gateway.limits import Limits
 
-app = typer.Typer(help="API keys of the gateway: created, listed, revoked, rotated.", no_args_is_help=True)
+app = typer.Typer(
+    help="API keys of the gateway: created, listed, revoked, rotated.",
+    no_args_is_help=True,
+    add_completion=False,
+)
 
 OfTenant = Annotated[
     str, typer.Option("--tenant", "-t", help="Whose models the key may ask.", autocompletion=tenant_names)
@@ -160,11 +165,11 @@ def _show(shown: list[ApiKey], now: float, *, ended: int) -> None:
         "State": lambda key: _state(key, now),
     }
     for title in columns:
-        table.add_column(title, overflow="fold")
+        table.add_column(title, no_wrap=title in ("Id", "State"), overflow="fold")
     for key in shown:
         table.add_row(*(text(key) for text in columns.values()))
     if shown:
-        Console(highlight=False, markup=False).print(table)
+        table_console().print(table)
     else:
         _say("No key holds. `llm-assets keys create --tenant TENANT --name NAME` makes one.")
     if ended:

@@ -4,68 +4,83 @@ Exit codes: 0 done, 1 the work failed, 2 the command or the catalog is wrong, 13
 """
 
 import sys
+from importlib import import_module
 
+import click
 import typer
 from rich.console import Console
+from typer.core import TyperGroup
 
-from llm_assets.cli import (
-    ask,
-    audit,
-    cache,
-    catalog,
-    compare,
-    demo,
-    deployments,
-    doctor,
-    engines,
-    keys,
-    prune,
-    run,
-    signatures,
-    stack,
-    trace,
-    traffic,
-    usage,
-)
 from llm_assets.cli.options import FAILED, INTERRUPTED, MISUSED
+
+COMMANDS = {
+    "up": "stack",
+    "down": "stack",
+    "status": "stack",
+    "run": "run",
+    "demo": "demo",
+    "ask": "ask",
+    "promote": "deployments",
+    "rollback": "deployments",
+    "traffic": "traffic",
+    "compare": "compare",
+    "history": "deployments",
+    "card": "deployments",
+    "verify": "signatures",
+    "sign": "signatures",
+    "trace": "trace",
+    "usage": "usage",
+    "prune": "prune",
+    "check": "catalog",
+    "doctor": "doctor",
+    "audit": "audit",
+    "cache": "cache",
+    "engines": "engines",
+    "keys": "keys",
+}
+"""Each command's module, in the order of the help; the command is the function of its name, or `app`."""
+HIDDEN = ("demo",)
+
+
+class Commands(TyperGroup):
+    """Imports a command's module when it is asked for: all of them together take over a second."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module = import_module(f"llm_assets.cli.{COMMANDS[cmd_name]}")
+        if (several := getattr(module, "app", None)) is not None:
+            command = typer.main.get_command(several)
+        else:
+            one = typer.Typer(add_completion=False, rich_markup_mode="markdown")
+            one.command(cmd_name, hidden=cmd_name in HIDDEN)(getattr(module, cmd_name))
+            command = typer.main.get_command(one)
+        command.name = cmd_name
+        return command
+
 
 app = typer.Typer(
     name="llm-assets",
-    help="From a company's datasets to live, governed language models.",
+    cls=Commands,
     no_args_is_help=True,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("up")(stack.up)
-app.command("down")(stack.down)
-app.command("status")(stack.status)
-app.command("run")(run.run)
-app.command("demo", hidden=True)(demo.demo)
-app.command("ask")(ask.ask)
-app.command("promote")(deployments.promote)
-app.command("rollback")(deployments.rollback)
-app.command("traffic")(traffic.traffic)
-app.command("compare")(compare.compare)
-app.command("history")(deployments.history)
-app.command("card")(deployments.card)
-app.command("verify")(signatures.verify)
-app.command("sign")(signatures.sign)
-app.command("trace")(trace.trace)
-app.command("usage")(usage.usage)
-app.command("prune")(prune.prune)
-app.command("check")(catalog.check)
-app.command("doctor")(doctor.doctor)
-app.add_typer(audit.app, name="audit")
-app.add_typer(cache.app, name="cache")
-app.add_typer(engines.app, name="engines")
-app.add_typer(keys.app, name="keys")
+
+
+@app.callback()
+def _program() -> None:
+    """From a company's datasets to live, governed language models."""
 
 
 def main() -> None:
     """Entry point: every error that we know how to explain is one message, not a traceback."""
     try:
-        app()
+        app(prog_name="llm-assets")
     except KeyboardInterrupt:
         _say("Interrupted.")
         sys.exit(INTERRUPTED)

@@ -9,11 +9,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from llm_assets.card_evidence import lineage_of
 from llm_assets.catalog.tenants import TenantEntry
 from llm_assets.cli.options import AsJson, Model, Tenant
 from llm_assets.cli.versions import Version, named_or_production, with_registry
 from llm_assets.embedded import embedded_store
+from llm_assets.made_from import lineage_of
 from llm_assets.signature_policy import bundle_of, require_signature, sign_published, signer_of, verifier_of
 from resources.artifact_store import ArtifactStore
 from resources.artifacts import Artifact, ArtifactError, Line
@@ -74,7 +74,7 @@ def sign(model: Model, tenant: Tenant, version: Version = None) -> None:
 
 
 def _made_of(store: ArtifactStore, source: str) -> Iterator[Artifact]:
-    lineage = lineage_of(store, store.get(source))
+    lineage = lineage_of(store.get, store.get(source))
     yield from (lineage.merged, lineage.adapter, lineage.dataset, lineage.base)
 
 

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from llm_assets.cli.installation import Installation, installation
 from llm_assets.cli.options import AsJson
+from llm_assets.cli.tables import table_console
 from llm_assets.embedded import embedded_serving, embedded_stack
 from llm_assets.gateway.parts import gateway_of
 from llm_assets.settings import find_settings
@@ -22,7 +23,6 @@ from resources.serving import DeploymentState
 
 WATCH_S = 1.0
 DEATHS, DEATHS_S = 5, 60  # of the gateway's processes, after which starting them again is no remedy
-FILE_WIDTH = 160  # of a table that goes to a file or a pipe
 STYLES = {
     "live": "green",
     "starting": "yellow",
@@ -113,7 +113,7 @@ def status(as_json: AsJson = False) -> None:
             "Nothing was deployed yet. `llm-assets run MODEL --tenant TENANT` does it.", highlight=False
         )
     else:
-        console = Console() if Console().is_terminal else Console(width=FILE_WIDTH)
+        console = table_console()
         _print_states(console, states)
         _print_doors(console, gateway, sorted({state.tenant for state in states}))
     if any(state.status in ("dead", "degraded") for state in states):

@@ -3,18 +3,21 @@
 import getpass
 import json
 from contextlib import closing
+from functools import partial
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
-from llm_assets.card_evidence import lineage_of
+from llm_assets.audit_log import sealer_of
 from llm_assets.cli.options import AsJson, UsageError
-from llm_assets.embedded import embedded_store
-from llm_assets.gateway.housekeeping import sealer_of
+from llm_assets.made_from import lineage_of
 from llm_assets.settings import Settings, find_settings
 from resources.artifacts import Artifact, ArtifactError
 from resources.audit.sealing import Sealer
+from resources.manifests import published
+from resources.object_stores.objects import ObjectStoreError
+from resources.object_stores.opening import open_object_store
 
 RequestId = Annotated[str, typer.Argument(help="The x-request-id of an answer.")]
 By = Annotated[str | None, typer.Option("--by", help="Who asks, kept in the log; the OS user if left out.")]
@@ -58,11 +61,11 @@ def _version(settings: Settings, record: dict[str, Any]) -> dict[str, Any]:
     """What the version was made from, by the manifests in the artifact store."""
     if not record.get("version"):
         return {"fault": f"No version answered: {record.get('reason') or record.get('outcome')}."}
-    store = embedded_store(settings)
+    get = partial(published, open_object_store(settings.store_url))
     source = f"artifact://models/{record['tenant']}/{record['model']}/{record['version']}"
     try:
-        lineage = lineage_of(store, store.get(source))
-    except ArtifactError as error:
+        lineage = lineage_of(get, get(source))
+    except (ArtifactError, ObjectStoreError) as error:
         return {"uri": source, "fault": str(error)}
     made_from = {"merged": lineage.merged, "adapter": lineage.adapter}
     made_from |= {"dataset": lineage.dataset, "base": lineage.base}

@@ -7,11 +7,11 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from llm_assets.cli.installation import Installation, installation
 from llm_assets.cli.options import AsJson, UsageError
+from llm_assets.cli.tables import table_console
 from llm_assets.usage import Usage, UsageTables, totals, usage_of
 from llm_assets.usage_records import asked_on
 
@@ -63,13 +63,14 @@ def _rows(here: Installation, days: list[date], today: date) -> Iterator[Usage]:
 
 
 def _show(rows: list[Usage], days: list[date]) -> None:
-    console = Console(highlight=False)
+    console = table_console()
     if not rows:
         console.print(f"Nothing was used from {days[0]} to {days[-1]} (UTC).")
         return
     table = Table(box=None, pad_edge=False)
     for column in asdict(rows[0]):
-        table.add_column(column.replace("_", " "), justify="left" if column in _TEXTS else "right")
+        left = column in _TEXTS
+        table.add_column(column.replace("_", " "), justify="left" if left else "right", overflow="fold")
     for row in rows:
         table.add_row(*(_cell(value) for value in asdict(row).values()))
     console.print(table)

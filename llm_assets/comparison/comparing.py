@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from llm_assets.card_evidence import Lineage
 from llm_assets.comparison.rows import RowChanges
+from llm_assets.made_from import Lineage
 from resources.mlflow import RegisteredVersion
 
 Judgement = Literal["better", "worse", "same", ""]

@@ -4,10 +4,10 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from llm_assets.card_evidence import lineage_of
 from llm_assets.comparison.comparing import Comparison, Side, compare
 from llm_assets.comparison.markdown import comparison_markdown
 from llm_assets.comparison.rows import compare_rows
+from llm_assets.made_from import lineage_of
 from llm_assets.model_cards.markdown import inline
 from resources.artifact_store import ArtifactStore
 from resources.artifacts import ArtifactError, Line
@@ -37,7 +37,7 @@ def compared(store: ArtifactStore, before: RegisteredVersion, after: RegisteredV
 
 def _side(store: ArtifactStore, version: RegisteredVersion) -> Side:
     return Side(
-        version=version, lineage=lineage_of(store, store.get(version.source)), card=_card(store, version)
+        version=version, lineage=lineage_of(store.get, store.get(version.source)), card=_card(store, version)
     )
 
 

@@ -7,6 +7,7 @@ On SIGTERM it seals what is there first.
 import fcntl
 import logging
 import os
+import resource
 import signal
 import socket
 import sqlite3
@@ -17,7 +18,8 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from llm_assets.gateway.housekeeping import housekeeping, sealer_of
+from llm_assets.audit_log import sealer_of
+from llm_assets.gateway.housekeeping import housekeeping
 from llm_assets.settings import Settings, find_settings
 from resources.audit.collecting import Collector
 from resources.audit.places import AuditError, private_folder
@@ -40,6 +42,8 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ending.set())
     os.nice(NICENESS)
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a long request keeps each file since open
     try:
         with _alone(settings.audit), housekeeping(settings, ending):
             run(settings, ending)
@@ -70,7 +74,7 @@ def _collect(settings: Settings, ending: threading.Event) -> None:
             said.looked(sealed=sealed, unsealed=collector.behind)
             if collector.behind:
                 ending.wait(AGAIN_S)
-            elif not sealed:
+            elif not collector.pressed:
                 ending.wait(PAUSE_S)
         deadline = time.monotonic() + ENDING_S
         while collector.step() and time.monotonic() < deadline:

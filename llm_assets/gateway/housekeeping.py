@@ -12,15 +12,15 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 
+from llm_assets.audit_log import sealer_of
 from llm_assets.catalog.loading import load_catalog
 from llm_assets.catalog.mistakes import CatalogError
-from llm_assets.catalog.tenants import TenantEntry
+from llm_assets.catalog.tenants import LEAST_RETENTION_DAYS, TenantEntry
 from llm_assets.settings import Settings
 from resources.audit.cloud_logging import CloudLogging
-from resources.audit.key_events import KeyEvents
+from resources.audit.journal_events import JournalEvents, key_facts, route_facts
 from resources.audit.loki import Loki
-from resources.audit.personal_text import Pseudonymizer
-from resources.audit.places import AuditError, AuditPlaces
+from resources.audit.places import PLATFORM, AuditError, AuditPlaces
 from resources.audit.publishing import Publisher
 from resources.audit.retention import Keeping, delete_due
 from resources.audit.sealing import Sealer
@@ -34,12 +34,6 @@ AGAIN_S, ENDING_S = 5.0, 10.0
 FAULTS = (AuditError, CatalogError, ObjectStoreError, ShippingError, OSError, sqlite3.Error)
 
 _log = logging.getLogger(__name__)
-
-
-def sealer_of(settings: Settings) -> Sealer:
-    """What writes this installation's audit log."""
-    places = AuditPlaces(folder=settings.audit)
-    return Sealer(places, settings.keys, Pseudonymizer(settings.audit_ner))
 
 
 @contextmanager
@@ -88,19 +82,22 @@ class _Work:
 
 
 class _Upkeep(_Work):
-    """Events of keys at once; segments, index and retention now and then."""
+    """Events of keys and routes at once; segments, index and retention now and then."""
 
     pause_s = KEYS_S
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
         self._sealer = sealer_of(settings)
-        self._keys = KeyEvents(settings.home / "gateway" / "keys.jsonl", self._sealer)
+        journals = settings.home / "gateway"
+        self._keys = JournalEvents(journals / "keys.jsonl", self._sealer, key_facts)
+        self._routes = JournalEvents(journals / "routes.jsonl", self._sealer, route_facts)
         self._upkept = self._retained = 0.0
 
     def step(self) -> None:
         now = time.monotonic()
         self._keys.follow()
+        self._routes.follow()
         if now - self._upkept >= UPKEEP_S:
             self._upkept = now
             self._sealer.close_due(time.time())
@@ -119,6 +116,8 @@ def delete_due_of_all(settings: Settings, sealer: Sealer) -> int:
     for name in sealer.places.tenants():
         if name in tenants:
             count += delete_due(sealer, name, keeping_of(tenants[name]))
+        elif name == PLATFORM:
+            count += delete_due(sealer, name, Keeping(days=LEAST_RETENTION_DAYS))
     return count
 
 

@@ -85,6 +85,8 @@ class Chain:
         with self._told():
             self.close_if_due(now)
             tail = self._current()
+            if not records:
+                return Sealed(first=tail.segment.first, start=tail.size, end=tail.size, records=())
             lines, places, end = self._lines(tail, records, now)
             self._write(tail, b"".join(lines))
         self._tail = end
@@ -176,7 +178,7 @@ class Chain:
             "segment": tail.segment.first,
             "at": now,
         }
-        write_durably(self.folder / HEAD, self._signing.signed(statement))
+        write_durably(self.folder / HEAD, self._signing.signed(statement), replaced=True)
 
     def _current(self) -> _Tail:
         """As it is on the disk: another process may have appended since."""
@@ -236,7 +238,7 @@ class Chain:
 
 def iso(at: float) -> str:
     """UTC, to the microsecond."""
-    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="microseconds")[:-6] + "Z"
 
 
 def seconds(text: str) -> float:

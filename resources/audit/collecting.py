@@ -13,7 +13,7 @@ from pathlib import Path
 from resources.audit.joining import Exchange, Joiner
 from resources.audit.places import AuditError
 from resources.audit.sealing import Sealer
-from resources.audit.spool import Spool, SpoolFile, SpoolLine
+from resources.audit.spool import CHUNK_BYTES, Spool, SpoolFile, SpoolLine
 
 WAITING_EXCHANGES = 20_000
 """Kept in memory while a tenant's chain cannot be written; beyond that nothing more is read."""
@@ -31,18 +31,21 @@ class Collector:
         self._spool, self._sealer, self._gateway_alive = Spool(spool), sealer, gateway_alive
         self._joiner = Joiner()
         self._waiting: list[Exchange] = []
+        self.sealed = 0  # records, by this collector
         self._gateway_gone = False
         self._looked_at = 0.0
         sealer.index.catch_up()
 
-    def step(self) -> int:
-        """How many records it sealed."""
+    def step(self) -> bool:
+        """Whether there was anything to do."""
         self._spool.look()
+        read, before = 0, self.sealed
         if len(self._waiting) < WAITING_EXCHANGES:
             read = self._read()
             if self._joiner:
                 self._waiting += self._joiner.interrupted(self._boot_is_over(idle=not read))
-        return self._seal()
+        self._seal()
+        return read > 0 or self.sealed > before
 
     def _read(self) -> int:
         count = 0
@@ -51,8 +54,21 @@ class Collector:
             if self._sealed_before(line):
                 line.file.blank([(line.offset, line.size)])
             elif (exchange := self._joiner.take(line)) is not None:
-                self._waiting.append(exchange)
+                if self._ended_twice(exchange):
+                    line.file.blank([(line.offset, line.size)])
+                else:
+                    self._waiting.append(exchange)
         return count
+
+    def _ended_twice(self, exchange: Exchange) -> bool:
+        """An end whose request has its record already."""
+        if exchange.request is not None or exchange.end is None or exchange.end["e"] == "denied":
+            return False
+        id = exchange.id
+        twice = any(each.id == id for each in self._waiting) or self._sealer.index.find(id) is not None
+        if twice:
+            _log.warning("The gateway ended %s twice; the second end is not kept: %s", id, exchange.end["e"])
+        return twice
 
     def _sealed_before(self, line: SpoolLine) -> bool:
         """Asked of what lay there when the file was opened: whoever was killed may have sealed it."""
@@ -63,11 +79,12 @@ class Collector:
 
     def _boot_is_over(self, *, idle: bool) -> Callable[[SpoolFile], bool]:
         """Nothing more comes: a later boot of the gateway writes, or it does not run and all is read."""
-        newest, files = self._spool.newest_boot(), self._spool.files
-        unread = {file.boot for file in files if file.boot < newest and not file.read_out()}
-        gone = idle and self._gateway_gone  # known before the read that found nothing
+        newest, unread = self._spool.newest_boot(), self._spool.boots_unread()
+        gone = (
+            idle and self._spool.all_opened and self._gateway_gone
+        )  # known before the read that found nothing
         self._look()
-        return lambda file: file.boot not in unread and (file.boot < newest or gone)
+        return lambda file: (file.boot < newest and file.boot not in unread) or gone
 
     def _look(self) -> None:
         now = time.monotonic()
@@ -75,10 +92,10 @@ class Collector:
             self._looked_at = now
             self._gateway_gone = not self._gateway_alive()
 
-    def _seal(self) -> int:
+    def _seal(self) -> None:
         if not self._waiting:
             self._spool.clear()
-            return 0
+            return
         sealed, faults = self._sealer.seal(self._waiting)
         self._blank(sealed)
         self._spool.clear()
@@ -88,7 +105,7 @@ class Collector:
             self._say(faults)
         else:
             self._waiting = []
-        return len(sealed)
+        self.sealed += len(sealed)
 
     def _say(self, faults: Iterable[AuditError]) -> None:
         for fault in faults:
@@ -101,6 +118,11 @@ class Collector:
                 by_file.setdefault(line.file, []).append((line.offset, line.size))
         for file, places in by_file.items():
             file.blank(places)
+
+    @property
+    def pressed(self) -> bool:
+        """Whether there is a whole batch to be read; with less it is cheaper to wait for more."""
+        return self._spool.unread_bytes() >= CHUNK_BYTES
 
     @property
     def behind(self) -> int:

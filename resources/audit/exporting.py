@@ -14,7 +14,7 @@ from typing import Any
 from resources.audit import outside_verifier
 from resources.audit.chain import iso
 from resources.audit.places import AuditError, AuditPlaces
-from resources.audit.segments import HEAD
+from resources.audit.segments import HEAD, SEAL, segments_in
 from resources.signing_keys import trusted_keys
 
 README = """# Audit log of {tenant}
@@ -71,11 +71,15 @@ def export(
 
 
 def _fill(folder: Path, places: AuditPlaces, tenant: str, keys: Path, by: str) -> None:
-    folder.mkdir(mode=0o700)
+    (folder / "log").mkdir(parents=True, mode=0o700)
+    for segment in segments_in(places.log(tenant), SEAL):  # they change no more, so nobody has to wait
+        shutil.copy2(segment.path, folder / "log")
     with places.lock(tenant):  # head and open segment of one moment
         if not (places.log(tenant) / HEAD).exists():
             raise AuditError(f"The log of {tenant} has no signed head; `llm-assets audit verify` says more.")
-        shutil.copytree(places.log(tenant), folder / "log", ignore=shutil.ignore_patterns(".*"))
+        for path in places.log(tenant).glob("[!.]*"):
+            if not (folder / "log" / path.name).exists():
+                shutil.copy2(path, folder / "log")
     (folder / "keys").mkdir()
     for key in trusted_keys(keys):
         shutil.copy(key.path, folder / "keys" / f"{key.key_id}.pub")

@@ -55,6 +55,8 @@ class AuditIndex:
 
     def add(self, tenant: str, sealed: Sealed) -> None:
         """What was just sealed; nothing where the index lags: `catch_up` then reads it from the log."""
+        if not sealed.records:
+            return
         try:
             number = self._number(tenant)
             with self._database:

@@ -81,8 +81,12 @@ def private_folder(folder: Path) -> Path:
     return folder
 
 
-def write_durably(path: Path, content: bytes) -> None:
-    """The whole content or the old one, on the disk when this returns; mode 0600."""
+def write_durably(path: Path, content: bytes, *, replaced: bool = False) -> None:
+    """The whole content or the old one, on the disk when this returns; mode 0600.
+
+    Args:
+        replaced: After a power cut the old content would do as well, so the folder is not synced.
+    """
     unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
@@ -94,7 +98,8 @@ def write_durably(path: Path, content: bytes) -> None:
     except OSError:
         unfinished.unlink(missing_ok=True)
         raise
-    sync_folder(path.parent)
+    if not replaced:
+        sync_folder(path.parent)
 
 
 def sync_folder(folder: Path) -> None:

@@ -46,6 +46,7 @@ ANSWERED = (
     "first_byte_ms",
     "reason",
 )
+CHOSEN = ("host", "path", "requested")  # by the client, freely
 REFUSED = ("key", "status", "reason", "path", "model", "requested")
 LONGEST_NAME = 512
 """Characters kept of what a client may choose freely."""
@@ -71,8 +72,12 @@ def record_of(exchange: Exchange, keys: SubjectKeys, pseudonymize: Pseudonymize)
 
 def _answered(exchange: Exchange, keys: SubjectKeys, pseudonymize: Pseudonymize) -> dict[str, Any]:
     request, end = exchange.request or {}, exchange.end or {}
-    record: dict[str, Any] = {name: _short(request.get(name)) for name in ASKED}
-    record.update((name, _short(end.get(name))) for name in ANSWERED)
+    asked, answered = request.get, end.get
+    record: dict[str, Any] = {name: asked(name) for name in ASKED} | {
+        name: answered(name) for name in ANSWERED
+    }
+    for name in CHOSEN:
+        record[name] = _short(record[name])
     record["kind"], record["id"] = "request", exchange.id
     record["started_at"], record["ended_at"] = _time(request), _time(end)
     record["latency_ms"] = _latency_ms(request, end)

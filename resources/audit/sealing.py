@@ -20,8 +20,8 @@ SYNCING_THREADS = 4
 """Tenants whose batches are on their way to the disk at once: a disk syncs several files in the time of one.
 """
 
-Draft = Callable[[SubjectKeys], dict[str, Any]]
-"""A record but for its place in the chain, given the keys of its tenant's subjects."""
+Draft = Callable[[SubjectKeys], dict[str, Any] | None]
+"""A record but for its place in the chain, given the keys of its tenant's subjects; None: there is none."""
 
 _log = logging.getLogger(__name__)
 
@@ -50,7 +50,8 @@ class Sealer:
             by_tenant.setdefault(tenant_of(exchange), []).append(exchange)
         sealed: list[Exchange] = []
         faults: list[AuditError] = []
-        outcomes = list(self._threads.map(self._try, by_tenant.items()))
+        several = len(by_tenant) > SYNCING_THREADS  # for few, threads cost more than they save
+        outcomes = list((self._threads.map if several else map)(self._try, by_tenant.items()))
         for (tenant, batch), outcome in zip(by_tenant.items(), outcomes, strict=True):
             if isinstance(outcome, AuditError):
                 faults.append(outcome)
@@ -80,13 +81,15 @@ class Sealer:
 
         return draft
 
-    def seal_one(self, tenant: str, draft: Draft) -> None:
-        """Seals one record.
+    def seal_one(self, tenant: str, draft: Draft) -> bool:
+        """Seals one record, if the draft makes one.
 
         Raises:
             AuditError: The disk does not take it.
         """
-        self.index.add(tenant, self._seal(tenant, [draft]))
+        sealed = self._seal(tenant, [draft])
+        self.index.add(tenant, sealed)
+        return bool(sealed.records)
 
     def record_event(self, tenant: str, event: str, *, id: str | None = None, **facts: Any) -> None:
         """Seals one record of what somebody did: `event` is its name, `facts` hold nothing personal."""
@@ -124,7 +127,7 @@ class Sealer:
             keys = self._keys_of(tenant)
             keys.begin()
             try:
-                records = [draft(keys) for draft in drafts]
+                records = [record for draft in drafts if (record := draft(keys)) is not None]
                 keys.settle()
                 return self._chain(tenant).append(records)
             except (OSError, AuditError):

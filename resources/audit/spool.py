@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import re
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +20,9 @@ CHUNK_BYTES = 4 * 2**20
 """Read at once, and so about the memory of one batch, unless a single line is longer."""
 
 BLANK = b" "
+QUIET_S = 2.0
+OPENED = 16
+"""Files with something to read that are opened at once, however many a collector that stood still left."""
 
 _DECODER = json.JSONDecoder(parse_constant=lambda _: None)  # NaN and Infinity are no JSON
 
@@ -38,11 +42,15 @@ class SpoolFile:
     """One file, read as far as `position`; `unsealed` lines of it are still needed."""
 
     def __init__(self, path: Path) -> None:
-        boot, seq = _order(path.name)
-        self.path, self.boot, self.seq = path, boot, seq
+        self.path, self.order = path, _order(path.name)
+        self._quiet_since, self._quiet_size = time.monotonic(), -1
         self.position = self.unsealed = 0
         self._descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         self.size_at_start = self.size()
+
+    @property
+    def boot(self) -> int:
+        return self.order[0]
 
     def size(self) -> int:
         return os.fstat(self._descriptor).st_size
@@ -54,7 +62,10 @@ class SpoolFile:
         offset, self.position = self.position, self.position + end
         for line in chunk[: max(end - 1, 0)].split(b"\n"):
             size = len(line) + 1
-            if line and not line.isspace():
+            if line.startswith(BLANK):
+                if not line.isspace():  # whoever blanked it was cut off within; it is sealed
+                    self._overwrite(offset, offset + size)
+            elif line and not line.isspace():
                 self.unsealed += 1
                 yield SpoolLine(self, offset, size, _parsed(line))
             offset += size
@@ -79,6 +90,13 @@ class SpoolFile:
         """Whether no whole line is left to be read."""
         rest = self.torn_bytes()
         return not rest or b"\n" not in os.pread(self._descriptor, rest, self.position)
+
+    def quiet(self) -> bool:
+        """Whether nobody has appended for a while; the gateway notices a deleted file after a second."""
+        now, size = time.monotonic(), self.size()
+        if size != self._quiet_size:
+            self._quiet_since, self._quiet_size = now, size
+        return now - self._quiet_since >= QUIET_S
 
     def blank(self, places: Iterable[tuple[int, int]]) -> None:
         """Overwrites lines (offset, size) that were sealed; neighbours in one write."""
@@ -114,19 +132,36 @@ class Spool:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.files: list[SpoolFile] = []
+        self._newest = (0, 0)
+        self._unopened: list[tuple[int, int]] = []
 
     def look(self) -> None:
-        """Takes in new files. A folder that is not there yet has none."""
-        known = {file.path.name for file in self.files}
+        """Opens the next files. A folder that is not there yet has none."""
         try:
-            found = [path for path in self.folder.iterdir() if NAME.fullmatch(path.name)]
+            orders = {_order(path.name): path for path in self.folder.iterdir() if NAME.fullmatch(path.name)}
         except FileNotFoundError:
-            found = []
-        self.files += [SpoolFile(path) for path in found if path.name not in known]
-        self.files.sort(key=lambda file: (file.boot, file.seq))
+            orders = {}
+        self._newest = max(orders, default=(0, 0))
+        unknown = sorted(orders.keys() - {file.order for file in self.files})
+        count = max(OPENED - sum(not file.read_out() for file in self.files), 1)
+        self._unopened = unknown[count:]
+        self.files += [SpoolFile(orders[order]) for order in unknown[:count]]
+        self.files.sort(key=lambda file: file.order)
+
+    def unread_bytes(self) -> int:
+        """How much is there to be read, in the files that are opened."""
+        return sum(file.torn_bytes() for file in self.files)
+
+    @property
+    def all_opened(self) -> bool:
+        return not self._unopened
 
     def newest_boot(self) -> int:
-        return self.files[-1].boot if self.files else 0
+        return self._newest[0]
+
+    def boots_unread(self) -> set[int]:
+        """The boots of the gateway that have lines which were not read yet."""
+        return {boot for boot, _ in self._unopened} | {f.boot for f in self.files if not f.read_out()}
 
     def read(self) -> Iterator[SpoolLine]:
         """About one chunk of lines from the first file that has any."""
@@ -140,13 +175,19 @@ class Spool:
 
     def clear(self) -> None:
         """Deletes the finished files that hold nothing any more."""
-        for file in self.files[:-1]:
-            if file.unsealed or not file.read_out():
+        for file in list(self.files):
+            if file.unsealed or not self._finished(file) or not file.read_out():
                 continue
             if torn := file.torn_bytes():
                 _log.warning("%s ends in %d bytes of a line that was never finished.", file.path, torn)
             file.delete()
-        self.files = [file for file in self.files if file is self.files[-1] or file.path.exists()]
+            self.files.remove(file)
+
+    def _finished(self, file: SpoolFile) -> bool:
+        """A later one exists. Of another boot: and it is quiet, should the machine's clock have gone back."""
+        if file.order >= self._newest:
+            return False
+        return file.boot == self._newest[0] or file.quiet()
 
     def close(self) -> None:
         for file in self.files:

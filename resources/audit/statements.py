@@ -21,12 +21,13 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from resources.audit.places import AuditError
 from resources.signing_keys import SIGNING_KEY, SignatureError, signing_key, trusted_keys
 
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 HOW = ec.ECDSA(hashes.SHA256())
 
 
 def canonical(content: Mapping[str, Any]) -> bytes:
     """The one way to write this content."""
-    return json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
+    return _ENCODER.encode(content).encode()
 
 
 class Signing:

@@ -32,6 +32,8 @@ PSEUDONYM_DIGITS = 32
 REMEMBERED = 20_000
 """Subjects whose ciphers are kept ready."""
 
+_ENCODER = json.JSONEncoder(separators=(",", ":"))
+
 
 class Subject(NamedTuple):
     """One person's key, in use. `pseudonym` stands in the records."""
@@ -47,7 +49,7 @@ class Subject(NamedTuple):
     def encrypt(self, content: dict[str, Any], about: str) -> str:
         """`about` (whose record) is bound to it: a ciphertext moved to another record does not decrypt."""
         nonce = os.urandom(NONCE_BYTES)
-        text = json.dumps(content, separators=(",", ":")).encode()
+        text = _ENCODER.encode(content).encode()
         return base64.b64encode(nonce + self.cipher.encrypt(nonce, text, about.encode())).decode()
 
     def decrypt(self, text: str, about: str) -> dict[str, Any]:

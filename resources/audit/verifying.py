@@ -120,11 +120,13 @@ class _Walk:
             self._fault(segment.path, 0, gap if segment.first > self.seq else "it repeats earlier records")
             self.seq = segment.first - 1
         before, digest = self.hash, hashlib.sha256()
+        closed = segment.seal.exists()  # asked first: the collector may close it while it is read
         with segment.path.open("rb") as stream:
             for number, line in enumerate(stream, 1):
                 digest.update(line)
-                self._line(segment, number, line)
-        if segment.seal.exists():
+                if line.endswith(b"\n") or closed or not last:  # else it is being written, and not sealed yet
+                    self._line(segment, number, line)
+        if closed:
             self._seal(segment, before, digest.hexdigest())
         elif not last:
             self._fault(segment.seal, 0, "the signature that closed this segment is missing")

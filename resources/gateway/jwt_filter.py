@@ -91,5 +91,5 @@ def read_key_sets(path: Path) -> dict[str, KeySet]:
         response = json.loads(path.read_text())
     except FileNotFoundError:
         return {}
-    providers = response["resources"][0]["typed_config"]["providers"]
+    providers = response["resources"][0]["typed_config"].get("providers", {})  # none at first
     return {name: json.loads(each["local_jwks"]["inline_string"]) for name, each in providers.items()}

@@ -105,7 +105,7 @@ def _whole(server: Server, path: str, asked: dict[str, Any], how: Behaviour) -> 
     if path == "/v1/embeddings":
         vector = {"object": "embedding", "index": 0, "embedding": [0.5, 0.25]}
         return _json({"object": "list", "model": model, "data": [vector], "usage": _usage(0)})
-    if how == _PLAIN and path == "/v1/chat/completions":
+    if how == _PLAIN and path == "/v1/chat/completions" and "n" not in asked:
         return server.whole_chat(model)
     reason = "tool_calls" if how.tool else "stop"
     message = _message(how.words, how.tool)
@@ -194,7 +194,7 @@ class Connection(asyncio.Protocol):
         await asyncio.sleep(how.delay_s)
         if how.body is not None or how.status != 200:
             self.write_whole((how.body or "").encode(), status=how.status, kind=how.content_type)
-        elif asked.get("stream"):
+        elif asked.get("stream") and path != "/v1/embeddings":
             await self._stream(_events(self.server, path, asked, how), how)
         else:
             whole = _whole(self.server, path, asked, how)

@@ -1,5 +1,6 @@
 """The collector as a real process: killed at any moment, started twice, ended."""
 
+import json
 import os
 import random
 import signal
@@ -12,19 +13,22 @@ from llm_assets.gateway.collector import OTHER_S
 from resources.audit.places import AuditPlaces
 from resources.audit.segments import lines_in, record_in, segments_in
 from resources.audit.statements import Signing
+from resources.audit.subject_keys import SubjectKeys
 from resources.audit.verifying import verify_tenant
 from tests.conftest import ROOT
 from tests.unit.audit import spooling
+from tests.unit.audit.dying import DIED
 from tests.unit.audit.spooling import GatewaySpool
 
-RECORDS, TENANTS, KILLS = 6_000, 3, 8
+RECORDS, TENANTS, KILLS = 4_000, 3, 6
 READY_S = 30
+LEAST_DEATHS = 15
 PACE_S = 0.001  # the writer is at work while the collector is killed
 
 
-def collector(home: Path) -> subprocess.Popen[bytes]:
+def collector(home: Path, **settings: str) -> subprocess.Popen[bytes]:
     """With its log in `home`."""
-    environment = os.environ | {"LLM_ASSETS_ROOT": str(home), "LLM_ASSETS_HOME": str(home)}
+    environment = os.environ | {"LLM_ASSETS_ROOT": str(home), "LLM_ASSETS_HOME": str(home)} | settings
     (home / "catalog").mkdir(exist_ok=True)
     with (home / "collector.log").open("ab") as log:
         command = [sys.executable, "-m", "llm_assets.gateway.collector"]
@@ -105,3 +109,42 @@ def test_a_record_is_sealed_while_the_collector_runs(tmp_path: Path) -> None:
     print(f"sealed after {time.monotonic() - started:.3f} s")
     process.terminate()
     assert process.wait(timeout=30) == 0
+
+
+def test_beside_sealing_it_records_keys_publishes_heads_and_ships_to_stdout(tmp_path: Path) -> None:
+    GatewaySpool(tmp_path / "gateway" / "spool").exchange()
+    made = {"event": "created", "id": "k3fz", "tenant": "team-a", "created": 1763.5, "by": "root"}
+    (tmp_path / "gateway" / "keys.jsonl").write_text(json.dumps(made) + "\n")
+    process = collector(tmp_path, LLM_ASSETS_AUDIT_STDOUT="google")
+    head, log = tmp_path / "store" / "audit" / "team-a" / "head.json", tmp_path / "collector.log"
+    deadline = time.monotonic() + READY_S
+    while not head.exists() or log.read_text().count("/insertId") < 2:
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.1)
+    process.terminate()
+    assert process.wait(timeout=READY_S) == 0
+    folder = AuditPlaces(folder=tmp_path / "audit").log("team-a")
+    records = [record_in(line) for segment in segments_in(folder) for line in lines_in(segment.path)]
+    assert sorted(record["kind"] for record in records) == ["event", "request"]
+
+
+def test_a_collector_that_dies_within_any_of_its_writes_is_finished_by_the_next_one(tmp_path: Path) -> None:
+    """Each has new exchanges to seal and those that the one before it left, half of them perhaps sealed."""
+    spool, ids = GatewaySpool(tmp_path / "gateway" / "spool", file_bytes=2500), []
+    code, count = DIED, 0
+    while code == DIED:
+        count += 1
+        ids += [spool.exchange(tenant, subject=f"user-{count}") for tenant in ("team-0", "team-1", "team-0")]
+        done = subprocess.run(
+            [sys.executable, "-m", "tests.unit.audit.dying", tmp_path, str(count)], cwd=ROOT, check=False
+        )
+        code = done.returncode
+    assert code == 0
+    assert count > LEAST_DEATHS, "it wrote less than this test is about"
+    sealed = sealed_ids(tmp_path, "team-0") + sealed_ids(tmp_path, "team-1")
+    assert sorted(sealed) == sorted(ids)
+    places, signing = AuditPlaces(folder=tmp_path / "audit"), Signing(tmp_path / "keys")
+    assert [verify_tenant(places, tenant, signing).faults for tenant in places.tenants()] == [(), ()]
+    keys = SubjectKeys(places.keys("team-0"))
+    keys.begin()
+    assert keys.find("user-1"), "its key outlived every death"

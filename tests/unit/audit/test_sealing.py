@@ -1,6 +1,7 @@
 """From the spool to sealed records: joined, fielded, private, and out of the spool again."""
 
 import json
+import resource
 import time
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 
 from resources.audit.chain import SegmentLimits
 from resources.audit.places import PLATFORM, AuditError
-from resources.audit.spool import CHUNK_BYTES
+from resources.audit.spool import CHUNK_BYTES, OPENED
 from tests.unit.audit.conftest import Log, MakeLog
 from tests.unit.audit.spooling import DIGEST, GatewaySpool, request_event, response_event
 
@@ -80,7 +81,10 @@ def test_a_torn_last_line_waits_for_its_end(log: Log) -> None:
     assert log.collect() == 1
 
 
-def test_a_request_waits_until_its_gateway_is_gone_and_is_then_interrupted(log: Log) -> None:
+def test_a_request_waits_until_its_gateway_is_gone_and_is_then_interrupted(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("resources.audit.spool.QUIET_S", 0.0)
     id = log.spool.request()
     assert log.collect() == 0
     later = GatewaySpool(log.spool.folder, boot=log.spool.boot + 5000)
@@ -168,7 +172,8 @@ def test_a_disk_that_takes_nothing_loses_nothing(log: Log, caplog: pytest.LogCap
     folder.write_bytes(b"")  # no folder can be made there: as failing as a full disk
     ids = [log.spool.exchange() for _ in range(3)]
     other = log.spool.exchange("team-b")
-    assert log.collector.step() == 1
+    log.collector.step()
+    assert log.collector.sealed == 2, "the other tenant's"
     assert "could not be written" in caplog.text
     assert log.collector.behind == 3
     folder.unlink()
@@ -199,4 +204,59 @@ def test_two_writers_of_one_chain_take_turns(log: Log, make_log: MakeLog) -> Non
     log.fill(2)
     other.sealer.record_event("team-a", "access", by="auditor", command="search")
     assert [record["seq"] for record in log.records()] == [1, 2, 3, 4, 5, 6]
+    assert log.faults() == ()
+
+
+def test_a_request_that_is_ended_twice_has_one_record(log: Log) -> None:
+    id = log.spool.exchange()
+    log.spool.write({"e": "aborted", "id": id, "at": 1763.5, "first_byte_ms": None})
+    log.collect()
+    log.spool.response(id)
+    log.collect()
+    assert [record["outcome"] for record in log.records()] == ["ok"]
+    assert log.places.tenants() == ["team-a"]
+    assert log.spool.path.read_bytes().strip() == b""
+
+
+def test_a_collector_that_stood_still_for_long_takes_many_files_in_their_order(log: Log) -> None:
+    log.spool.file_bytes = 1
+    first = log.spool.request(subject="waits through all of them")
+    ids = [log.spool.exchange() for _ in range(3 * OPENED)]
+    log.spool.response(first)
+    assert len(list(log.spool.folder.iterdir())) > 6 * OPENED
+    log.collect()
+    assert [record["id"] for record in log.records()] == [*ids, first]
+    assert len(list(log.spool.folder.iterdir())) == 1
+
+
+def test_a_gateway_whose_clock_went_back_is_read_as_well(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    log.fill(1)
+    earlier = GatewaySpool(log.spool.folder, boot=log.spool.boot - 5000)
+    id = earlier.exchange()
+    log.collect()
+    assert log.records()[-1]["id"] == id
+    assert earlier.path.exists(), "somebody may still write there"
+    monkeypatch.setattr("resources.audit.spool.QUIET_S", 0.0)
+    log.collect()
+    assert not earlier.path.exists()
+
+
+def test_a_write_that_the_disk_takes_in_part_is_taken_back(
+    log: Log, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The kernel ends the write within a record, as on a full disk."""
+    log.fill(300)
+    segment = log.places.log("team-a") / "000000000001.jsonl"
+    ids = [log.spool.exchange() for _ in range(5)]
+    size, before = segment.stat().st_size, resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 2000, before[1]))
+    try:
+        assert log.collect() == 0
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert "could not be written" in caplog.text
+    assert segment.stat().st_size == size
+    assert log.faults() == ()
+    assert log.collect() == 5
+    assert [record["id"] for record in log.records()][300:] == ids
     assert log.faults() == ()

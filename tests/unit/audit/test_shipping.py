@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 
 from resources.audit.cloud_logging import CloudLogging
-from resources.audit.key_events import KeyEvents
+from resources.audit.journal_events import JournalEvents, key_facts, route_facts
 from resources.audit.loki import Loki
 from resources.audit.shipping import Shipper, ShippingError
 from tests.unit.audit.conftest import Log
@@ -106,15 +106,28 @@ def test_keys_that_are_made_and_revoked_are_events_of_their_tenant_once(log: Log
     made = {"event": "created", "id": "k3fz", "hash": "ab" * 32, "tenant": "team-a", "name": "ci"}
     made |= {"actor": "ada@example.com", "models": None, "created": 1763.5, "by": "root"}
     journal.write_text(json.dumps(made) + "\n")
-    events = KeyEvents(journal, log.sealer)
+    events = JournalEvents(journal, log.sealer, key_facts)
     assert events.follow() == 1
     with journal.open("a") as stream:
         stream.write(json.dumps({"event": "revoked", "id": "k3fz", "at": 1764.5, "by": "root"}) + '\n{"torn')
     assert events.follow() == 1
-    assert KeyEvents(journal, log.sealer).follow() == 0, "after a restart"
+    assert JournalEvents(journal, log.sealer, key_facts).follow() == 0, "after a restart"
     created, revoked = log.records()
     assert (created["event"], created["key"], created["by"]) == ("key_created", "k3fz", "root")
     assert revoked["event"] == "key_revoked"
     text = json.dumps(log.records())
     assert "ada@example.com" not in text
     assert made["hash"] not in text
+
+
+def test_a_promotion_and_its_rollback_to_the_same_route_are_two_events(log: Log) -> None:
+    journal = log.home / "gateway" / "routes.jsonl"
+    backends = [
+        {"deployment": "d1", "version": "v1", "digest": "sha256:1", "weight": 100, "names": ["production"]}
+    ]
+    first = {"tenant": "team-a", "model": "support_bot", "key": "the engine's own", "backends": backends}
+    second = first | {"backends": [backends[0] | {"version": "v2", "deployment": "d2"}]}
+    journal.write_text("".join(json.dumps(line) + "\n" for line in (first, second, first)))
+    assert JournalEvents(journal, log.sealer, route_facts).follow() == 3
+    assert [record["backends"][0]["version"] for record in log.records()] == ["v1", "v2", "v1"]
+    assert "the engine's own" not in json.dumps(log.records())

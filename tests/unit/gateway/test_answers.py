@@ -133,6 +133,7 @@ def test_an_answer_of_another_version_than_the_promoted_one_is_withheld(
 ) -> None:
     answer = gateway.ask(gateway.key(), path=f"/t/team-a{path}", model="support_bot@v1", stand_in=how)
     assert error_of(answer) == (502, "served_digest_mismatch")
+    assert "x-llm-digest" not in answer.headers
     record = gateway.record("response", answer.headers["x-request-id"])
     assert (record["status"], record["reason"]) == (502, "digest_mismatch")
     assert record["served_digest"] == how.get("digest")
@@ -152,3 +153,13 @@ def test_a_stream_of_another_version_ends_in_an_error_and_not_in_its_end(
     record = gateway.record("response", answer.headers["x-request-id"])
     assert record["reason"] == "digest_mismatch"
     assert record["output_sha256"] == hashlib.sha256(answer.content).hexdigest()
+
+
+def test_a_body_may_be_written_with_spaces_and_lines(gateway: Gateway) -> None:
+    headers = {"authorization": f"Bearer {gateway.key()}"}
+    body = question(model="support_bot@v1", stream=True, stream_options={"include_usage": True})
+    for text in (json.dumps(body, indent=2), f"\n {json.dumps(body)} \n"):
+        answer = gateway.client.post("/t/team-a/v1/chat/completions", content=text, headers=headers)
+        assert answer.status_code == 200, answer.text
+        assert json.loads(gateway.seen()[-1]["body"]) == body | {"model": "support_bot"}
+        assert '"usage"' in answer.text

@@ -75,6 +75,9 @@ def _tricks(key: str) -> dict[str, list[tuple[str, str]]]:
 def test_a_key_counts_only_as_the_whole_of_one_authorization_header(gateway: Gateway, trick: str) -> None:
     answer = gateway.client.post(CHAT, json=question(), headers=_tricks(gateway.key())[trick])
     assert error_of(answer) == (401, "invalid_api_key")
+    expected = {"in another header": "no_key", "a token that nobody checked": "invalid_token"}
+    denied = gateway.record("denied", answer.headers["x-request-id"])
+    assert denied["reason"] == expected.get(trick, "unknown_key")
 
 
 def test_spaces_around_the_header_are_http_s_own(gateway: Gateway) -> None:

@@ -6,22 +6,24 @@ an answer says whose it is.
 
 import asyncio
 import hashlib
+import json
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from resources.gateway.endpoint_files import EndpointFiles
 from resources.gateway.envoy import EnvoyGateway
 from resources.gateway.envoy_settings import GatewaySettings
-from resources.gateway.envoy_upstream import Endpoint, endpoints
-from resources.gateway.files import replace_json
+from resources.gateway.envoy_upstream import Endpoint
 from resources.gateway.journals import Journal
 from resources.waiting import wait_until
 from tests.conftest import ROOT
-from tests.servers.openai_stand_in import serve
+from tests.servers.openai_stand_in import Connection, Server
 from tests.servers.ports import free_port
 
 ENGINE_KEY = "the-engine's-own-key"
@@ -79,10 +81,10 @@ class WholeGateway:
             Endpoint(deployment=each.id, tenant=each.tenant, model=each.model, address="127.0.0.1", port=port)
             for each, port in zip(deployments, ports, strict=True)
         ]
-        replace_json(self.envoy.settings.endpoints, endpoints(known, "these"))
+        versions = EndpointFiles(self.envoy.settings.endpoints).change(lambda _before: known)
         admin = self.envoy.admin
         wait_until(
-            lambda: admin.endpoints_version() == "these", what="the endpoints", timeout_s=20, every_s=0.05
+            lambda: admin.endpoints_versions() == versions, what="the endpoints", timeout_s=20, every_s=0.02
         )
         lines = {(each.tenant, each.model): [] for each in deployments}
         for each in deployments:
@@ -109,19 +111,29 @@ def whole_gateway(home: Path, deployments: Sequence[Deployment], **settings: Any
 
 @contextmanager
 def stand_ins(deployments: Sequence[Deployment]) -> Iterator[list[int]]:
-    ports = [free_port() for _ in deployments]
-    told = [f"{port}={each.digest}" for port, each in zip(ports, deployments, strict=True)]
-    process = subprocess.Popen([sys.executable, "-m", "tests.unit.gateway.whole_gateways", *told], cwd=ROOT)
-    try:
-        yield ports
-    finally:
-        process.kill()
-        process.wait()
+    """The ports of stand-ins that say these deployments' digests, in order."""
+    command = [
+        sys.executable,
+        "-m",
+        "tests.unit.gateway.whole_gateways",
+        *(each.digest for each in deployments),
+    ]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        try:
+            yield json.loads(process.stdout.readline())
+        finally:
+            process.kill()
 
 
-async def _serve_all(told: Sequence[str]) -> None:
-    pairs = [each.partition("=") for each in told]
-    await asyncio.gather(*(serve(int(port), digest, remember=False) for port, _, digest in pairs))
+async def _serve_all(digests: Sequence[str]) -> None:
+    loop, ports = asyncio.get_running_loop(), []
+    for digest in digests:
+        server = Server(digest, remember=False)
+        listening = await loop.create_server(partial(Connection, server), "127.0.0.1", 0, backlog=1024)
+        ports.append(listening.sockets[0].getsockname()[1])
+    print(json.dumps(ports), flush=True)
+    await asyncio.Event().wait()
 
 
 if __name__ == "__main__":

@@ -1,0 +1,12 @@
+"""This installation's audit log, from its settings."""
+
+from llm_assets.settings import Settings
+from resources.audit.personal_text import Pseudonymizer
+from resources.audit.places import AuditPlaces
+from resources.audit.sealing import Sealer
+
+
+def sealer_of(settings: Settings) -> Sealer:
+    """What writes it; several may, in turns."""
+    places = AuditPlaces(folder=settings.audit)
+    return Sealer(places, settings.keys, Pseudonymizer(settings.audit_ner))

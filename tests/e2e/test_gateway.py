@@ -1,0 +1,218 @@
+"""The gateway before real vLLM servers: OpenAI's client and curl as they are, promotions under load.
+
+Few tests, because every start of vLLM takes 20 s and more.
+"""
+
+import json
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import pytest
+
+from resources.deployment_state import Wanted
+from resources.gateway.api_keys import create_key, revoke
+from resources.gateway.envoy import EnvoyGateway
+from resources.gateway.envoy_settings import GatewaySettings
+from resources.gateway.journals import Journal
+from resources.serving import LocalServing
+from resources.waiting import wait_until
+from tests.e2e.adapted_models import NAMES
+from tests.e2e.test_serving import MODEL, QUESTIONS, TENANT, adapted, merged
+from tests.servers.ports import free_port
+
+__all__ = ["adapted"]
+
+pytestmark = pytest.mark.engine
+
+ASKED: list[Any] = [{"role": "user", "content": QUESTIONS[0]}]
+WEATHER: Any = {
+    "type": "function",
+    "function": {
+        "name": "weather",
+        "description": "The weather of a city.",
+        "parameters": {"type": "object", "properties": {"city": {"enum": ["Rome", "Oslo"]}}},
+    },
+}
+
+
+class Door:
+    """A gateway with one tenant, its key, and the servers behind it."""
+
+    def __init__(self, home: Path, engines: Path) -> None:
+        self.serving = LocalServing(home=str(home), engines=str(engines), gateway=True)
+        settings = GatewaySettings(folder=home / "gateway", port=free_port(), metrics_port=free_port())
+        self.gateway = EnvoyGateway(settings=settings)
+        self.keys = Journal(settings.folder / "keys.jsonl")
+        self.key_id, self.key = self._key()
+        models = {MODEL: {"risk_class": "limited"}}
+        line = {"tenant": TENANT, "models": models, "risk_classes": ["limited"], "limits": None, "jwt": None}
+        Journal(settings.folder / "tenants.jsonl").append(line)
+
+    def _key(self) -> tuple[str, str]:
+        key, text = create_key(self.keys, tenant=TENANT, name="test", actor="a test", by="a test")
+        return key.id, text
+
+    @property
+    def address(self) -> str:
+        return self.gateway.address_of(TENANT)
+
+    def client(self) -> openai.OpenAI:
+        return openai.OpenAI(base_url=self.address, api_key=self.key, max_retries=0, timeout=60)
+
+
+@pytest.fixture
+def door(tmp_path: Path, engines: Path) -> Iterator[Door]:
+    door = Door(tmp_path / "home", engines)
+    door.gateway.start()
+    door.gateway.wait_ready()
+    yield door
+    door.serving.stop_all()
+    door.gateway.stop()
+
+
+def test_openai_clients_ask_as_they_are_and_promotions_lose_no_request(door: Door, adapted: Path) -> None:
+    one, two = (merged(adapted, name, tool_call_parser="hermes") for name in NAMES)
+    door.serving.deploy(one, print)
+    with door.client() as client:
+        _answers_whole_and_streamed(client, one.digest)
+        _takes_tools_and_structures(client)
+        _answers_curl(door, one.digest)
+        _says_what_is_wrong_as_openai_does(door, client)
+        with Load(door) as load:
+            door.serving.deploy((Wanted(serving=one, weight=70), Wanted(serving=two, weight=30)), print)
+            door.serving.deploy(two, print)
+            load.goes_on(20)
+        assert {status for status, _ in load.answers} == {200}, load.answers
+        assert {digest for _, digest in load.answers} == {one.digest, two.digest}
+        assert load.answers[-1][1] == two.digest
+        _a_cancelled_stream_frees_the_server(door, client)
+        _a_dead_server_is_told_at_once(door, client)
+        revoke(door.keys, [door.key_id], by="a test")
+        with pytest.raises(openai.AuthenticationError):
+            client.models.list()
+
+
+def _answers_whole_and_streamed(client: openai.OpenAI, digest: str) -> None:
+    options: dict[str, Any] = {"model": MODEL, "messages": ASKED, "max_tokens": 12, "temperature": 0}
+    raw = client.chat.completions.with_raw_response.create(**options)
+    whole = raw.parse()
+    assert whole.model.startswith(f"{MODEL}@"), "vLLM names the version too"
+    assert (raw.headers["x-llm-digest"], whole.system_fingerprint) == (digest, digest)
+    assert whole.usage is not None
+    events = list(client.chat.completions.create(**options, stream=True))
+    assert (
+        "".join(event.choices[0].delta.content or "" for event in events) == whole.choices[0].message.content
+    )
+    assert all(event.usage is None for event in events), "usage that nobody asked for is kept back"
+    last = list(
+        client.chat.completions.create(**options, stream=True, stream_options={"include_usage": True})
+    )[-1]
+    assert last.usage == whole.usage
+    text = client.completions.create(model=f"{MODEL}@production", prompt="Hello", max_tokens=4)
+    assert text.usage is not None
+    assert {model.id for model in client.models.list()} >= {MODEL, f"{MODEL}@production"}
+
+
+def _takes_tools_and_structures(client: openai.OpenAI) -> None:
+    named: Any = {"type": "function", "function": {"name": "weather"}}
+    options: dict[str, Any] = {"model": MODEL, "messages": ASKED, "tools": [WEATHER], "temperature": 0}
+    called = client.chat.completions.create(**options, tool_choice=named).choices[0].message.tool_calls
+    assert called is not None
+    assert called[0].function.name == "weather"  # type: ignore[union-attr]
+    streamed = client.chat.completions.create(**options, tool_choice=named, stream=True)
+    deltas = [call for event in streamed for call in event.choices[0].delta.tool_calls or []]
+    assert {call.function.name for call in deltas if call.function and call.function.name} == {"weather"}
+    shape: Any = {"type": "json_schema", "json_schema": {"name": "yes", "schema": {"enum": ["yes", "no"]}}}
+    answer = client.chat.completions.create(model=MODEL, messages=ASKED, response_format=shape)
+    assert json.loads(answer.choices[0].message.content or "") in ("yes", "no")
+
+
+def _answers_curl(door: Door, digest: str) -> None:
+    body = json.dumps({"model": MODEL, "messages": ASKED, "max_tokens": 4, "stream": True})
+    header = ("-H", f"Authorization: Bearer {door.key}", "-H", "Content-Type: application/json")
+    by_host = f"http://{TENANT}.llm.localhost:{door.gateway.settings.port}/v1"
+    for address in (door.address, by_host):
+        command = ["curl", "-sN", "-i", f"{address}/chat/completions", *header, "-d", body]
+        printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        assert printed.startswith("HTTP/1.1 200 OK")
+        assert f"x-llm-digest: {digest}" in printed
+        assert printed.rstrip().endswith("data: [DONE]")
+
+
+def _says_what_is_wrong_as_openai_does(door: Door, client: openai.OpenAI) -> None:
+    with pytest.raises(openai.NotFoundError, match="'unheard_of' does not exist"):
+        client.chat.completions.create(model="unheard_of", messages=ASKED)
+    with pytest.raises(openai.BadRequestError):  # vLLM's own refusal comes through
+        client.chat.completions.create(model=MODEL, messages=ASKED, max_tokens=-1)
+    with (
+        openai.OpenAI(base_url=door.address, api_key="llma_no", max_retries=0) as stranger,
+        pytest.raises(openai.AuthenticationError, match="Incorrect API key"),
+    ):
+        stranger.models.list()
+
+
+class Load:
+    """Two threads that ask without pause; what they were answered, with the digest on the receipt."""
+
+    def __init__(self, door: Door) -> None:
+        self.answers: list[tuple[int, str]] = []
+        self._door, self._over = door, threading.Event()
+        self._threads = [threading.Thread(target=self._ask, args=(at % 2 == 1,)) for at in range(2)]
+
+    def _ask(self, stream: bool) -> None:
+        body = {"model": MODEL, "messages": ASKED, "max_tokens": 8, "stream": stream}
+        headers = {"authorization": f"Bearer {self._door.key}"}
+        with httpx.Client(headers=headers, trust_env=False, timeout=60) as client:
+            while not self._over.is_set():
+                try:
+                    answer = client.post(f"{self._door.address}/chat/completions", json=body)
+                    whole = not stream or answer.text.rstrip().endswith("[DONE]")
+                    status = answer.status_code if whole else 0
+                    self.answers.append((status, answer.headers.get("x-llm-digest", answer.text)))
+                except httpx.TransportError as fault:
+                    self.answers.append((0, repr(fault)))
+
+    def goes_on(self, count: int) -> None:
+        """Returns once so many more were answered."""
+        wanted = len(self.answers) + count
+        deadline = time.monotonic() + 60
+        while len(self.answers) < wanted:
+            assert time.monotonic() < deadline, self.answers[-3:]
+            time.sleep(0.05)
+
+    def __enter__(self) -> "Load":
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        for thread in self._threads:
+            thread.join()
+
+
+def _a_cancelled_stream_frees_the_server(door: Door, client: openai.OpenAI) -> None:
+    (server,) = door.serving.servers.of(TENANT, MODEL)
+    stream = client.chat.completions.create(
+        model=MODEL, messages=ASKED, max_tokens=400, stream=True, extra_body={"ignore_eos": True}
+    )
+    next(iter(stream))
+    stream.close()
+    with door.serving.servers.client(server) as vllm:
+        wait_until(lambda: vllm.in_flight() == 0, what="the cancelled answer's end", timeout_s=3)
+
+
+def _a_dead_server_is_told_at_once(door: Door, client: openai.OpenAI) -> None:
+    (server,) = door.serving.servers.of(TENANT, MODEL)
+    door.serving.servers.processes.stop(server.name)
+    started = time.monotonic()
+    for _ in range(8):
+        with pytest.raises(openai.InternalServerError, match=r"cannot be reached|is live now|can answer now"):
+            client.chat.completions.create(model=MODEL, messages=ASKED)
+    assert time.monotonic() - started < 8

@@ -1,0 +1,169 @@
+"""`llm-assets audit` and `trace` as processes, on a log that was sealed before."""
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+import warnings
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from llm_assets.settings import Settings
+from resources.artifact_store import ArtifactStore
+from resources.audit.segments import segments_in
+from tests.conftest import ROOT
+from tests.unit.audit.conftest import Log, MakeLog
+from tests.unit.published_versions import Made, publish_version
+
+NAME, TEXT = "anna.nowak@example.org", "please look at my case"
+
+
+@pytest.fixture
+def log(make_log: MakeLog, tmp_path: Path) -> Log:
+    home = tmp_path / "project" / ".llm-assets"
+    shutil.copytree(
+        ROOT / "catalog", tmp_path / "project" / "catalog", ignore=shutil.ignore_patterns("datasets")
+    )
+    log = make_log(home)
+    body = json.dumps({"messages": [{"role": "user", "content": TEXT}]})
+    log.fill(1, risk_class="high", input=body, output="done", subject=NAME, actor=NAME)
+    log.fill(3, subject="somebody else")
+    return log
+
+
+Command = Callable[..., str]
+
+
+@pytest.fixture
+def command(log: Log, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """Runs `llm-assets …` in this process, which has it imported already; everything that it printed."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # typer's, about click, while it is imported
+        from llm_assets.cli.main import main
+    root = log.home.parent
+    variables = {"LLM_ASSETS_ROOT": root, "LLM_ASSETS_HOME": log.home, "LLM_ASSETS_CATALOG": root / "catalog"}
+    for name, value in (variables | {"COLUMNS": 200}).items():
+        monkeypatch.setenv(name, str(value))
+
+    def run(*arguments: str, expect: int = 0) -> str:
+        monkeypatch.setattr(sys, "argv", ["llm-assets", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        printed = capsys.readouterr()
+        assert (ended.value.code or 0) == expect, printed
+        return printed.out + printed.err
+
+    return run
+
+
+def test_verify_says_what_is_there_and_names_what_was_altered(log: Log, command: Command) -> None:
+    assert "team-a: 4 records in 1 segments: as sealed" in command("audit", "verify")
+    path = segments_in(log.places.log("team-a"))[0].path
+    path.write_bytes(path.read_bytes().replace(b'"status":200', b'"status":403', 1))
+    said = command("audit", "verify", "--tenant", "team-a", expect=1)
+    assert "000000000001.jsonl, line 1: edited: its hash does not fit its content" in said
+    assert "no audit log of 'team-x'" in command("audit", "verify", "--tenant", "team-x", expect=2)
+
+
+def test_search_finds_a_person_opens_texts_for_a_reason_and_is_on_the_record(
+    log: Log, command: Command
+) -> None:
+    options = ("audit", "search", "--tenant", "team-a", "--subject", NAME, "--json")
+    (found,) = command(*options).splitlines()
+    assert TEXT not in found
+    assert "Texts are opened for a --reason" in command(*options, "--text", expect=2)
+    (opened,) = command(*options, "--text", "--reason", "complaint 17", "--by", "auditor").splitlines()
+    assert TEXT in json.loads(opened)["personal"]["input"]
+    first, second = [record for record in log.records() if record.get("event") == "access"]
+    assert (first["command"], first["text"]) == ("search", False)
+    assert (second["by"], second["reason"], second["text"]) == ("auditor", "complaint 17", True)
+    assert NAME not in json.dumps(log.records())
+    assert log.faults() == ()
+
+
+def test_search_narrows_by_time_status_and_request(log: Log, command: Command) -> None:
+    id = log.records()[1]["id"]
+    by_id = command("audit", "search", "-t", "team-a", "--request", id, "--json").splitlines()
+    assert [json.loads(line)["id"] for line in by_id] == [id]
+    nothing = ("--status", "503"), ("--since", "2099-01-01"), ("--until", "2001-01-01"), ("--model", "other")
+    for option in nothing:
+        assert command("audit", "search", "-t", "team-a", *option, "--json") == ""
+
+
+def test_an_export_is_checked_without_this_platform(log: Log, command: Command, tmp_path: Path) -> None:
+    to = tmp_path / "export.zip"
+    command("audit", "export", "--tenant", "team-a", "--to", str(to))
+    assert "exists already" in command("audit", "export", "-t", "team-a", "--to", str(to), expect=1)
+    with zipfile.ZipFile(to) as packed:
+        packed.extractall(tmp_path / "export")
+    checked = [sys.executable, "-I", "-S", "verify.py"]
+    done = subprocess.run(checked, cwd=tmp_path / "export", capture_output=True, text=True, check=False)
+    assert "nothing is wrong" in done.stdout, done.stdout + done.stderr
+    (segment,) = (tmp_path / "export" / "log").glob("*.jsonl")
+    segment.write_bytes(segment.read_bytes().replace(b'"status":200', b'"status":403', 1))
+    done = subprocess.run(checked, cwd=tmp_path / "export", capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "line 1: edited" in done.stdout
+
+
+def test_erase_asks_for_a_reason_obeys_a_legal_hold_and_is_final(log: Log, command: Command) -> None:
+    options = ("audit", "erase", "--tenant", "team-a", "--subject", NAME, "--yes")
+    assert "needs a --reason" in command(*options, expect=2)
+    entry = log.home.parent / "catalog" / "tenants" / "team-a.yaml"
+    entry.write_text(entry.read_text() + "legal_hold: true\n")
+    assert "under legal hold" in command(*options, "--reason", "asked", expect=2)
+    entry.write_text(entry.read_text().replace("legal_hold: true\n", ""))
+    assert "Erased." in command(*options, "--reason", "asked")
+    assert "no key of such a person" in command(*options, "--reason", "asked", expect=1)
+    assert "as sealed" in command("audit", "verify")
+
+
+def test_trace_walks_from_a_request_to_dataset_and_base_model(
+    log: Log, command: Command, tmp_path: Path
+) -> None:
+    settings = Settings(root=log.home.parent, catalog=log.home.parent / "catalog", home=log.home)
+    store = ArtifactStore(url=settings.store_url)
+    version = publish_version(store, tmp_path / "work", Made())
+    (id,) = log.fill(1, version=version.label, digest=version.digest)
+    told = json.loads(command("trace", id, "--json"))
+    assert told["request"]["version"] == version.label
+    assert told["version"]["merged"]["digest"] == version.digest
+    assert told["version"]["as_served"] is True
+    assert told["version"]["dataset"]["uri"].startswith("artifact://datasets/team-a/support_bot/")
+    assert told["version"]["base"]["uri"].startswith("artifact://base_models/tiny/")
+    assert "No audit record has the id" in command("trace", "no-such-id", expect=2)
+
+
+def test_a_record_among_many_is_found_through_the_index(log: Log) -> None:
+    """The time is printed; it does not grow with the log."""
+    ids = log.fill(20_000)
+    started = time.perf_counter()
+    found = log.sealer.index.find(ids[12_345])
+    print(f"found among {len(ids)} in {(time.perf_counter() - started) * 1000:.3f} ms")
+    assert found is not None
+    assert found[1]["id"] == ids[12_345]
+
+
+def test_the_command_line_begins_without_dagster_where_it_must_answer_at_once(
+    log: Log, command: Command, tmp_path: Path
+) -> None:
+    """The time of the whole process is printed."""
+    (id,) = log.fill(1)
+    code = f"import sys; sys.argv = ['llm-assets', 'trace', '{id}']\nfrom llm_assets.cli.main import main\n"
+    code += "try:\n    main()\nfinally:\n    assert 'dagster' not in sys.modules\n"
+    started = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
+    print(f"llm-assets trace took {time.perf_counter() - started:.2f} s")
+    assert done.returncode == 0, done.stderr
+    assert id in done.stdout
+    begin = [sys.executable, "-m", "llm_assets.cli.main"]
+    unknown = subprocess.run([*begin, "trace", "x"], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert (unknown.returncode, "No audit record has the id 'x'" in unknown.stderr) == (2, True)
+    told = subprocess.run([*begin, "audit", "-h"], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert "llm-assets audit [OPTIONS]" in told.stdout, told.stdout + told.stderr
+    every = subprocess.run([*begin, "--help"], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert "promote" in every.stdout
