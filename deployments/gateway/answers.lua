@@ -1,4 +1,5 @@
 -- Answers that come whole: checked, recorded, and only then given. Errors of vLLM and of Envoy pass in OpenAI's shape.
+local alarms = require("alarms")
 local answer_parts = require("answer_parts")
 local errors = require("errors")
 local exchanges = require("exchanges")
@@ -30,9 +31,9 @@ answers.BROKEN = {
 function answers.wrong_digest(handle, exchange, outcome)
   if outcome.digest == exchange.backend.digest then return nil end
   if not outcome.digest and exchange.endpoint == EMBEDDINGS then return nil end
-  handle:logCritical("digest mismatch: deployment " .. exchange.backend.deployment .. " of " .. exchange.tenant .. "/" .. exchange.model
-    .. " was promoted as " .. exchange.backend.digest .. " and answers as " .. json.string(outcome.digest or "nothing")
-    .. " to request " .. exchange.id)
+  alarms.raise(handle, "digest mismatch of deployment " .. exchange.backend.deployment,
+    exchange.tenant .. "/" .. exchange.model .. " was promoted as " .. exchange.backend.digest .. " and answers as "
+    .. json.string(outcome.digest or "nothing") .. " to request " .. exchange.id)
   return answers.MISMATCH
 end
 
@@ -67,7 +68,7 @@ local function record(handle, exchange, outcome, text)
   outcome.sha256, outcome.bytes, outcome.text = sha256.hex(text), #text, answer_parts.text(outcome)
   local recorded, why = records.response(exchange, outcome)
   if recorded then return text end
-  handle:logCritical("an answer is not on the record and not given: " .. why)
+  alarms.raise(handle, "an answer is not on the record and not given", why)
   outcome.status, outcome.reason = 500, "audit_unavailable"
   return errors.body({ status = 500, code = "audit_unavailable", message = refusals.AUDIT_UNAVAILABLE.message })
 end

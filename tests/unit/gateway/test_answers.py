@@ -137,10 +137,8 @@ def test_an_answer_of_another_version_than_the_promoted_one_is_withheld(
     record = gateway.record("response", answer.headers["x-request-id"])
     assert (record["status"], record["reason"]) == (502, "digest_mismatch")
     assert record["served_digest"] == how.get("digest")
-    assert (
-        f"digest mismatch: deployment d1 of team-a/support_bot was promoted as {DIGESTS['d1']}"
-        in gateway.log()
-    )
+    promoted = f"team-a/support_bot was promoted as {DIGESTS['d1']} and answers as "
+    assert f"digest mismatch of deployment d1: {promoted}" in gateway.log()
 
 
 @pytest.mark.parametrize("how", [{"digest": "sha256:other"}, {"nameless": True}])
