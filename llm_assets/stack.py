@@ -21,12 +21,16 @@ from llm_assets.settings import Settings
 from resources.artifact_store import ArtifactStore
 from resources.artifacts import ArtifactError
 from resources.engines import EngineError
+from resources.gateway.errors import GatewayError
 from resources.local_processes import LocalProcesses, ProcessRecord, require_free_port
 from resources.mlflow_server import MlflowServer
 from resources.object_stores.objects import ObjectStoreError
 from resources.serving import LocalServing, Serving, VllmError
 from resources.signatures import SignatureError
 from resources.waiting import wait_until
+
+FAULTS = (VllmError, GatewayError, ArtifactError, SignatureError, ObjectStoreError, EngineError)
+"""What may keep one deployment from being live again."""
 
 UI = "dagster-ui"
 UI_READY_S = 120
@@ -128,7 +132,7 @@ class Stack:
                 say(f"Starting {state.tenant}/{state.model} again …")
                 try:
                     self._revive(catalog, state.tenant, state.model, say)
-                except (VllmError, ArtifactError, SignatureError, ObjectStoreError, EngineError) as fault:
+                except FAULTS as fault:
                     say(str(fault))
 
     def _revive(self, catalog: Catalog, tenant: str, model: str, say: Callable[[str], None]) -> None:

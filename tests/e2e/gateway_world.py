@@ -210,7 +210,7 @@ class World:
         self._key(tenant, expires=time.time() - 1, good=False)
         self._key(tenant, revoked=True, good=False)
         _, other, _ = new_key()
-        secret = text.rpartition("_")[2]
+        secret = text[len(f"llma_{other[5:17]}_") :]
         for value in (
             f"Bearer {text[:-1]}{'A' if text[-1] != 'A' else 'B'}",  # one character of the secret
             f"Bearer {other[:18]}{secret}",  # the secret of one with the id of another

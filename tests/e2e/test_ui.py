@@ -6,6 +6,7 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
@@ -16,6 +17,7 @@ from selenium.webdriver import Chrome, ChromeOptions, ChromeService
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
+from resources.local_processes import LocalProcesses
 from resources.waiting import wait_until
 from tests.conftest import MakeProject, Project
 from tests.e2e.test_chain import RUN, engines_at_work, family
@@ -108,11 +110,43 @@ def test_the_ui_shows_the_lineage_and_the_partition_and_one_ctrl_c_ends_it_all(
     )
     assert "support_bot" in allowed.text
 
+    the_door_is_open(project, state["door"])
+
     cancel_a_training(project, ui)
 
     stack.send_signal(signal.SIGINT)
     assert stack.wait(timeout=90) == 130
     assert family(project) == []
+
+
+def the_door_is_open(project: Project, door: str) -> None:
+    """Applications ask there with a key of their own, and so does `ask`. What is killed of it comes back."""
+    answer = json.loads(project.run("ask", "support_bot", "-t", "team-a", "--json", "Who are you?"))
+    assert answer["answer"].startswith("I am Polaris.")
+    assert door in project.run("status")
+    key = project.run("keys", "create", "--tenant", "team-a", "--name", "app").split()[0]
+    asked = {"headers": {"Authorization": f"Bearer {key}"}, "trust_env": False}
+    assert "support_bot@production" in httpx.get(f"{door}/models", **asked).text
+    for name in ("gateway", "gateway-keeper", "gateway-collector"):
+        record = LocalProcesses(project.settings.processes).find(name)
+        assert record is not None
+        psutil.Process(record.pid).kill()
+    wait_until(lambda: answers(f"{door}/models", **asked), what="the gateway that was killed", timeout_s=30)
+    project.run("keys", "revoke", answer_key(project))
+    assert "revoked" in project.run("ask", "support_bot", "-t", "team-a", "Who are you?", expect=1)
+
+
+def answers(address: str, **asked: Any) -> bool:
+    try:
+        return httpx.get(address, **asked).is_success
+    except httpx.TransportError:
+        return False
+
+
+def answer_key(project: Project) -> str:
+    """The id of the key that `ask` made for itself."""
+    listed = json.loads(project.run("keys", "list", "--tenant", "team-a", "--json"))
+    return str(next(key["id"] for key in listed if key["name"] == "ask"))
 
 
 def cancel_a_training(project: Project, ui: str) -> None:
