@@ -7,7 +7,7 @@
 those of LiteLLM's Python proxy with keys on.
 `rps_of_bare_envoy`: over those of an Envoy that has a route and no filter.
 `added_p99_ms`: at half of our own most requests a second, the 99th percentile through ours less that of
-asking the stand-in directly at the same rate. LiteLLM's latencies are at half of its own most.
+asking the stand-in directly at the same rate, round by round. LiteLLM's are at half of its own most.
 `requests_per_core_s` counts the CPU seconds of the gateway's own processes alone (ours: Envoy and the
 collector). The load and the stand-ins share the cores with everything else.
 """
@@ -16,9 +16,8 @@ import argparse
 import statistics
 import tempfile
 import threading
-import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +33,7 @@ from benchmarks.gateway_load import (
     streams,
     throughput,
 )
-from benchmarks.gateway_stand_ins import StandIns, stand_ins
+from benchmarks.gateway_stand_ins import stand_ins
 from benchmarks.gateway_systems import Gateway, bare_envoy, direct, litellm, ours
 from benchmarks.measuring import conclude
 
@@ -45,71 +44,77 @@ SAMPLE_S = 0.5
 NOT_INSTALLABLE = "LiteLLM gateway (Rust): not installable from PyPI"
 """PyPI has no package of that name or kind by LiteLLM's makers; its Python proxy is the one that is there."""
 
-Start = Callable[[Path, StandIns], AbstractContextManager[Gateway]]
-
 
 class Bench:
-    """One run: every system alone, one after the other, before the same stand-ins."""
+    """One run: all gateways stand ready, and take turns before the same stand-ins."""
 
     def __init__(self, folder: Path, options: argparse.Namespace) -> None:
         self.folder, self.options = folder, options
-        self.seconds, self.streams = options.seconds, options.streams
         self.rows: dict[str, dict[str, Any]] = {}
-        self.alone: Latency | None = None
+        self.waits: dict[str, list[Latency]] = {}
 
     def run(self) -> dict[str, float]:
-        with stand_ins(self.folder) as behind:
-            with ours(self.folder, behind) as gateway:
-                row = self.most(gateway)
-                half = row["requests_per_s"] / 2
-                self.slow(gateway, half, row)
-                self.many_streams(gateway, row)
-                self.flat(gateway, half, row)
-            for start in (direct, bare_envoy):
-                with start(self.folder, behind) as peer:
-                    row = self.most(peer)
-                    self.slow(peer, half, row)
-                    if start is bare_envoy:
-                        self.many_streams(peer, row)
-            with litellm(self.folder, behind) as peer:
-                row = self.most(peer)
-                self.slow(peer, row["requests_per_s"] / 2, row)
-                self.many_streams(peer, row)
-        return self.bars()
+        with ExitStack() as stack:
+            behind = stack.enter_context(stand_ins(self.folder))
+            systems = (direct, bare_envoy, ours, litellm)
+            gateways = [stack.enter_context(start(self.folder, behind)) for start in systems]
+            alone, bare, own, peer = gateways
+            for gateway in gateways:
+                require_answer(gateway.whole())
+                throughput(gateway.whole(), self.folder, seconds=WARM_S)
+            self.most(gateways)
+            half = {gateway.name: self.rows[own.name]["requests_per_s"] / 2 for gateway in gateways}
+            half[peer.name] = self.rows[peer.name]["requests_per_s"] / 2
+            self.slow(gateways, half)
+            for gateway in (bare, own, peer):
+                self.many_streams(gateway, self.rows[gateway.name])
+            self.flat(own, half[own.name], self.rows[own.name])
+        return self.bars(alone, bare, own, peer)
 
-    def most(self, gateway: Gateway) -> dict[str, Any]:
-        """As many requests as it can answer."""
-        require_answer(gateway.whole())
-        throughput(gateway.whole(), self.folder, seconds=WARM_S)
-        used, started = cpu_seconds(gateway.pids), time.monotonic()
-        rates, errors = [], 0
+    def most(self, gateways: Sequence[Gateway]) -> None:
+        """As many requests as they can answer: the median of some rounds."""
+        rates: dict[str, list[float]] = {gateway.name: [] for gateway in gateways}
+        cores: dict[str, list[float]] = {gateway.name: [] for gateway in gateways}
+        failed = dict.fromkeys(rates, 0)
         for _ in range(self.options.rounds):
-            rate, failed = throughput(gateway.whole(), self.folder, seconds=self.seconds)
-            rates.append(rate)
-            errors += failed
-        cores = (cpu_seconds(gateway.pids) - used) / (time.monotonic() - started)
-        rate = statistics.median(rates)
-        row: dict[str, Any] = {"system": gateway.name, "requests_per_s": rate, "errors": errors}
-        row |= {"requests_per_core_s": rate / cores, "memory_MiB": memory_bytes(gateway.pids) / MIB}
-        self.rows[gateway.name] = row
-        self.say(f"{gateway.name}: {rate:,.0f} requests/s, {errors} errors")
-        return row
+            for gateway in gateways:
+                used = cpu_seconds(gateway.pids)
+                rate, errors = throughput(gateway.whole(), self.folder, seconds=self.options.seconds)
+                rates[gateway.name].append(rate)
+                cores[gateway.name].append((cpu_seconds(gateway.pids) - used) / self.options.seconds)
+                failed[gateway.name] += errors
+                self.say(f"{gateway.name}: {rate:,.0f} requests/s, {errors} errors")
+        for gateway in gateways:
+            name, rate = gateway.name, statistics.median(rates[gateway.name])
+            each = [rate / core for rate, core in zip(rates[name], cores[name], strict=True)]
+            row = {"system": name, "requests_per_s": rate, "errors": failed[name]}
+            row |= {"requests_per_core_s": statistics.median(each)}
+            self.rows[name] = row | {"memory_MiB": memory_bytes(gateway.pids) / MIB}
 
-    def slow(self, gateway: Gateway, rate: float, row: dict[str, Any]) -> None:
-        """At a rate that it has room for."""
-        found = latency(gateway.whole(), self.folder, rate=rate, seconds=self.seconds)
-        row |= {"at_rate_per_s": found.rate, "p50_ms": found.p50_ms, "p99_ms": found.p99_ms}
-        row["errors"] += found.errors
-        self.say(
-            f"{gateway.name}: p50 {found.p50_ms:.2f} ms, p99 {found.p99_ms:.2f} ms at {found.rate:,.0f}/s"
-        )
+    def slow(self, gateways: Sequence[Gateway], rates: Mapping[str, float]) -> None:
+        """At rates that they have room for."""
+        for gateway in gateways:
+            self.waits[gateway.name] = []
+        for _ in range(self.options.rounds):
+            for gateway in gateways:
+                rate, seconds = rates[gateway.name], self.options.seconds
+                found = latency(gateway.whole(), self.folder, rate=rate, seconds=seconds)
+                self.waits[gateway.name].append(found)
+                waits = f"p50 {found.p50_ms:.2f} ms, p99 {found.p99_ms:.2f} ms"
+                self.say(f"{gateway.name}: {waits} at {found.rate:,.0f}/s")
+        for name, found in self.waits.items():
+            row = self.rows[name]
+            row |= {"at_rate_per_s": statistics.median(each.rate for each in found)}
+            row |= {"p50_ms": statistics.median(each.p50_ms for each in found)}
+            row |= {"p99_ms": statistics.median(each.p99_ms for each in found)}
+            row["errors"] += sum(each.errors for each in found)
 
     def many_streams(self, gateway: Gateway, row: dict[str, Any]) -> None:
         """Many at once; the most memory while they last."""
         over, peak = threading.Event(), [0]
         watcher = threading.Thread(target=_watch, args=(gateway, over, peak))
         watcher.start()
-        found = streams(gateway.stream(), count=self.streams, timeout_s=STREAMS_TIMEOUT_S)
+        found = streams(gateway.stream(), count=self.options.streams, timeout_s=STREAMS_TIMEOUT_S)
         over.set()
         watcher.join()
         row |= {"streams": f"{found.finished}/{found.asked}", "streams_s": found.seconds}
@@ -136,18 +141,19 @@ class Bench:
         row |= {"flat_s": self.options.flat, "flat_MiB": after / MIB, "growth_MiB": (after - before) / MIB}
         self.say(f"{gateway.name}: {before / MIB:.1f} -> {after / MIB:.1f} MiB over {self.options.flat} s")
 
-    def bars(self) -> dict[str, float]:
-        alone, bare, own, peer = (
-            next(row for name, row in self.rows.items() if name.startswith(word))
-            for word in ("direct", "Envoy", "llm-assets", "LiteLLM")
-        )
-        for row in (bare, own):
-            row["added_p50_ms"] = row["p50_ms"] - alone["p50_ms"]
-            row["added_p99_ms"] = row["p99_ms"] - alone["p99_ms"]
+    def bars(self, alone: Gateway, bare: Gateway, own: Gateway, peer: Gateway) -> dict[str, float]:
+        for gateway in (bare, own):
+            pairs = list(zip(self.waits[gateway.name], self.waits[alone.name], strict=True))
+            added = {
+                "added_p50_ms": statistics.median(through.p50_ms - past.p50_ms for through, past in pairs),
+                "added_p99_ms": statistics.median(through.p99_ms - past.p99_ms for through, past in pairs),
+            }
+            self.rows[gateway.name] |= added
+        rates = {name: row["requests_per_s"] for name, row in self.rows.items()}
         return {
-            "rps_over_litellm": own["requests_per_s"] / peer["requests_per_s"],
-            "rps_of_bare_envoy": own["requests_per_s"] / bare["requests_per_s"],
-            "added_p99_ms": own["added_p99_ms"],
+            "rps_over_litellm": rates[own.name] / rates[peer.name],
+            "rps_of_bare_envoy": rates[own.name] / rates[bare.name],
+            "added_p99_ms": self.rows[own.name]["added_p99_ms"],
         }
 
     @staticmethod
@@ -164,8 +170,8 @@ def main() -> None:
     options = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    options.add_argument("--seconds", type=float, default=10, help="of each measurement")
-    options.add_argument("--rounds", type=int, default=1, help="of each throughput")
+    options.add_argument("--seconds", type=float, default=6, help="of each measurement")
+    options.add_argument("--rounds", type=int, default=3, help="of each throughput and latency")
     options.add_argument("--streams", type=int, default=512, help="at once")
     options.add_argument("--flat", type=float, default=60, help="seconds for which memory has to stay flat")
     require_wrk()

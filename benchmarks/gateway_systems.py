@@ -8,6 +8,7 @@ reached), records of every request with the collector that seals them, the serve
 import json
 import os
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import httpx
 import yaml
 
 from benchmarks.gateway_load import Question
@@ -102,12 +104,33 @@ def ours(folder: Path, behind: StandIns) -> Iterator[Gateway]:
     record = gateway.start()
     try:
         gateway.wait_ready()
-        with running(command, folder, "collector", cwd=here.root, env=environment) as collector:
+        with (
+            running(command, folder, "collector", cwd=here.root, env=environment) as collector,
+            asked_for_health(gateway.url),
+        ):
             headers = {"Authorization": f"Bearer {key}", "Host": f"{TENANT}.llm.localhost"}
             pids = (record.pid, collector.pid)
             yield Gateway(name="llm-assets gateway", url=f"{gateway.url}/v1", headers=headers, pids=pids)
     finally:
         gateway.stop()
+
+
+@contextmanager
+def asked_for_health(url: str) -> Iterator[None]:
+    """Every second, as the keeper does: the gateway then looks for clients that went away."""
+    over = threading.Event()
+
+    def ask() -> None:
+        while not over.wait(1):
+            httpx.get(f"{url}/healthz", timeout=30)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    try:
+        yield
+    finally:
+        over.set()
+        asking.join()
 
 
 def _publish(settings: GatewaySettings, behind: StandIns) -> str:

@@ -104,7 +104,10 @@ def _table(name: str, rows: Sequence[Mapping[str, Any]]) -> Table:
 def _turned(name: str, rows: Sequence[Mapping[str, Any]]) -> Table:
     """What was measured in the rows, the systems side by side."""
     measures = [column for column in rows[0] if column != "system"]
-    table = Table("", *(str(row["system"]) for row in rows), title=name)
+    table = Table(title=name)
+    table.add_column("", min_width=max(len(measure) for measure in measures))
+    for row in rows:
+        table.add_column(str(row["system"]), justify="right")
     for measure in measures:
         table.add_row(measure, *(_shown(row[measure]) for row in rows))
     return table

@@ -45,10 +45,10 @@ local function place(self, name)
   return found
 end
 
--- The name's line is this one from now on.
+-- The name's line is this one from now on. What was revoked stays so.
 function Places:put(name, offset, length)
   local found = place(self, name)
-  found.offset, found.length, found.revoked = offset, length, false
+  found.offset, found.length = offset, length
 end
 
 -- The name has no line any more.

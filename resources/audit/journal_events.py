@@ -19,7 +19,7 @@ from resources.audit.subject_keys import SubjectKeys
 from resources.names import TENANT
 
 KEY_EVENTS = {"created": "key_created", "revoked": "key_revoked"}
-KEY_FACTS = ("name", "models", "risk_classes", "limits", "expires", "by")
+KEY_FACTS = ("name", "models", "risk_classes", "limits", "expires", "by", "replaces", "rotated_by")
 BACKEND_FACTS = ("deployment", "version", "digest", "weight", "names")
 
 Json = dict[str, Any]
@@ -83,7 +83,7 @@ def key_facts(event: Json, keys: SubjectKeys, id: str) -> Json | None:
     name = KEY_EVENTS.get(str(event.get("event")))
     if name is None:
         return None
-    at = event.get("created") if name == "key_created" else event.get("at")
+    at = event.get("at", event.get("created"))
     facts = {
         "event": name,
         "key": event.get("id"),

@@ -123,7 +123,7 @@ def rotate(journal: Journal, key_id: str, *, by: str, overlap_s: float = 0) -> t
         yield new
         if overlap_s > 0:
             ends = min(now + overlap_s, made["expires"] or float("inf"))
-            yield {**made, "expires": ends, "rotated_by": by}
+            yield {**made, "expires": ends, "at": now, "rotated_by": by}
         else:
             yield {"event": "revoked", "id": key_id, "at": now, "by": by}
 

@@ -103,6 +103,8 @@ def test_with_an_overlap_the_old_key_holds_for_that_long(journal: Journal) -> No
     now = time.time()
     assert (kept.state(now), kept.state(now + 3601)) == ("active", "expired")
     assert kept.by == "olga"
+    *_, last = journal.events()
+    assert (last["id"], last["rotated_by"]) == (old.id, "petr")
 
 
 def test_an_overlap_makes_no_key_live_longer_than_it_would(journal: Journal) -> None:
