@@ -70,8 +70,8 @@ def _collect(settings: Settings, ending: threading.Event) -> None:
     ):
         said = CollectorMetrics(settings.audit)
         while not ending.is_set():
-            sealed = collector.step()
-            said.looked(sealed=sealed, unsealed=collector.behind)
+            collector.step()
+            said.looked(sealed=collector.sealed, unsealed=collector.behind)
             if collector.behind:
                 ending.wait(AGAIN_S)
             elif not collector.pressed:
