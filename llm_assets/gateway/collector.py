@@ -71,9 +71,8 @@ def _collect(settings: Settings, ending: threading.Event) -> None:
     ):
         said = CollectorMetrics(settings.audit)
         while not ending.is_set():
-            before = collector.sealed
             collector.step()
-            said.looked(sealed=collector.sealed - before, unsealed=collector.behind)
+            said.looked(sealed=collector.sealed, unsealed=collector.behind)
             if collector.behind:
                 ending.wait(AGAIN_S)
             elif not collector.pressed:
