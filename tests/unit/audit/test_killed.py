@@ -19,6 +19,7 @@ from resources.audit.subject_keys import SubjectKeys
 from resources.audit.verifying import verify_tenant
 from tests.conftest import ROOT
 from tests.unit.audit import spooling
+from tests.unit.audit.conftest import STARTED
 from tests.unit.audit.dying import DIED
 from tests.unit.audit.spooling import GatewaySpool
 
@@ -34,7 +35,8 @@ def collector(home: Path, **settings: str) -> subprocess.Popen[bytes]:
     (home / "catalog").mkdir(exist_ok=True)
     with (home / "collector.log").open("ab") as log:
         command = [sys.executable, "-m", "llm_assets.gateway.collector"]
-        return subprocess.Popen(command, env=environment, cwd=ROOT, stdout=log, stderr=log)
+        STARTED.append(subprocess.Popen(command, env=environment, cwd=ROOT, stdout=log, stderr=log))
+    return STARTED[-1]
 
 
 def sealed_ids(home: Path, tenant: str) -> list[str]:
