@@ -1,4 +1,5 @@
 -- Answers that come whole: checked, recorded, and only then given. Errors of vLLM and of Envoy pass in OpenAI's shape.
+local alarms = require("alarms")
 local answer_parts = require("answer_parts")
 local errors = require("errors")
 local exchanges = require("exchanges")
@@ -30,9 +31,9 @@ answers.BROKEN = {
 function answers.wrong_digest(handle, exchange, outcome)
   if outcome.digest == exchange.backend.digest then return nil end
   if not outcome.digest and exchange.endpoint == EMBEDDINGS then return nil end
-  handle:logCritical("digest mismatch: deployment " .. exchange.backend.deployment .. " of " .. exchange.tenant .. "/" .. exchange.model
-    .. " was promoted as " .. exchange.backend.digest .. " and answers as " .. json.string(outcome.digest or "nothing")
-    .. " to request " .. exchange.id)
+  alarms.raise(handle, "digest mismatch of deployment " .. exchange.backend.deployment,
+    exchange.tenant .. "/" .. exchange.model .. " was promoted as " .. exchange.backend.digest .. " and answers as "
+    .. json.string(outcome.digest or "nothing") .. " to request " .. exchange.id)
   return answers.MISMATCH
 end
 
@@ -51,12 +52,12 @@ end
 
 -- The body to give and, where vLLM's must not be given, the refusal that it is.
 local function judge(handle, exchange, text, outcome)
-  if outcome.status ~= OK then
+  if outcome.status >= 400 then
     outcome.reason = outcome.served and "engine_error" or UNREACHED[outcome.status] or "bad_gateway"
     return shaped(text, outcome.status)
   end
-  local refusal = answers.BROKEN
-  if answer_parts.read(text, outcome) then refusal = answers.wrong_digest(handle, exchange, outcome) end
+  local refusal = answers.BROKEN -- so is a redirection: it would lead past the gateway
+  if outcome.status == OK and answer_parts.read(text, outcome) then refusal = answers.wrong_digest(handle, exchange, outcome) end
   if not refusal then return text end
   outcome.status, outcome.reason = refusal.status, refusal.reason
   return errors.body(refusal), refusal
@@ -67,7 +68,7 @@ local function record(handle, exchange, outcome, text)
   outcome.sha256, outcome.bytes, outcome.text = sha256.hex(text), #text, answer_parts.text(outcome)
   local recorded, why = records.response(exchange, outcome)
   if recorded then return text end
-  handle:logCritical("an answer is not on the record and not given: " .. why)
+  alarms.raise(handle, "an answer is not on the record and not given", why)
   outcome.status, outcome.reason = 500, "audit_unavailable"
   return errors.body({ status = 500, code = "audit_unavailable", message = refusals.AUDIT_UNAVAILABLE.message })
 end
@@ -92,7 +93,10 @@ function answers.give(handle, exchange, status)
   local came = body:getBytes(0, body:length())
   receipts.put(headers, exchange, outcome.served)
   local text = record(handle, exchange, outcome, (judge(handle, exchange, came, outcome)))
-  if outcome.status ~= status then headers:replace(":status", tostring(outcome.status)) end
+  if outcome.status ~= status then
+    headers:replace(":status", tostring(outcome.status))
+    headers:remove("location")
+  end
   if outcome.reason == answers.MISMATCH.reason then headers:remove("x-llm-digest") end -- another one answered
   if outcome.status == 503 then headers:replace("retry-after", RETRY_S) end
   if text ~= came then

@@ -2,6 +2,7 @@
 -- gateway asked for is taken out again; the record is written before the last event leaves.
 -- vLLM names its digest only in the last event: what a wrong deployment said before has gone out by then, and the stream
 -- ends with an error instead of its end.
+local alarms = require("alarms")
 local answer_parts = require("answer_parts")
 local answers = require("answers")
 local errors = require("errors")
@@ -43,7 +44,7 @@ local function close(handle, stream, out, last, refusal)
   outcome.sha256, outcome.text = stream.hash:hex(), answer_parts.text(outcome)
   local recorded, why = records.response(exchange, outcome)
   if not recorded then
-    handle:logCritical("the end of a stream is not on the record and not given: " .. why)
+    alarms.raise(handle, "the end of a stream is not on the record and not given", why)
     outcome.reason = "audit_unavailable"
     out[mark + 1] = "data: " .. errors.body(refusals.AUDIT_UNAVAILABLE) .. "\n\n"
   end

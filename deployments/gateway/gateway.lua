@@ -1,5 +1,6 @@
 -- The gateway's filter. Envoy runs `on_request` and `on_response` for every request; where one of them fails, nothing is
 -- let through: Envoy by itself would go on as if there were no filter.
+local alarms = require("alarms")
 local answers = require("answers")
 local doors = require("doors")
 local errors = require("errors")
@@ -37,7 +38,12 @@ local function end_failed(exchange)
   end
 end
 
-local function refuse_request(handle, id)
+local function send_nowhere(handle) handle:streamInfo():dynamicMetadata():set("envoy.lb", "deployment", "") end
+
+-- Every step by itself: one that fails as well must not keep the next from being taken.
+local function refuse_request(handle, id, failure)
+  pcall(send_nowhere, handle)
+  pcall(alarms.raise, handle, "a request is refused because the filter failed", id .. ": " .. failure)
   local known, exchange = pcall(exchanges.of, handle)
   if known and exchange then pcall(end_failed, exchange) end
   pcall(labels.outcome, handle, "error", "internal_error")
@@ -49,8 +55,7 @@ function gateway.on_request(handle)
   local id = request_ids.new()
   local decided, failure = xpcall(requests.decide, explain, handle, id)
   if not decided then
-    handle:logCritical("request " .. id .. " is refused because the filter failed: " .. failure)
-    refuse_request(handle, id)
+    refuse_request(handle, id, failure)
   end
 end
 
@@ -65,7 +70,7 @@ local function answer_of_envoy(handle, status, known)
   end
   known.status, known.reason = status, REASONS[status] or "bad_request"
   local recorded, why = records.denied(known)
-  if not recorded then handle:logCritical("a refused request is not on the record: " .. why) end
+  if not recorded then alarms.raise(handle, "a refused request is not on the record", why) end
   labels.ask(handle, known.tenant)
   labels.outcome(handle, "denied", known.reason)
   local body = handle:body(true)
@@ -116,7 +121,7 @@ function gateway.on_response(handle)
   local held = {}
   local given, failure = xpcall(answer, explain, handle, held)
   if not given then
-    handle:logCritical("an answer is withheld because the filter failed: " .. failure)
+    pcall(alarms.raise, handle, "an answer is withheld because the filter failed", failure)
     withhold(handle, held)
   end
 end

@@ -1,5 +1,6 @@
 -- What the gateway answers by itself: the list of models and its own health.
 local access = require("access")
+local alarms = require("alarms")
 local errors = require("errors")
 local exchanges = require("exchanges")
 local json = require("json")
@@ -55,7 +56,7 @@ function listing.health(handle, id)
   registry.catch_up()
   local ready, why = spool.ready()
   if ready then return respond(handle, id, '{"status":"ok"}') end
-  handle:logCritical("records wait to be written: " .. why)
+  alarms.raise(handle, "records wait to be written", why)
   exchanges.answered(handle)
   errors.respond(handle, refusals.AUDIT_UNAVAILABLE, id)
 end

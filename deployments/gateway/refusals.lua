@@ -1,4 +1,5 @@
 -- Refusing a request: on the record first, then in OpenAI's shape. Where the record cannot be written, that is the answer.
+local alarms = require("alarms")
 local errors = require("errors")
 local exchanges = require("exchanges")
 local labels = require("labels")
@@ -61,7 +62,7 @@ function refusals.answer(handle, known, refusal)
   known.status, known.reason = refusal.status, refusal.reason
   local recorded, why = records.denied(known)
   if not recorded then
-    handle:logCritical("a refused request is not on the record: " .. why)
+    alarms.raise(handle, "a refused request is not on the record", why)
     refusal = refusals.AUDIT_UNAVAILABLE
   end
   exchanges.answered(handle)

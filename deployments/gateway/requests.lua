@@ -1,6 +1,7 @@
 -- What happens to a request, in this order: door, credentials, body, access, route, limits, record. Only then is it told
 -- to Envoy which deployment it goes to; without that Envoy has nowhere to send it.
 local access = require("access")
+local alarms = require("alarms")
 local bodies = require("bodies")
 local credentials = require("credentials")
 local doors = require("doors")
@@ -89,7 +90,7 @@ local function admit(handle, known, exchange, tenant, asked)
   local recorded, why = records.request(exchange, asked)
   if not recorded then
     limits.settle(ticket, 0)
-    handle:logCritical("a request is not on the record: " .. why)
+    alarms.raise(handle, "a request is not on the record", why)
     known.requested = nil
     return refusals.answer(handle, known, refusals.AUDIT_UNAVAILABLE)
   end

@@ -83,6 +83,13 @@ def test_an_answer_that_is_no_answer_is_502(gateway: Gateway, body: str) -> None
     assert gateway.record("response", answer.headers["x-request-id"])["reason"] == "bad_answer"
 
 
+@pytest.mark.parametrize("status", [201, 204, 206, 302, 307, 304])
+def test_a_success_of_another_kind_or_a_redirection_is_502(gateway: Gateway, status: int) -> None:
+    answer = gateway.ask(gateway.key(), **V1, stand_in={"status": status})
+    assert error_of(answer) == (502, "bad_gateway")
+    assert gateway.record("response", answer.headers["x-request-id"])["status"] == 502
+
+
 def test_an_engine_that_cannot_be_reached_is_503_and_nothing_is_said_to_have_answered(
     start: StartGateway,
 ) -> None:
@@ -161,9 +168,13 @@ def test_with_a_full_disk_nothing_passes_and_no_record_is_half_written(start: St
     room = file.stat().st_size + 100  # not a record more
     _, hard = resource.prlimit(gateway.process_id, resource.RLIMIT_FSIZE)
     resource.prlimit(gateway.process_id, resource.RLIMIT_FSIZE, (room, hard))
-    for _ in range(3):
+    for _ in range(30):
         assert error_of(gateway.ask(key)) == (503, "audit_unavailable")
     assert file.stat().st_size < room
+    told = [
+        line for line in gateway.log().splitlines() if "a request is not on the record: the spool" in line
+    ]
+    assert 1 <= len(told) <= 3  # a line a second
     resource.prlimit(gateway.process_id, resource.RLIMIT_FSIZE, (hard, hard))
     assert gateway.ask(key).status_code == 200
     assert [record["e"] for record in gateway.records()] == ["request", "response"] * 2
@@ -177,6 +188,17 @@ def test_an_answer_that_cannot_be_recorded_is_not_given(start: StartGateway) -> 
     answer = gateway.ask(key, stream=True)
     assert "[DONE]" not in answer.text
     assert answer.text.strip().split("\n\n")[-1].endswith('"code":"audit_unavailable"}}')
+
+
+def test_where_even_the_refusal_fails_nothing_passes(start: StartGateway) -> None:
+    gateway = start(
+        'require("labels").ask = function() error("broken on purpose") end '
+        'require("errors").respond = function() error("broken as well") end '
+        'require("alarms").raise = function() error("and this") end'
+    )
+    answer = gateway.ask(gateway.key(), marker="seen-by-nobody")
+    assert answer.status_code == 503
+    assert "seen-by-nobody" not in json.dumps([gateway.seen(name) for name in DIGESTS])
 
 
 BROKEN = {
