@@ -23,7 +23,7 @@ EVENTS = st.lists(
 )
 
 
-@settings(max_examples=8)
+@settings(max_examples=5)
 @given(EVENTS, EVENTS)
 def test_a_writer_killed_at_any_byte_loses_only_what_it_had_not_finished(
     tmp_path_factory: pytest.TempPathFactory, before: list[dict[str, Any]], after: list[dict[str, Any]]
