@@ -70,7 +70,7 @@ class Gateway:
 @contextmanager
 def direct(folder: Path, behind: StandIns) -> Iterator[Gateway]:
     yield Gateway(
-        name="direct to the stand-in",
+        name="the stand-in alone",
         url=f"http://127.0.0.1:{behind.whole}/v1",
         headers={},
         pids=(behind.pid,),
@@ -83,7 +83,7 @@ def bare_envoy(folder: Path, behind: StandIns) -> Iterator[Gateway]:
     backends = {"whole": behind.whole, "streams": behind.streams}
     with envoy(folder, "bare", port, {"route": {"cluster": "whole"}}, backends) as pid:
         yield Gateway(
-            name="Envoy, router alone",
+            name="bare Envoy",
             url=f"http://127.0.0.1:{port}/v1",
             headers={},
             pids=(pid,),
@@ -110,7 +110,7 @@ def ours(folder: Path, behind: StandIns) -> Iterator[Gateway]:
         ):
             headers = {"Authorization": f"Bearer {key}", "Host": f"{TENANT}.llm.localhost"}
             pids = (record.pid, collector.pid)
-            yield Gateway(name="llm-assets gateway", url=f"{gateway.url}/v1", headers=headers, pids=pids)
+            yield Gateway(name="llm-assets", url=f"{gateway.url}/v1", headers=headers, pids=pids)
     finally:
         gateway.stop()
 
@@ -200,4 +200,4 @@ def litellm(folder: Path, behind: StandIns) -> Iterator[Gateway]:
         wait_listening(port, process, folder / "litellm.log")
         headers = {"Authorization": "Bearer sk-bench"}
         url = f"http://127.0.0.1:{port}/v1"
-        yield Gateway(name="LiteLLM proxy (Python)", url=url, headers=headers, pids=(process.pid,))
+        yield Gateway(name="LiteLLM (Python)", url=url, headers=headers, pids=(process.pid,))

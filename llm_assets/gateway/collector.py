@@ -55,15 +55,18 @@ def main() -> None:
 
 def run(settings: Settings, ending: threading.Event) -> None:
     """Collects until `ending` is set; begins anew, from what is on the disk, where the disk fails."""
-    while not ending.is_set():
+    while True:
         try:
             _collect(settings, ending)
+            return
         except (OSError, sqlite3.Error, AuditError) as error:
             _log.error("%s; trying again.", error)
-            ending.wait(AGAIN_S)
+            if ending.wait(AGAIN_S):
+                return
 
 
 def _collect(settings: Settings, ending: threading.Event) -> None:
+    """Also where `ending` is set from the beginning, what is there is sealed."""
     spool, admin = settings.home / "gateway" / "spool", settings.home / "gateway" / "admin.sock"
     with (
         closing(sealer_of(settings)) as sealer,
@@ -71,9 +74,8 @@ def _collect(settings: Settings, ending: threading.Event) -> None:
     ):
         said = CollectorMetrics(settings.audit)
         while not ending.is_set():
-            before = collector.sealed
             collector.step()
-            said.looked(sealed=collector.sealed - before, unsealed=collector.behind)
+            said.looked(sealed=collector.sealed, unsealed=collector.behind)
             if collector.behind:
                 ending.wait(AGAIN_S)
             elif not collector.pressed:

@@ -73,7 +73,8 @@ class AuditIndex:
         for tenant in self._places.tenants() if tenants is None else tenants:
             number = self._number(tenant)
             for segment in segments_in(self._places.log(tenant)):
-                self._catch_up(number, segment)
+                with contextlib.suppress(FileNotFoundError):  # deleted meanwhile, because it was due
+                    self._catch_up(number, segment)
 
     def _catch_up(self, number: int, segment: Segment) -> None:
         done, size = self._indexed(number, segment.first), segment.path.stat().st_size

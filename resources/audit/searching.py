@@ -1,6 +1,7 @@
 """Finding records of one tenant, and opening what the key of their subject opens."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,7 +62,8 @@ def _candidates(places: AuditPlaces, index: AuditIndex, query: Query) -> Iterato
         return
     for segment in segments_in(places.log(query.tenant)):
         if query.since is None or not _ended_before(segment, query.since):
-            yield from _records(segment)
+            with suppress(FileNotFoundError):  # deleted meanwhile, because it was due
+                yield from _records(segment)
 
 
 def _records(segment: Segment) -> Iterator[dict[str, Any]]:

@@ -25,6 +25,8 @@ from resources.audit.segments import (
 )
 from resources.audit.statements import Signing
 
+TRIES = 5
+
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
@@ -49,8 +51,7 @@ class Verdict:
 
 def verify_tenant(places: AuditPlaces, tenant: str, signing: Signing, *heads: bytes) -> Verdict:
     """Reads all of it. `heads` are more signed heads that must be in the chain, from the artifact store."""
-    walk = _Walk(places.log(tenant), tenant, signing)
-    walk.run(heads)
+    walk = _walked(places, tenant, signing, heads)
     return Verdict(
         tenant=tenant,
         records=walk.records,
@@ -58,6 +59,18 @@ def verify_tenant(places: AuditPlaces, tenant: str, signing: Signing, *heads: by
         deleted_segments=walk.deleted,
         faults=tuple(walk.faults),
     )
+
+
+def _walked(places: AuditPlaces, tenant: str, signing: Signing, heads: tuple[bytes, ...]) -> "_Walk":
+    """Begins anew where a segment was deleted, because it was due, while it was to be read."""
+    for _ in range(TRIES):
+        walk = _Walk(places.log(tenant), tenant, signing)
+        try:
+            walk.run(heads)
+        except FileNotFoundError:
+            continue
+        return walk
+    raise AuditError(f"The audit log of {tenant} changes all the time; verify it again.")
 
 
 class _Walk:
@@ -76,8 +89,8 @@ class _Walk:
         segments = [segment for segment in segments_in(self.folder) if not segment.proof.exists()]
         for segment in segments:
             self._segment(segment, last=segment is segments[-1])
-        for stray in set(segments_in(self.folder, SEAL)) - set(segments):
-            if not stray.proof.exists():
+        for stray in segments_in(self.folder, SEAL):
+            if not stray.path.exists() and not stray.proof.exists():
                 self._fault(stray.path, 0, "the segment is missing; its seal is there")
         for seq, (_, said_by) in sorted(self._wanted.items()):
             self._fault(

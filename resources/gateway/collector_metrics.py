@@ -26,18 +26,17 @@ llm_audit_looked_timestamp_seconds {looked_at:.3f}
 
 
 class CollectorMetrics:
-    """Counts, and writes the file every `EVERY_S` seconds. Where it cannot, Prometheus sees it age."""
+    """Writes the file every `EVERY_S` seconds. Where it cannot, Prometheus sees it age."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder, self._sealed, self._written = folder, 0, -EVERY_S
+        self._folder, self._written = folder, -EVERY_S
 
     def looked(self, *, sealed: int, unsealed: int) -> None:
-        """The collector has looked for records: so many it sealed, so many it could not seal."""
-        self._sealed += sealed
+        """The collector has looked for records: so many it sealed in all, so many it could not seal yet."""
         if time.monotonic() - self._written < EVERY_S:
             return
         self._written = time.monotonic()
-        text = collector_metrics(sealed=self._sealed, unsealed=unsealed, looked_at=time.time())
+        text = collector_metrics(sealed=sealed, unsealed=unsealed, looked_at=time.time())
         try:
             write_collector_metrics(self._folder, text)
         except OSError as error:  # a full disk must not keep it from sealing what still fits

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -183,3 +184,18 @@ def test_a_new_signing_key_leaves_what_the_old_one_signed_verified(make_log: Mak
     log.fill(3)
     log.fill(3)
     assert log.faults() == ()
+
+
+def test_a_log_that_is_being_written_is_never_accused(make_log: MakeLog) -> None:
+    """Lines are half there, segments are closed and begun while they are read."""
+    log = make_log(limits=SegmentLimits(records=30))
+    log.fill(1)
+    writer = threading.Thread(target=lambda: [log.fill(10) for _ in range(40)])
+    writer.start()
+    verdicts = []
+    while writer.is_alive():
+        verdicts.append(verify_tenant(log.places, "team-a", Signing(log.home / "keys")))
+    writer.join()
+    assert [verdict.faults for verdict in verdicts] == [()] * len(verdicts)
+    assert len({verdict.records for verdict in verdicts}) > 1, "it was read while it grew"
+    assert len(segments_in(log.places.log("team-a"))) > 10
