@@ -39,7 +39,7 @@ from resources.waiting import WaitError, WaitTimeout, wait_until
 
 KIND = "vllm"
 START_TIMEOUT_S = 900
-DRAIN_S = 30
+DRAIN_S = 300  # a long answer that is being given when another version takes over
 STOP_S = 20
 PORT_TURN_S = 120
 PORTS = range(20_000, 32_768)  # below Linux's ephemeral ports (net.ipv4.ip_local_port_range)

@@ -51,12 +51,12 @@ end
 
 -- The body to give and, where vLLM's must not be given, the refusal that it is.
 local function judge(handle, exchange, text, outcome)
-  if outcome.status ~= OK then
+  if outcome.status >= 400 then
     outcome.reason = outcome.served and "engine_error" or UNREACHED[outcome.status] or "bad_gateway"
     return shaped(text, outcome.status)
   end
-  local refusal = answers.BROKEN
-  if answer_parts.read(text, outcome) then refusal = answers.wrong_digest(handle, exchange, outcome) end
+  local refusal = answers.BROKEN -- so is a redirection: it would lead past the gateway
+  if outcome.status == OK and answer_parts.read(text, outcome) then refusal = answers.wrong_digest(handle, exchange, outcome) end
   if not refusal then return text end
   outcome.status, outcome.reason = refusal.status, refusal.reason
   return errors.body(refusal), refusal
@@ -92,7 +92,10 @@ function answers.give(handle, exchange, status)
   local came = body:getBytes(0, body:length())
   receipts.put(headers, exchange, outcome.served)
   local text = record(handle, exchange, outcome, (judge(handle, exchange, came, outcome)))
-  if outcome.status ~= status then headers:replace(":status", tostring(outcome.status)) end
+  if outcome.status ~= status then
+    headers:replace(":status", tostring(outcome.status))
+    headers:remove("location")
+  end
   if outcome.reason == answers.MISMATCH.reason then headers:remove("x-llm-digest") end -- another one answered
   if outcome.status == 503 then headers:replace("retry-after", RETRY_S) end
   if text ~= came then

@@ -54,10 +54,15 @@ function gateway.on_request(handle)
   end
 end
 
-local REASONS = { [401] = "invalid_token", [403] = "invalid_token", [408] = "request_timeout", [413] = "too_large" }
+local REASONS = { [401] = "invalid_token", [408] = "request_timeout", [413] = "too_large" }
 
 -- An answer that Envoy gave before the filter had decided: on the record, in OpenAI's shape.
+-- A token whose audience is of no tenant is 403 by Envoy; it is refused like every other here.
 local function answer_of_envoy(handle, status, known)
+  if status == 403 then
+    status = 401
+    handle:headers():replace(":status", tostring(status))
+  end
   known.status, known.reason = status, REASONS[status] or "bad_request"
   local recorded, why = records.denied(known)
   if not recorded then handle:logCritical("a refused request is not on the record: " .. why) end

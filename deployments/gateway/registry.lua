@@ -4,7 +4,7 @@ local journals = require("journals")
 local json = require("json")
 local places = require("places")
 
-local KEPT_READ = 1024
+local KEPT_READ = 512
 
 local registry = {}
 

@@ -1,6 +1,7 @@
 """`make demo`: everything set up, one tenant's chain, and the same question before and after."""
 
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -79,4 +80,5 @@ def _curl(here: Installation, tenant: str) -> str:
     """The key goes from its file to curl, and neither over the screen nor into the list of processes."""
     body = json.dumps({"model": MODEL, "messages": [{"role": "user", "content": "When are you open?"}]})
     key, address = key_file(here.settings, tenant, DEMO), gateway_of(here.settings).address_of(tenant)
-    return f"curl -s {address}/chat/completions -H @{key} -H 'Content-Type: application/json' -d '{body}'"
+    header = shlex.quote(f"@{key}")
+    return f"curl -s {address}/chat/completions -H {header} -H 'Content-Type: application/json' -d '{body}'"

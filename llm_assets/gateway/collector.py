@@ -38,6 +38,7 @@ _log = logging.getLogger("llm_assets.gateway.collector")
 
 def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # it tells of each push to Loki
     settings, ending = find_settings(), threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ending.set())
@@ -83,11 +84,22 @@ def _collect(settings: Settings, ending: threading.Event) -> None:
 
 def _answers(admin: Path) -> bool:
     """Whether the gateway runs: somebody listens at its admin socket."""
+    try:
+        folder = os.open(admin.parent, os.O_RDONLY | os.O_DIRECTORY)
+    except FileNotFoundError:
+        return False
+    try:
+        return _connects(f"/proc/self/fd/{folder}/{admin.name}")  # the address of a socket has 107 bytes
+    finally:
+        os.close(folder)
+
+
+def _connects(address: str) -> bool:
     with socket.socket(socket.AF_UNIX) as door:
         door.settimeout(1)
         try:
-            door.connect(str(admin))
-        except TimeoutError:
+            door.connect(address)
+        except (TimeoutError, BlockingIOError):
             return True  # it is there, but busy
         except (FileNotFoundError, ConnectionRefusedError):
             return False

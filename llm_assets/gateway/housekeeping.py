@@ -50,20 +50,37 @@ def housekeeping(settings: Settings, ending: threading.Event) -> Iterator[None]:
 
 
 def _work(work: "Callable[[Settings], _Work]", settings: Settings, ending: threading.Event) -> None:
-    name, failing = getattr(work, "__name__", "").strip("_"), False
-    while not ending.is_set():
-        try:
-            with closing(work(settings)) as doing:
-                while not ending.wait(doing.pause_s):
-                    doing.step()
-                    if failing:
-                        failing = False
-                        _log.info("%s works again.", name)
-        except FAULTS as error:
-            if not failing:
-                _log.error("%s: %s", name, error)
-            failing = True
+    told = _Told(getattr(work, "__name__", "").strip("_"))
+    doing = None
+    while doing is None and not ending.is_set():
+        with told:
+            doing = work(settings)
+        if doing is None:
             ending.wait(AGAIN_S)
+    if doing is None:
+        return
+    with closing(doing):
+        while not ending.wait(AGAIN_S if told.failing else doing.pause_s):
+            with told:
+                doing.step()
+
+
+class _Told:
+    """Says the first failure of several in a row, and when it works again."""
+
+    def __init__(self, name: str) -> None:
+        self._name, self.failing = name, False
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> bool:
+        if isinstance(error, FAULTS) and not self.failing:
+            _log.error("%s: %s", self._name, error)
+        if error is None and self.failing:
+            _log.info("%s works again.", self._name)
+        self.failing = error is not None
+        return isinstance(error, FAULTS)
 
 
 class _Work:

@@ -54,14 +54,17 @@ class AuditIndex:
         self._database.executescript(_TABLES)
 
     def add(self, tenant: str, sealed: Sealed) -> None:
-        """What was just sealed; nothing where the index lags: `catch_up` then reads it from the log."""
+        """What was just sealed; where the index lags behind it, the rest is read from the log."""
         if not sealed.records:
             return
         try:
             number = self._number(tenant)
             with self._database:
-                if self._indexed(number, sealed.first) == sealed.start:
+                done = self._indexed(number, sealed.first)
+                if done == sealed.start:
                     self._insert(number, sealed.first, sealed.records, sealed.end)
+            if done < sealed.start:  # another process sealed before and has not said so yet
+                self._catch_up(number, Segment(folder=self._places.log(tenant), first=sealed.first))
         except sqlite3.Error as error:
             _log.warning("The index of the audit log lags, it catches up later: %s", error)
 
@@ -73,9 +76,12 @@ class AuditIndex:
                 self._catch_up(number, segment)
 
     def _catch_up(self, number: int, segment: Segment) -> None:
-        done = self._indexed(number, segment.first)
-        if segment.path.stat().st_size == done:
+        done, size = self._indexed(number, segment.first), segment.path.stat().st_size
+        if size == done:
             return
+        if size < done:  # lines were indexed whose writing then failed, and was taken back
+            self._forget(number, segment.first)
+            done = 0
         with segment.path.open("rb") as stream:
             stream.seek(done)
             while block := list(_block(stream)):
@@ -97,7 +103,9 @@ class AuditIndex:
 
     def forget(self, tenant: str, first: int) -> None:
         """A segment was deleted."""
-        number = self._number(tenant)
+        self._forget(self._number(tenant), first)
+
+    def _forget(self, number: int, first: int) -> None:
         with self._database:
             self._database.execute("DELETE FROM records WHERE tenant = ? AND first = ?", (number, first))
             self._database.execute("DELETE FROM segments WHERE tenant = ? AND first = ?", (number, first))

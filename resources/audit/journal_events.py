@@ -8,7 +8,7 @@ holds from then on.
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,19 +43,25 @@ class JournalEvents:
                 if stat.st_ino != self._inode or stat.st_size < self._position:
                     self._inode, self._position = stat.st_ino, 0
                 stream.seek(self._position)
-                return sum(self._line(line) for line in stream if line.endswith(b"\n"))
+                return sum(self._lines(stream))
         except FileNotFoundError:
             return 0
 
+    def _lines(self, stream: Iterable[bytes]) -> Iterator[int]:
+        """What cannot be sealed now stays before the position."""
+        for line in stream:
+            if line.endswith(b"\n"):
+                yield self._line(line)
+                self._position += len(line)
+
     def _line(self, line: bytes) -> int:
-        place, self._position = self._position, self._position + len(line)
         try:
             event = dict(json.loads(line))
         except (ValueError, TypeError):
             return 0  # the gateway names it
         if isinstance(event.get("tenant"), str):
             self._owners[str(event.get("id"))] = event["tenant"]
-        seen = f"{self._journal.name} {self._inode} {place} ".encode() + line
+        seen = f"{self._journal.name} {self._inode} {self._position} ".encode() + line
         id = f"event-{hashlib.sha256(seen).hexdigest()[:40]}"
         if self._sealer.index.find(id) is not None:
             return 0

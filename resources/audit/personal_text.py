@@ -12,6 +12,7 @@ was kept of one subject, and nothing once that subject's key is gone.
 
 import json
 import logging
+import re
 import threading
 import warnings
 from collections.abc import Iterator
@@ -85,13 +86,17 @@ class Pseudonymizer:
         if isinstance(content, str):
             return self._clean(content, subject)
         if isinstance(content, dict):
-            return {name: self._walk(value, subject) for name, value in content.items()}
+            return {self._name(name, subject): self._walk(value, subject) for name, value in content.items()}
         if isinstance(content, list):
             return [self._walk(value, subject) for value in content]
         if isinstance(content, int) and abs(content) >= LEAST_NUMBER:  # a PESEL may come as a number
             cleaned = self._clean(str(content), subject)
             return cleaned if cleaned != str(content) else content
         return content
+
+    def _name(self, name: str, subject: Subject) -> str:
+        """Of a member: looked at where it may be more than a word."""
+        return self._clean(name, subject) if re.search(r"[@\d]", name) else name
 
     def _clean(self, text: str, subject: Subject) -> str:
         if len(text) < LEAST_CHARACTERS:
@@ -100,7 +105,7 @@ class Pseudonymizer:
         try:
             found = [each for start in _windows(text) for each in _found(analyzer, text, start)]
         except Exception as error:  # noqa: BLE001  a text that breaks a detector must not stop the log, nor be kept
-            _log.error("Presidio failed on a text of %d characters: %r", len(text), error)
+            _log.error("Presidio failed on a text of %d characters: %s", len(text), type(error).__name__)
             return FAILED
         return _replaced(text, found, subject)
 

@@ -76,7 +76,8 @@ class Sealer:
             try:
                 return record_of(exchange, keys, self._pseudonymize)
             except (TypeError, ValueError, KeyError, OverflowError) as error:
-                _log.error("%s has fields of a form that no gateway writes: %r", exchange.id, error)
+                kind = type(error).__name__  # its text could hold what was said
+                _log.error("%s has fields of a form that no gateway writes: %s", exchange.id, kind)
                 return record_of(Exchange(None, None, exchange.lines), keys, self._pseudonymize)
 
         return draft

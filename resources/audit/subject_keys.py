@@ -29,7 +29,7 @@ PEPPER, SLOTS, ERASURES = "pepper", "subjects.keys", "erasures"
 HASH_BYTES, KEY_BYTES, NONCE_BYTES = 32, 32, 12
 SLOT_BYTES = HASH_BYTES + KEY_BYTES
 PSEUDONYM_DIGITS = 32
-REMEMBERED = 20_000
+REMEMBERED = 2_000
 """Subjects whose ciphers are kept ready."""
 
 _ENCODER = json.JSONEncoder(separators=(",", ":"))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from resources.gateway.endpoint_files import EndpointFiles
+from resources.gateway.cluster_file import ClusterFile
 from resources.gateway.envoy_admin import EnvoyAdmin
 from resources.gateway.envoy_config import bootstrap
 from resources.gateway.envoy_http import jwt_discovery, no_tokens
@@ -101,7 +101,7 @@ class EnvoyGateway:
         """Envoy refuses to start where a file that it is to follow is not there."""
         (self.folder / "spool").mkdir(parents=True, exist_ok=True, mode=0o700)
         self.folder.chmod(0o700)
-        EndpointFiles(self.settings.endpoints).make()
+        ClusterFile(self.settings.clusters).make()
         if not self.settings.jwt.exists():
             replace_json(self.settings.jwt, jwt_discovery(no_tokens(), "none"))
         replace_json(self.folder / "bootstrap.json", config)

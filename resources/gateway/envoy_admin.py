@@ -12,7 +12,7 @@ from resources.gateway.envoy_config import ADMIN_SOCKET
 from resources.gateway.errors import GatewayError
 
 TIMEOUT_S = 5
-_VERSIONS = r"^cluster\.deployments-[0-9]*\.version_text$"
+_VERSION = "cluster_manager.cds.version_text"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,15 +28,14 @@ class EnvoyAdmin:
         except GatewayError:
             return False
 
-    def endpoints_versions(self) -> dict[str, str]:
-        """The version of the endpoints that Envoy routes by, by cluster; "" while it has none.
+    def clusters_version(self) -> str:
+        """The version of `xds/clusters.json` that Envoy routes by; "" while it has none.
 
         Raises:
             GatewayError: Envoy does not answer.
         """
-        lines = self.read(f"/stats?filter={_VERSIONS}").splitlines()
-        told = (line.partition(": ") for line in lines)
-        return {name.split(".")[1]: version.strip('"') for name, _, version in told}
+        _, _, version = self.read(f"/stats?filter=^{_VERSION}$").strip().partition(": ")
+        return version.strip('"')
 
     def read(self, path: str) -> str:
         """Raises:

@@ -1,7 +1,7 @@
 """Envoy's configuration: pure functions from one frozen value to the dictionaries that Envoy reads.
 
 Nothing in the bootstrap belongs to a tenant: a listener that changes cuts streams. What changes while the
-gateway runs lies in files that Envoy or its Lua filter follow: `xds/endpoints/` (`envoy_upstream`),
+gateway runs lies in files that Envoy or its Lua filter follow: `xds/clusters.json` (`envoy_upstream`),
 `xds/jwt.json`, and the journals.
 
 Not covered: a certificate that is renewed counts from the next start of the gateway on.
@@ -13,8 +13,6 @@ from resources.gateway import metrics
 from resources.gateway.collector_metrics import FILE as COLLECTOR_METRICS
 from resources.gateway.envoy_http import connection_manager
 from resources.gateway.envoy_settings import GatewaySettings
-from resources.gateway.envoy_upstream import deployments_cluster
-from resources.gateway.shards import CLUSTERS
 
 ADMIN_SOCKET = "admin.sock"
 LISTENER = "door"
@@ -34,10 +32,13 @@ def bootstrap(settings: GatewaySettings) -> Json:
         "admin": {"address": {"pipe": {"path": ADMIN_SOCKET, "mode": PRIVATE}}},
         "static_resources": {
             "listeners": [listener(settings), *_metrics_listeners(settings)],
-            "clusters": [
-                *(deployments_cluster(settings, name) for name in CLUSTERS),
-                metrics.cluster(ADMIN_SOCKET),
-            ],
+            "clusters": [metrics.cluster(ADMIN_SOCKET)],
+        },
+        "dynamic_resources": {
+            "cds_config": {
+                "path_config_source": {"path": str(settings.clusters)},
+                "resource_api_version": "V3",
+            }
         },
         "overload_manager": _overload_manager(settings),
         **metrics.bootstrap_fields(),

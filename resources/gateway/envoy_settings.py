@@ -25,8 +25,6 @@ class GatewaySettings:
         request_s: For a request with its body, so that nobody holds a connection by sending a byte a minute.
         answer_idle_s: How long a deployment may say nothing, or a client take nothing.
         retry_after_s: What a client is told to wait for where no deployment can answer.
-        upstream_idle_s: Less than the 5 s for which vLLM keeps an idle connection, so that no request
-            is sent on one that is being closed.
 
     Raises:
         GatewayError: The values do not fit together.
@@ -49,9 +47,7 @@ class GatewaySettings:
     request_s: float = 60
     connection_idle_s: float = 300
     answer_idle_s: float = 900
-    connect_s: float = 1
     retry_after_s: int = 2
-    upstream_idle_s: float = 3
 
     def __post_init__(self) -> None:
         if (self.certificate is None) != (self.key is None):
@@ -74,9 +70,9 @@ class GatewaySettings:
         return "https" if self.certificate else "http"
 
     @property
-    def endpoints(self) -> Path:
-        """A file for each cluster; see `endpoint_files`."""
-        return self.folder / "xds" / "endpoints"
+    def clusters(self) -> Path:
+        """Where the servers are; see `envoy_upstream`."""
+        return self.folder / "xds" / "clusters.json"
 
     @property
     def jwt(self) -> Path:

@@ -1,4 +1,4 @@
-"""The side of the gateway that faces vLLM: the clusters of the deployments, and the files of their endpoints.
+"""The side of the gateway that faces vLLM: the clusters of the deployments, and which servers are in them.
 
 Each deployment is a subset of one of a few clusters (`shards`), named by its id: ten thousand of them cost an
 endpoint each and not a cluster each. An endpoint whose metadata names several ids is a port that two servers
@@ -9,10 +9,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from resources.gateway.envoy_settings import GatewaySettings
+from resources.gateway.shards import CLUSTERS, cluster_of
 
 Json = dict[str, Any]
 
+CONNECT_S = 1
+IDLE_S = 3  # less than the 5 s for which vLLM keeps a connection: none is used that it is closing
 _MANY = 100_000  # a cluster serves many tenants: a limit on it would let one of them starve the others
 _EJECTING = 100  # percent of the cases
 
@@ -28,18 +30,25 @@ class Endpoint:
     port: int
 
 
-def deployments_cluster(settings: GatewaySettings, name: str) -> Json:
-    """The cluster of that name; its endpoints come from a file of its own."""
+def clusters(known: Iterable[Endpoint], version: str) -> Json:
+    """The content of `xds/clusters.json`: every cluster, empty ones too.
+
+    Envoy replaces those that differ from what it has, and names the version in its statistics.
+    """
+    listening: dict[str, list[Endpoint]] = {name: [] for name in CLUSTERS}
+    for each in known:
+        listening[cluster_of(each.deployment)].append(each)
+    resources = [_cluster(name, found) for name, found in listening.items()]
+    return {"version_info": version, "resources": resources}
+
+
+def _cluster(name: str, known: Iterable[Endpoint]) -> Json:
     return {
+        "@type": "type.googleapis.com/envoy.config.cluster.v3.Cluster",
         "name": name,
-        "type": "EDS",
-        "connect_timeout": f"{settings.connect_s}s",
-        "eds_cluster_config": {
-            "eds_config": {
-                "path_config_source": {"path": str(settings.endpoints / f"{name}.json")},
-                "resource_api_version": "V3",
-            }
-        },
+        "type": "STATIC",
+        "connect_timeout": f"{CONNECT_S}s",
+        "load_assignment": _load_assignment(name, known),
         "lb_policy": "LEAST_REQUEST",
         "lb_subset_config": {
             "fallback_policy": "NO_FALLBACK",
@@ -53,7 +62,7 @@ def deployments_cluster(settings: GatewaySettings, name: str) -> Json:
         },
         "outlier_detection": _outlier_detection(),
         "circuit_breakers": {"thresholds": [_thresholds()]},
-        "typed_extension_protocol_options": _protocol(settings),
+        "typed_extension_protocol_options": _protocol(),
     }
 
 
@@ -65,15 +74,15 @@ def _outlier_detection() -> Json:
     """
     return {
         "split_external_local_origin_errors": True,
-        "consecutive_local_origin_failure": 5,
+        "consecutive_local_origin_failure": 3,
         "enforcing_consecutive_local_origin_failure": _EJECTING,
         "enforcing_local_origin_success_rate": 0,
         "enforcing_consecutive_5xx": 0,
         "enforcing_consecutive_gateway_failure": 0,
         "enforcing_success_rate": 0,
         "interval": "1s",
-        "base_ejection_time": "2s",
-        "max_ejection_time": "30s",
+        "base_ejection_time": "10s",
+        "max_ejection_time": "60s",
         "max_ejection_percent": 100,  # of the whole cluster: a deployment of one host may lose it
     }
 
@@ -83,28 +92,23 @@ def _thresholds() -> Json:
     return dict.fromkeys(many, _MANY) | {"max_retries": 1_000}
 
 
-def _protocol(settings: GatewaySettings) -> Json:
+def _protocol() -> Json:
     """HTTP/1.1 is what vLLM's server speaks."""
     kind = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
     options = {
         "@type": f"type.googleapis.com/{kind}",
-        "common_http_protocol_options": {"idle_timeout": f"{settings.upstream_idle_s}s"},
+        "common_http_protocol_options": {"idle_timeout": f"{IDLE_S}s"},
         "explicit_http_config": {"http_protocol_options": {}},
     }
     return {kind: options}
 
 
-def endpoints(cluster: str, known: Iterable[Endpoint], version: str) -> Json:
-    """The content of a cluster's file. Envoy names the version that it has taken in its statistics."""
+def _load_assignment(cluster: str, known: Iterable[Endpoint]) -> Json:
     shared: dict[tuple[str, int], list[Endpoint]] = {}
     for each in known:
         shared.setdefault((each.address, each.port), []).append(each)
-    assignment = {
-        "@type": "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment",
-        "cluster_name": cluster,
-        "endpoints": [{"lb_endpoints": [_lb_endpoint(listening) for listening in shared.values()]}],
-    }
-    return {"version_info": version, "resources": [assignment]}
+    lb_endpoints = [_lb_endpoint(listening) for listening in shared.values()]
+    return {"cluster_name": cluster, "endpoints": [{"lb_endpoints": lb_endpoints}]}
 
 
 def _lb_endpoint(listening: list[Endpoint]) -> Json:
@@ -118,16 +122,15 @@ def _lb_endpoint(listening: list[Endpoint]) -> Json:
     }
 
 
-def endpoints_in(content: Mapping[str, Any]) -> tuple[str, tuple[Endpoint, ...]]:
-    """The version and the endpoints of what `endpoints` made."""
-    (assignment,) = content["resources"]
-    found = [
+def endpoints_in(content: Mapping[str, Any]) -> tuple[Endpoint, ...]:
+    """The endpoints of what `clusters` made."""
+    return tuple(
         endpoint
-        for locality in assignment["endpoints"]
+        for cluster in content["resources"]
+        for locality in cluster["load_assignment"]["endpoints"]
         for each in locality["lb_endpoints"]
         for endpoint in _listening(each)
-    ]
-    return content["version_info"], tuple(found)
+    )
 
 
 def _listening(lb_endpoint: Json) -> Iterable[Endpoint]:

@@ -1,13 +1,13 @@
 """What is live, told to the gateway: first where its servers are, then that requests go to them.
 
-`xds/endpoints/` is Envoy's and `routes.jsonl` the filter's. A route never names a server that Envoy does
+`xds/clusters.json` is Envoy's and `routes.jsonl` the filter's. A route never names a server that Envoy does
 not know yet, and an endpoint goes only when no route names it any more, so a switch loses no request. Whoever
 publishes takes turns with the others; killed in between, it leaves an endpoint that nobody is sent to, or
 the old route with its old server still running, and the next deploy or start of the stack finishes the work.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Iterable, Iterator, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import filelock
 
 from resources.deployment_state import Deployment, LiveServer
-from resources.gateway.endpoint_files import EndpointFiles
+from resources.gateway.cluster_file import ClusterFile
 from resources.gateway.envoy import running_gateway
 from resources.gateway.envoy_admin import EnvoyAdmin
 from resources.gateway.envoy_upstream import Endpoint
@@ -59,8 +59,8 @@ class Publication:
         return self.home / FOLDER
 
     @property
-    def _files(self) -> EndpointFiles:
-        return EndpointFiles(self.folder / "xds" / "endpoints")
+    def _servers(self) -> ClusterFile:
+        return ClusterFile(self.folder / "xds" / "clusters.json")
 
     @property
     def routes(self) -> Journal:
@@ -75,22 +75,22 @@ class Publication:
         coming = _endpoints_of(live.deployment)
         names = {each.deployment for each in coming}
         with self._turn():
-            versions = self._files.change(
+            version = self._servers.change(
                 lambda known: [e for e in known if e.deployment not in names] + coming
             )
-            self._wait_applied(versions, live.deployment.route.tenant)
+            self._wait_applied(version, live.deployment.route.tenant)
             self._route(route_line(live))
 
     def retire(self, tenant: str, model: str, *, kept: Set[str]) -> None:
         """Forgets the servers of a model but those that are kept. No route may name them any more."""
         with self._turn():
-            self._files.change(lambda known: [e for e in known if _stays(e, tenant, model, kept)])
+            self._servers.change(lambda known: [e for e in known if _stays(e, tenant, model, kept)])
 
     def withdraw(self, tenant: str, model: str) -> None:
         """From its return on the model has nothing live: its requests are answered 503."""
         with self._turn():
             self._route({"tenant": tenant, "model": model, "key": None, "backends": []})
-            self._files.change(lambda known: [e for e in known if _stays(e, tenant, model, frozenset())])
+            self._servers.change(lambda known: [e for e in known if _stays(e, tenant, model, frozenset())])
 
     def publish_all(self, lives: Iterable[Live], stopped: Iterable[tuple[str, str]]) -> None:
         """Writes everything anew and leaves out what was, as at the start of the stack.
@@ -105,16 +105,16 @@ class Publication:
             {"tenant": tenant, "model": model, "key": None, "backends": []} for tenant, model in stopped
         ]
         with self._turn():
-            self._wait_applied(self._files.change(lambda _known: listening), "every tenant")
+            self._wait_applied(self._servers.change(lambda _known: listening), "every tenant")
             self.routes.compact(lambda _events: lines)
 
-    def _wait_applied(self, versions: Mapping[str, str], whose: str) -> None:
+    def _wait_applied(self, version: str, whose: str) -> None:
         if running_gateway(self.home) is None:
             return
         admin = EnvoyAdmin(folder=self.folder)
         try:
             wait_until(
-                lambda: _taken(admin) == versions,
+                lambda: _taken(admin) == version,
                 what=f"the gateway's list of servers with those of {whose}",
                 timeout_s=self.applied_s,
                 every_s=0.01,
@@ -154,7 +154,7 @@ class Publication:
     def _tell_prometheus(self) -> None:
         """Its own servers' metrics are scraped as long as a route names them."""
         path = self.home / SCRAPE_TARGETS
-        targets = scrape_targets(self.routes.events(), self._files.all())
+        targets = scrape_targets(self.routes.events(), self._servers.all())
         if not path.exists() or json.loads(path.read_text()) != targets:
             replace_json(path, targets)
 
@@ -199,10 +199,10 @@ def _endpoint(server: LiveServer) -> Endpoint:
     )
 
 
-def _taken(admin: EnvoyAdmin) -> Mapping[str, str] | None:
-    """Which versions Envoy goes by; None while it does not answer, as in its first moments."""
+def _taken(admin: EnvoyAdmin) -> str | None:
+    """Which version Envoy goes by; None while it does not answer, as in its first moments."""
     try:
-        return admin.endpoints_versions()
+        return admin.clusters_version()
     except GatewayError:
         return None
 

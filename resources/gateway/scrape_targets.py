@@ -20,7 +20,7 @@ def scrape_targets(routes: Iterable[Mapping[str, Any]], known: Iterable[Endpoint
 
     Args:
         routes: Lines of `routes.jsonl`; a later one replaces an earlier one of its tenant and model.
-        known: The servers in `xds/endpoints/`.
+        known: The servers in `xds/clusters.json`.
     """
     latest = {(line["tenant"], line["model"]): line for line in routes}
     backends = {each["deployment"]: each for line in latest.values() for each in line["backends"]}

@@ -42,6 +42,7 @@ class Log:
         self.spool.close()
         for each in self._opened:
             each.close()
+        self._opened.clear()
 
     def collect(self) -> int:
         before = self.collector.sealed

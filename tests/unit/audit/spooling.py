@@ -31,7 +31,9 @@ class GatewaySpool:
         self._file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
 
     def close(self) -> None:
-        os.close(self._file)
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
 
     def write(self, event: dict[str, Any]) -> None:
         self.write_bytes(json.dumps(event, separators=(",", ":")).encode() + b"\n")

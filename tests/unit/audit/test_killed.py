@@ -4,12 +4,14 @@ import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 from llm_assets.gateway.collector import OTHER_S
+from resources.audit.collecting import LOOK_S
 from resources.audit.places import AuditPlaces
 from resources.audit.segments import lines_in, record_in, segments_in
 from resources.audit.statements import Signing
@@ -20,7 +22,7 @@ from tests.unit.audit import spooling
 from tests.unit.audit.dying import DIED
 from tests.unit.audit.spooling import GatewaySpool
 
-RECORDS, TENANTS, KILLS = 4_000, 3, 6
+RECORDS, TENANTS, KILLS = 2_500, 3, 6
 READY_S = 30
 LEAST_DEATHS = 15
 PACE_S = 0.001  # the writer is at work while the collector is killed
@@ -148,3 +150,28 @@ def test_a_collector_that_dies_within_any_of_its_writes_is_finished_by_the_next_
     keys = SubjectKeys(places.keys("team-0"))
     keys.begin()
     assert keys.find("user-1"), "its key outlived every death"
+
+
+def test_a_request_of_a_gateway_that_is_gone_is_interrupted_also_below_a_long_path(tmp_path: Path) -> None:
+    """The address of a Unix socket has 107 bytes at most."""
+    home = tmp_path / ("a-folder-with-a-long-name-" * 4)
+    home.mkdir()
+    spool = GatewaySpool(home / "gateway" / "spool")
+    with socket.socket(socket.AF_UNIX) as admin:
+        folder = os.open(home / "gateway", os.O_RDONLY)
+        admin.bind(f"/proc/self/fd/{folder}/admin.sock")
+        admin.listen()
+        os.close(folder)
+        id, process = spool.request(), collector(home)
+        answered, deadline = spool.exchange(), time.monotonic() + READY_S
+        while not (home / "audit" / "log").exists():
+            assert time.monotonic() < deadline, (home / "collector.log").read_text()
+            time.sleep(0.05)
+        time.sleep(2 * LOOK_S)
+        assert sealed_ids(home, "team-a") == [answered]
+    while len(sealed_ids(home, "team-a")) < 2:
+        assert time.monotonic() < deadline, (home / "collector.log").read_text()
+        time.sleep(0.05)
+    assert sealed_ids(home, "team-a") == [answered, id]
+    process.terminate()
+    assert process.wait(timeout=READY_S) == 0

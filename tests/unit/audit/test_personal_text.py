@@ -62,7 +62,9 @@ def test_a_body_stays_json_and_numbers_in_it_are_looked_at(
     pseudonymize: Pseudonymizer, subject: Subject
 ) -> None:
     body = {"model": "m", "seed": int(PESEL), "max_tokens": 64, "messages": [{"content": f"I am {PESEL}"}]}
+    body |= {"metadata": {"ada@example.com": 1}}
     cleaned = json.loads(pseudonymize(json.dumps(body), subject))
+    assert "ada@" not in json.dumps(cleaned)
     assert PESEL not in json.dumps(cleaned)
     assert (cleaned["model"], cleaned["max_tokens"]) == ("m", 64)
 

@@ -9,6 +9,7 @@ import pytest
 
 from resources.audit.chain import SegmentLimits
 from resources.audit.places import PLATFORM, AuditError
+from resources.audit.segments import segments_in
 from resources.audit.spool import CHUNK_BYTES, OPENED
 from tests.unit.audit.conftest import Log, MakeLog
 from tests.unit.audit.spooling import DIGEST, GatewaySpool, request_event, response_event
@@ -260,3 +261,38 @@ def test_a_write_that_the_disk_takes_in_part_is_taken_back(
     assert log.collect() == 5
     assert [record["id"] for record in log.records()][300:] == ids
     assert log.faults() == ()
+
+
+def test_an_index_that_lags_behind_another_writer_catches_up_with_the_next_record(
+    log: Log, make_log: MakeLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log.fill(1)
+    other = make_log(log.home)
+    with monkeypatch.context() as slow:
+        slow.setattr(other.sealer.index, "add", lambda tenant, sealed: None)
+        other.sealer.record_event("team-a", "access", id="event-1", by="auditor")
+    assert log.sealer.index.find("event-1") is None
+    (id,) = log.fill(1)
+    assert log.sealer.index.find("event-1")
+    assert log.sealer.index.find(id)
+
+
+def test_an_index_of_lines_that_were_taken_back_is_made_anew(log: Log) -> None:
+    ids = log.fill(3)
+    (segment,) = segments_in(log.places.log("team-a"))
+    whole = segment.path.read_bytes()
+    segment.path.write_bytes(whole + b'{"id":"never sealed"}\n')
+    log.sealer.index.catch_up()
+    segment.path.write_bytes(whole)
+    log.sealer.index.catch_up()
+    assert all(log.sealer.index.find(id) for id in ids)
+    (more,) = log.fill(1)
+    assert log.sealer.index.find(more)
+
+
+def test_a_damaged_index_is_made_anew(log: Log) -> None:
+    (id,) = log.fill(1)
+    log.close()
+    log.places.index.write_bytes(b"no database" * 1000)
+    log.begin()
+    assert log.sealer.index.find(id)

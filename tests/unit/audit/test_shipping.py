@@ -12,6 +12,7 @@ import pytest
 from resources.audit.cloud_logging import CloudLogging
 from resources.audit.journal_events import JournalEvents, key_facts, route_facts
 from resources.audit.loki import Loki
+from resources.audit.places import AuditError
 from resources.audit.shipping import Shipper, ShippingError
 from tests.unit.audit.conftest import Log
 
@@ -131,3 +132,18 @@ def test_a_promotion_and_its_rollback_to_the_same_route_are_two_events(log: Log)
     assert JournalEvents(journal, log.sealer, route_facts).follow() == 3
     assert [record["backends"][0]["version"] for record in log.records()] == ["v1", "v2", "v1"]
     assert "the engine's own" not in json.dumps(log.records())
+
+
+def test_an_event_that_cannot_be_sealed_now_is_sealed_later(log: Log) -> None:
+    journal = log.home / "gateway" / "keys.jsonl"
+    journal.write_text(
+        json.dumps({"event": "created", "id": "k3fz", "tenant": "team-a", "by": "root"}) + "\n"
+    )
+    events, folder = JournalEvents(journal, log.sealer, key_facts), log.places.log("team-a")
+    folder.parent.mkdir(parents=True)
+    folder.write_bytes(b"")  # no folder can be made there
+    with pytest.raises((AuditError, OSError)):
+        events.follow()
+    folder.unlink()
+    assert events.follow() == 1
+    assert [record["event"] for record in log.records()] == ["key_created"]

@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from resources.gateway.endpoint_files import EndpointFiles
+from resources.gateway.cluster_file import ClusterFile
 from resources.gateway.envoy import EnvoyGateway
 from resources.gateway.envoy_settings import GatewaySettings
 from resources.gateway.envoy_upstream import Endpoint
@@ -34,9 +34,9 @@ def endpoint(deployment: str, port: int) -> Endpoint:
 
 def serve(gateway: EnvoyGateway, *known: Endpoint) -> None:
     """Lets the gateway know these and waits until it does."""
-    versions = EndpointFiles(gateway.settings.endpoints).change(lambda _before: known)
+    version = ClusterFile(gateway.settings.clusters).change(lambda _before: known)
     wait_until(
-        lambda: gateway.admin.endpoints_versions() == versions,
+        lambda: gateway.admin.clusters_version() == version,
         what="the endpoints",
         timeout_s=10,
         every_s=0.02,

@@ -9,13 +9,14 @@ from typing import Any
 import httpx
 import pytest
 
-from resources.gateway.endpoint_files import EndpointFiles
+from resources.gateway.cluster_file import ClusterFile
 from resources.gateway.envoy import envoy_program
 from resources.gateway.envoy_config import bootstrap
 from resources.gateway.envoy_settings import GatewaySettings
-from resources.gateway.envoy_upstream import endpoints, endpoints_in
+from resources.gateway.envoy_upstream import clusters, endpoints_in
 from resources.gateway.errors import GatewayError
 from resources.gateway.files import replace_json
+from resources.gateway.shards import cluster_of
 from tests.servers.echo import Echo
 from tests.servers.ports import free_port
 from tests.servers.tls import SELF_SIGNED
@@ -34,8 +35,7 @@ def pem(tmp_path: Path) -> dict[str, Any]:
 @pytest.mark.parametrize("tls", [False, True])
 def test_envoys_own_check_accepts_the_configuration(tmp_path: Path, pem: dict[str, Any], tls: bool) -> None:
     settings = settings_in(tmp_path / "home", **(pem if tls else {}))
-    EndpointFiles(settings.endpoints).change(lambda _: [endpoint(f"d{port}", port) for port in range(1, 100)])
-    EndpointFiles(settings.endpoints).make()
+    ClusterFile(settings.clusters).change(lambda _: [endpoint(f"d{port}", port) for port in range(1, 100)])
     replace_json(settings.jwt, {"resources": []})
     replace_json(settings.folder / "bootstrap.json", bootstrap(settings))
     command = [envoy_program(), "--mode", "validate", "-c", settings.folder / "bootstrap.json"]
@@ -85,12 +85,23 @@ def test_settings_that_would_give_keys_away_are_refused(
 
 
 def test_two_servers_on_one_port_are_one_endpoint_that_has_both_names() -> None:
-    shared = (endpoint("old", 20_000), endpoint("new", 20_000), endpoint("other", 20_001))
-    content = endpoints("deployments-00", shared, "7")
-    listed = content["resources"][0]["endpoints"][0]["lb_endpoints"]
-    names = [each["metadata"]["filter_metadata"]["envoy.lb"]["deployment"] for each in listed]
-    assert names == [["old", "new"], "other"]
-    assert endpoints_in(json.loads(json.dumps(content))) == ("7", shared)
+    old, new = (f"server-{number}" for number in _same_cluster())
+    shared = (endpoint(old, 20_000), endpoint(new, 20_000))
+    content = clusters(shared, "7")
+    (listed,) = [
+        each
+        for cluster in content["resources"]
+        for locality in cluster["load_assignment"]["endpoints"]
+        for each in locality["lb_endpoints"]
+    ]
+    assert listed["metadata"]["filter_metadata"]["envoy.lb"] == {"deployment": [old, new]}
+    assert endpoints_in(json.loads(json.dumps(content))) == shared
+
+
+def _same_cluster() -> tuple[int, int]:
+    """Two numbers of servers that fall into one cluster."""
+    first = cluster_of("server-0")
+    return 0, next(number for number in range(1, 1000) if cluster_of(f"server-{number}") == first)
 
 
 def test_over_tls_both_versions_of_http_answer_and_old_versions_of_tls_do_not(

@@ -16,7 +16,7 @@ import pytest
 
 from resources.deployment_state import Deployment, Wanted
 from resources.gateway.api_keys import create_key
-from resources.gateway.endpoint_files import EndpointFiles
+from resources.gateway.cluster_file import ClusterFile
 from resources.gateway.envoy import EnvoyGateway
 from resources.gateway.envoy_settings import GatewaySettings
 from resources.gateway.envoy_upstream import Endpoint
@@ -241,7 +241,7 @@ def test_ten_thousand_deployments_load_and_one_more_is_live_within_seconds(
     publication.publish(known)
     assert answered_by(ask(door)) == "v1"
     assert time.monotonic() - started < 5
-    assert len(EndpointFiles(gateway.settings.endpoints).all()) == MANY + 1
+    assert len(ClusterFile(gateway.settings.clusters).all()) == MANY + 1
 
 
 MANY = 10_000
@@ -254,7 +254,7 @@ def _pretend_many(publication: Publication) -> None:
         Endpoint(deployment=name, tenant=name, model=MODEL, address=f"127.1.{at // 250}.{at % 250}", port=9)
         for at, name in enumerate(names)
     ]
-    EndpointFiles(publication.folder / "xds" / "endpoints").change(lambda _before: pretended)
+    ClusterFile(publication.folder / "xds" / "clusters.json").change(lambda _before: pretended)
     backend = {"version": "v", "digest": "sha256:v", "weight": 100, "names": ["production"]}
     publication.routes.append(
         *(

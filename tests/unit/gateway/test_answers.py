@@ -163,3 +163,30 @@ def test_a_body_may_be_written_with_spaces_and_lines(gateway: Gateway) -> None:
         assert answer.status_code == 200, answer.text
         assert json.loads(gateway.seen()[-1]["body"]) == body | {"model": "support_bot"}
         assert '"usage"' in answer.text
+
+
+def test_all_of_a_body_but_the_model_arrives_as_it_was_sent(gateway: Gateway) -> None:
+    headers = {"authorization": f"Bearer {gateway.key()}"}
+    rest = (
+        r'"n" : 2,"logprobs":true, "temperature":1.0,"seed":1E2,"tools":[{"type":"function",'
+        r'"function":{"name":"f","parameters":{"model":"inner","type":"object"}}}],"echo":false,"messages":[{"role":"user","content":'
+        r'"\u0041 \"model\":\"x\" é \ud83d\ude00"}],"metadata":{"model":"m"}'
+    )
+    for sent, arrived in (
+        (f'{{"model":"support_bot@v1",{rest}}}', f'{{"model":"support_bot",{rest}}}'),
+        (f' {{{rest} , "model" : "support\\u005fbot@v1"}}\n', f' {{{rest} , "model" : "support_bot"}}\n'),
+    ):
+        answer = gateway.client.post("/t/team-a/v1/chat/completions", content=sent.encode(), headers=headers)
+        assert answer.status_code == 200, answer.text
+        assert gateway.seen()[-1]["body"] == arrived
+        sampling = gateway.record("request", answer.headers["x-request-id"])["sampling"]
+        assert sampling == {"n": 2, "logprobs": True, "temperature": 1.0, "seed": 100.0}
+
+
+def test_the_person_behind_a_request_is_on_the_record_and_not_told_to_the_engine(gateway: Gateway) -> None:
+    headers = {"x-llm-subject": "customer-é", "x-llm-affinity": "a"}
+    encoded = {name: value.encode() for name, value in headers.items()}
+    answer = gateway.ask(gateway.key(), headers=encoded, user="somebody else")
+    assert gateway.record("request", answer.headers["x-request-id"])["subject"] == "customer-é"
+    deployment = answer.headers["x-llm-deployment"]
+    assert not set(headers) & set(dict(gateway.seen(deployment)[-1]["headers"]))

@@ -83,6 +83,13 @@ def test_an_answer_that_is_no_answer_is_502(gateway: Gateway, body: str) -> None
     assert gateway.record("response", answer.headers["x-request-id"])["reason"] == "bad_answer"
 
 
+@pytest.mark.parametrize("status", [201, 204, 206, 302, 307, 304])
+def test_a_success_of_another_kind_or_a_redirection_is_502(gateway: Gateway, status: int) -> None:
+    answer = gateway.ask(gateway.key(), **V1, stand_in={"status": status})
+    assert error_of(answer) == (502, "bad_gateway")
+    assert gateway.record("response", answer.headers["x-request-id"])["status"] == 502
+
+
 def test_an_engine_that_cannot_be_reached_is_503_and_nothing_is_said_to_have_answered(
     start: StartGateway,
 ) -> None:

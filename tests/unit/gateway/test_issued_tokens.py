@@ -99,8 +99,8 @@ def test_a_token_asks_its_tenants_models_and_the_record_names_its_subject(tokens
     ],
 )
 def test_a_token_whose_claims_do_not_fit_is_refused(tokens: Tokens, claims: dict[str, Any], why: str) -> None:
-    status, _ = tokens.refused(tokens.issuer.token(**{"aud": "team-a", "scope": ALL, **claims}))
-    assert status in (401, 403), why
+    token = tokens.issuer.token(**{"aud": "team-a", "scope": ALL, **claims})
+    assert tokens.refused(token) == UNKNOWN, why
 
 
 def test_a_token_for_several_tenants_is_good_at_the_door_of_each(tokens: Tokens) -> None:
@@ -117,8 +117,7 @@ def test_the_issuer_of_one_tenant_signs_for_no_other(tokens: Tokens) -> None:
         {"aud": "team-a", "iss": tokens.issuer.name},
         {"aud": ["team-a", "team-c"]},
     ):
-        status, _ = tokens.refused(tokens.other.token(scope=ALL, **claims))
-        assert status in (401, 403)
+        assert tokens.refused(tokens.other.token(scope=ALL, **claims)) == UNKNOWN
 
 
 def test_a_tenant_without_an_issuer_takes_no_token(tokens: Tokens) -> None:

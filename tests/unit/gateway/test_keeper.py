@@ -13,12 +13,15 @@ from pathlib import Path
 import httpx
 import pytest
 
+from llm_assets.gateway.health import health_client
 from llm_assets.gateway.tenants import tenant_lines
+from llm_assets.settings import Settings
 from resources.gateway.api_keys import create_key
 from resources.waiting import wait_until
 from tests.conftest import ROOT
 from tests.servers.oidc_issuer import Issuer, issuing
 from tests.servers.ports import free_port
+from tests.servers.tls import SELF_SIGNED
 from tests.unit.gateway.gateways import question
 from tests.unit.gateway.test_catalog_changes import TENANT, Followed
 from tests.unit.gateway.whole_gateways import Deployment, WholeGateway, whole_gateway
@@ -143,3 +146,17 @@ def test_a_gateway_that_does_not_answer_is_told_and_so_is_that_it_answers_again(
             timeout_s=20,
         )
     assert json.loads(kept.gateway.jwt_file.read_text())["resources"]
+
+
+def test_the_gateway_is_asked_for_its_health_over_tls_by_its_own_certificate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
+    made = ["openssl", *SELF_SIGNED, "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run([*made, "-subj", "/CN=llm.example.com"], check=True, capture_output=True)
+    settings = Settings(root=tmp_path, catalog=tmp_path, home=tmp_path)
+    with whole_gateway(tmp_path, LIVE, certificate=certificate, key=key) as gateway:
+        monkeypatch.setenv("LLM_ASSETS_GATEWAY_PORT", str(gateway.port))
+        monkeypatch.setenv("LLM_ASSETS_GATEWAY_CERTIFICATE", str(certificate))
+        with health_client(settings) as client:
+            assert client.get("/healthz").json() == {"status": "ok"}

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from resources.gateway.endpoint_files import EndpointFiles
+from resources.gateway.cluster_file import ClusterFile
 from resources.gateway.envoy import EnvoyGateway
 from resources.gateway.envoy_settings import GatewaySettings
 from resources.gateway.envoy_upstream import Endpoint
@@ -81,10 +81,10 @@ class WholeGateway:
             Endpoint(deployment=each.id, tenant=each.tenant, model=each.model, address="127.0.0.1", port=port)
             for each, port in zip(deployments, ports, strict=True)
         ]
-        versions = EndpointFiles(self.envoy.settings.endpoints).change(lambda _before: known)
+        version = ClusterFile(self.envoy.settings.clusters).change(lambda _before: known)
         admin = self.envoy.admin
         wait_until(
-            lambda: admin.endpoints_versions() == versions, what="the endpoints", timeout_s=20, every_s=0.02
+            lambda: admin.clusters_version() == version, what="the endpoints", timeout_s=20, every_s=0.02
         )
         lines = {(each.tenant, each.model): [] for each in deployments}
         for each in deployments:
