@@ -57,7 +57,8 @@ function refusals.limited(reason, retry_s, headers)
   }
 end
 
--- Ends the request. `known`: id, at, tenant, key, path, requested, remote, as far as they are known.
+-- Ends the request. `known`: id, at, tenant, model (the tenant's own, not what was asked for), key, path, requested,
+-- remote, as far as they are known.
 function refusals.answer(handle, known, refusal)
   known.status, known.reason = refusal.status, refusal.reason
   local recorded, why = records.denied(known)
@@ -66,8 +67,8 @@ function refusals.answer(handle, known, refusal)
     refusal = refusals.AUDIT_UNAVAILABLE
   end
   exchanges.answered(handle)
-  labels.ask(handle, known.tenant)
-  labels.outcome(handle, "denied", refusal.reason)
+  labels.ask(handle, known.tenant, known.model)
+  labels.outcome(handle, refusal.status >= 500 and "error" or "denied", refusal.reason)
   errors.respond(handle, refusal, known.id)
 end
 

@@ -63,6 +63,7 @@ local function find_backend(exchange, tenant, asked, affinity)
   if not risk_class then
     return nil, status == 404 and refusals.no_model(asked.model) or refusals.forbidden(reason, model)
   end
+  exchange.known.model = model
   local route = registry.route(tenant.name, model)
   local backend, missing = routing.choose(route, version, affinity)
   if not backend then return nil, missing == 503 and refusals.not_live(model) or refusals.no_model(asked.model) end

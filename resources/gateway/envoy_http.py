@@ -76,6 +76,7 @@ def _strictness(settings: GatewaySettings) -> Json:
         "path_with_escaped_slashes_action": "REJECT_REQUEST",
         "strip_any_host_port": True,
         "strip_trailing_host_dot": True,
+        "early_header_mutation_extensions": [_without_a_chosen_cluster()],
         "max_request_headers_kb": settings.max_header_kib,
         "common_http_protocol_options": {
             "idle_timeout": f"{settings.connection_idle_s}s",
@@ -89,6 +90,13 @@ def _strictness(settings: GatewaySettings) -> Json:
             "initial_connection_window_size": 1024 * 1024,
         },
     }
+
+
+def _without_a_chosen_cluster() -> Json:
+    """Before any filter: whatever becomes of Lua, a client never names the cluster that answers it."""
+    kind = "http.early_header_mutation.header_mutation.v3.HeaderMutation"
+    config = {"@type": f"{_TYPES}.{kind}", "mutations": [{"remove": HEADER}]}
+    return {"name": "envoy.http.early_header_mutation.header_mutation", "typed_config": config}
 
 
 def _request_id() -> Json:

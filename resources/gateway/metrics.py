@@ -56,7 +56,7 @@ def access_log() -> list[Json]:
     waited = _histogram("first_byte_milliseconds", _value("first_byte_ms"))
     return [
         _logger(counters=[asked]),
-        _logger(_let_in(), histograms=[took]),
+        _logger(_asked(), histograms=[took]),
         _logger(_known("first_byte_ms"), histograms=[waited]),
         *(_logger(_known(name), counters=[_tokens(name)]) for name in ("prompt_tokens", "completion_tokens")),
     ]
@@ -130,10 +130,9 @@ def _header(name: str, value: str) -> Json:
     return {"name": name, "string_match": {"exact": value}}
 
 
-def _let_in() -> Json:
-    """Requests that were not refused: a refusal takes no time, and would hide how long answers take."""
-    others = [{"string_match": {"exact": outcome}} for outcome in ("ok", "error", "aborted")]
-    return _condition("outcome", {"or_match": {"value_matchers": others}})
+def _asked() -> Json:
+    """Requests that a version was asked: a refusal takes no time, and would hide how long answers take."""
+    return _condition("version", {"string_match": {"safe_regex": {"regex": "[^-].*"}}})
 
 
 def _known(name: str) -> Json:

@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from resources.gateway.envoy import EnvoyGateway
+from resources.gateway.shards import CLUSTERS, HEADER, cluster_of
 from tests.servers.echo import Echo
 from tests.unit.door.conftest import QUICK
 
@@ -150,6 +151,22 @@ def test_the_request_id_is_envoys_own_and_on_every_answer(client: httpx.Client, 
     asked = echo.asked[-1]["headers"]
     assert uuid.UUID(asked["x-request-id"]) in seen
     assert not [name for name in asked if re.match("x-(envoy|forwarded)", name)]
+
+
+def test_which_cluster_answers_is_the_filters_choice_alone(client: httpx.Client, echo: Echo) -> None:
+    for cluster in (*CLUSTERS[:3], "admin"):
+        assert client.get("/v1/x", headers={HEADER: cluster}).status_code == 200
+        assert HEADER not in echo.asked[-1]["headers"]
+        refused = client.get("/v1/x", headers={HEADER: cluster, "x-deployment": "nobody"})
+        assert refused.status_code == 503
+
+
+def test_where_the_filter_fails_nothing_is_let_through(client: httpx.Client, echo: Echo) -> None:
+    """Least of all to Envoy's own admin interface, which is a cluster too."""
+    before = len(echo.asked)
+    for cluster in (cluster_of("d1"), "admin"):
+        assert client.get("/broken", headers={HEADER: cluster}).status_code == 503
+    assert len(echo.asked) == before
 
 
 def test_no_answer_says_what_server_it_is(client: httpx.Client) -> None:

@@ -70,10 +70,11 @@ def test_tokens_add_up_and_times_fall_into_buckets(gateway: MeteredGateway) -> N
 
 
 def test_a_refusal_is_counted_and_does_not_pass_for_a_fast_answer(gateway: MeteredGateway) -> None:
-    refused = OK | {"outcome": "denied", "reason": "requests_per_minute"}
+    refused = OK | {"version": "-", "outcome": "denied", "reason": "requests_per_minute"}
     assert gateway.ask(tenant="refused", **refused, status=429).status_code == httpx.codes.TOO_MANY_REQUESTS
     found = {name: value for name, value in gateway.series().items() if 'tenant="refused"' in name}
-    labels = f'tenant="refused",{WHAT},outcome="denied",reason="requests_per_minute",status="429"'
+    what = 'model="support_bot",version="-"'
+    labels = f'tenant="refused",{what},outcome="denied",reason="requests_per_minute",status="429"'
     assert found == {f"envoy_llm_requests_total{{{labels}}}": 1}
 
 

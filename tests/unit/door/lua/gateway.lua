@@ -10,6 +10,7 @@ function gateway.on_request(handle)
       '{"home":"' .. gateway.settings.home .. '","domain":"' .. gateway.settings.domain .. '"}')
     return
   end
+  if headers:get(":path") == "/broken" then error("the filter failed") end
   local deployment = headers:get("x-deployment") or "nobody"
   handle:streamInfo():dynamicMetadata():set("envoy.lb", "deployment", deployment)
   handle:body()
