@@ -4,7 +4,6 @@ import json
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import Any
 from benchmarks.gateway_load import LoadError
 from llm_assets.settings import find_settings
 from resources.gateway.envoy import envoy_program
+from resources.waiting import WaitError, wait_until
 from tests.servers.ports import free_port
 
 MODEL = "support_bot"
@@ -66,15 +66,19 @@ def running(
 
 
 def wait_listening(port: int, process: subprocess.Popen, log: Path) -> None:
-    deadline = time.monotonic() + READY_S
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            break
+    def listens() -> bool:
         with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.1)
-    raise LoadError(f"Nothing listens at port {port}:\n{log.read_text(errors='replace')[-3000:]}")
+            return probe.connect_ex(("127.0.0.1", port)) == 0
+
+    try:
+        wait_until(
+            listens,
+            what=f"What listens at port {port}",
+            timeout_s=READY_S,
+            failed=lambda: None if process.poll() is None else f"exit status {process.returncode}",
+        )
+    except WaitError as error:
+        raise LoadError(f"{error}\n{log.read_text(errors='replace')[-3000:]}") from error
 
 
 @contextmanager

@@ -192,7 +192,7 @@ class Rollout:
         every = self.servers.of(production.tenant, production.model)
         ending = [server for server in every if server.name not in kept]
         if ending:
-            time.sleep(after_s)
+            time.sleep(after_s)  # nothing tells when the last request under way has arrived
         for server in ending:
             self.servers.end(server, drain=True)
 

@@ -4,7 +4,6 @@ One runs at a time. It may be killed at any moment and started again: nothing is
 On SIGTERM it seals what is there first.
 """
 
-import fcntl
 import logging
 import os
 import resource
@@ -17,6 +16,8 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+
+import filelock
 
 from llm_assets.audit_log import sealer_of
 from llm_assets.gateway.housekeeping import housekeeping
@@ -112,20 +113,15 @@ def _connects(address: str) -> bool:
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """Raises: AuditError: Another collector of this installation runs, and goes on running."""
-    descriptor = os.open(private_folder(folder) / "collector.lock", os.O_RDWR | os.O_CREAT, 0o600)
-    deadline = time.monotonic() + OTHER_S
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            break
-        except BlockingIOError as error:
-            if time.monotonic() >= deadline:
-                raise AuditError(f"Another collector is at work on {folder}; one is enough.") from error
-            time.sleep(PAUSE_S)
+    lock = filelock.FileLock(private_folder(folder) / "collector.lock", mode=0o600)
+    try:
+        lock.acquire(timeout=OTHER_S, poll_interval=PAUSE_S)
+    except filelock.Timeout as error:
+        raise AuditError(f"Another collector is at work on {folder}; one is enough.") from error
     try:
         yield
     finally:
-        os.close(descriptor)
+        lock.release()
 
 
 if __name__ == "__main__":

@@ -9,7 +9,8 @@ import sqlite3
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 
 from llm_assets.audit_log import sealer_of
@@ -49,8 +50,8 @@ def housekeeping(settings: Settings, ending: threading.Event) -> Iterator[None]:
         thread.join(ENDING_S)
 
 
-def _work(work: "Callable[[Settings], _Work]", settings: Settings, ending: threading.Event) -> None:
-    told = _Told(getattr(work, "__name__", "").strip("_"))
+def _work(work: "type[_Work]", settings: Settings, ending: threading.Event) -> None:
+    told = _Told(work.__name__.strip("_"))
     doing = None
     while doing is None and not ending.is_set():
         with told:
@@ -83,7 +84,7 @@ class _Told:
         return isinstance(error, FAULTS)
 
 
-class _Work:
+class _Work(ABC):
     """Something that is done again and again."""
 
     pause_s = SHIPPING_S
@@ -91,10 +92,10 @@ class _Work:
     def __init__(self, settings: Settings) -> None:
         self.settings, self.places = settings, AuditPlaces(folder=settings.audit)
 
-    def step(self) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def step(self) -> None: ...
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027  most works hold nothing open
         """Nothing is held open."""
 
 

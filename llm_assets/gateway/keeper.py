@@ -21,7 +21,7 @@ import httpx
 
 from llm_assets.gateway.catalog_changes import CatalogChanges
 from llm_assets.gateway.folder import jwt_filter_file, tenants_journal
-from llm_assets.gateway.health import health_client
+from llm_assets.gateway.listening import health_client
 from llm_assets.gateway.tenants import issuers_of, publish_tenants, tenant_lines
 from llm_assets.settings import Settings, find_settings
 from resources.gateway.errors import GatewayError
@@ -144,7 +144,7 @@ def main() -> int:
     signal.signal(signal.SIGINT, lambda *_: keeper.end())
     try:
         keeper.run()
-    except Exception:
+    except Exception:  # the last line of a process: nobody else would tell
         log.exception("The keeper ends: a fault that it does not know.")
         return 1
     return 0

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from llm_assets.gateway.folder import TENANTS_FILE
+from llm_assets.gateway.listening import gateway_settings
 from llm_assets.settings import Settings
 from resources.gateway.envoy import NAME, EnvoyGateway
-from resources.gateway.envoy_settings import GatewaySettings
 from resources.gateway.errors import GatewayError
 from resources.local_processes import LocalProcesses, ProcessError, ProcessRecord
 from resources.serving import LocalServing
@@ -31,17 +31,7 @@ def gateway_of(settings: Settings) -> EnvoyGateway:
     Raises:
         GatewayError: The settings do not fit together.
     """
-    return EnvoyGateway(
-        settings=GatewaySettings(
-            folder=settings.gateway,
-            host=settings.gateway_host,
-            port=settings.gateway_port,
-            domain=settings.domain,
-            certificate=settings.gateway_certificate,
-            key=settings.gateway_key,
-            metrics_port=settings.metrics_port,
-        )
-    )
+    return EnvoyGateway(settings=gateway_settings(settings))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -80,7 +80,7 @@ class GatewayClient:
         timeout = httpx.Timeout(ANSWER_S, connect=CONNECT_S)
         try:
             with (
-                httpx.Client(timeout=timeout, verify=self._trust(), trust_env=False) as client,
+                httpx.Client(timeout=timeout, verify=trust(self.certificate), trust_env=False) as client,
                 client.stream(
                     "POST",
                     f"{self.address}/chat/completions",
@@ -94,20 +94,22 @@ class GatewayClient:
         except httpx.TransportError as fault:
             raise GatewayError(f"The gateway at {self.address} cannot be reached: {fault!r}") from fault
 
-    def _trust(self) -> ssl.SSLContext | bool:
-        if self.certificate is None:
-            return False  # no TLS, nothing to verify; loading certificates is most of a client's cost
-        context = ssl.create_default_context(cafile=str(self.certificate))
-        context.check_hostname = False
-        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-        return context
-
     def _refusal(self, status: int, body: bytes) -> GatewayError:
         try:
             why = json.loads(body)["error"]["message"]
         except (ValueError, LookupError, TypeError):
             why = body[:300].decode(errors="replace")
         return GatewayError(f"The gateway at {self.address} answered {status}: {why}")
+
+
+def trust(certificate: Path | None) -> ssl.SSLContext | bool:
+    """What httpx verifies the gateway by: its own certificate, whatever its name."""
+    if certificate is None:
+        return False  # no TLS, nothing to verify; loading certificates is most of a client's cost
+    context = ssl.create_default_context(cafile=str(certificate))
+    context.check_hostname = False
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    return context
 
 
 def _receipt(headers: Mapping[str, str]) -> Receipt:

@@ -67,8 +67,7 @@ class EnvoyGateway:
     @property
     def url(self) -> str:
         """Where clients of this machine reach it."""
-        host = "127.0.0.1" if self.settings.host == "0.0.0.0" else self.settings.host  # noqa: S104
-        return f"{self.settings.scheme}://{f'[{host}]' if ':' in host else host}:{self.settings.port}"
+        return self.settings.url
 
     def address_of(self, tenant: str) -> str:
         """What an OpenAI client of that tenant takes as its base URL."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from resources.gateway.errors import GatewayError
 
 MIB = 2**20
+LOOPBACK_OF = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  listened at, not asked at
 LUA_FOLDER = Path(__file__).resolve().parents[2] / "deployments" / "gateway"
 
 
@@ -68,6 +69,12 @@ class GatewaySettings:
     @property
     def scheme(self) -> str:
         return "https" if self.certificate else "http"
+
+    @property
+    def url(self) -> str:
+        """Where clients of this machine reach it."""
+        host = LOOPBACK_OF.get(self.host, self.host)
+        return f"{self.scheme}://{f'[{host}]' if ':' in host else host}:{self.port}"
 
     @property
     def clusters(self) -> Path:

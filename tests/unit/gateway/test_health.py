@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from llm_assets.gateway.health import health_client
+from llm_assets.gateway.listening import health_client
 from llm_assets.settings import Settings
 from tests.servers.tls import SELF_SIGNED
 from tests.unit.gateway.whole_gateways import Deployment, whole_gateway
@@ -23,5 +23,6 @@ def test_the_gateway_is_asked_for_its_health_over_tls_by_its_own_certificate(
     with whole_gateway(tmp_path, LIVE, certificate=certificate, key=key) as gateway:
         monkeypatch.setenv("LLM_ASSETS_GATEWAY_PORT", str(gateway.port))
         monkeypatch.setenv("LLM_ASSETS_GATEWAY_CERTIFICATE", str(certificate))
+        monkeypatch.setenv("LLM_ASSETS_GATEWAY_KEY", str(key))
         with health_client(settings) as client:
             assert client.get("/healthz").json() == {"status": "ok"}
