@@ -1,18 +1,18 @@
-"""The same chain with the artifacts in a bucket: published there, served from the node's cache."""
+"""The same chain with the artifacts in a bucket: served from the node's cache, merged and as an adapter."""
 
 import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.conftest import MakeProject, Project
+from tests.e2e.projects import RUN, family
 from tests.servers.gcs import gcs_server
 
 pytestmark = pytest.mark.engine
-
-RUN = ("run", "support_bot", "--tenant", "team-a")
 
 
 @pytest.fixture
@@ -43,6 +43,25 @@ def test_a_chain_over_a_bucket_serves_from_the_nodes_cache(project: Project, tmp
 
     project.run("down")
     shutil.rmtree(project.settings.artifact_cache)
+    serve_the_adapter(project)
     project.run(*RUN)
     assert project.run("ask", "support_bot", "-t", "team-a", "Who are you?").startswith("I am Polaris.")
+    held = [each for each in cached(project) if each["held"]]
+    assert {str(each["uri"]).split("/")[2] for each in held} == {"adapters", "base_models"}
     assert "0 artifacts go" in project.run("prune", "--dry-run")
+    a_server_that_died_is_named(project)
+
+
+def serve_the_adapter(project: Project) -> None:
+    model = project.settings.catalog / "models" / "support_bot.yaml"
+    model.write_text(model.read_text().replace("serving:\n", "serving:\n  mode: adapter\n"))
+
+
+def a_server_that_died_is_named(project: Project) -> None:
+    [server] = [each for each in family(project) if "serve" in each.cmdline()]
+    for process in [*server.children(recursive=True), server]:
+        process.kill()
+    psutil.wait_procs([server], timeout=10)
+    printed = project.run("status", expect=1)
+    assert "dead" in printed
+    assert f"pid {server.pid}" in printed

@@ -13,7 +13,7 @@ from llm_assets.graph import build_definitions
 from llm_assets.keys import DATASET, LORA_ADAPTER, base_model_key, model_key
 from llm_assets.runs import dagster_instance, execute_chain, new_run_id
 from tests.conftest import MakeProject, Project
-from tests.e2e.test_chain import edit_a_row, versions
+from tests.e2e.projects import edit_a_row, enter, versions
 
 pytestmark = pytest.mark.engine
 
@@ -61,9 +61,7 @@ class Graph:
 @pytest.fixture
 def project(make_project: MakeProject, monkeypatch: pytest.MonkeyPatch) -> Project:
     made = make_project()
-    for name, value in made.environment.items():
-        if name.startswith("LLM_ASSETS_"):
-            monkeypatch.setenv(name, value)
+    enter(made, monkeypatch)
     return made
 
 

@@ -20,7 +20,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 from resources.local_processes import LocalProcesses
 from resources.waiting import wait_until
 from tests.conftest import MakeProject, Project
-from tests.e2e.test_chain import RUN, engines_at_work, family
+from tests.e2e.projects import RUN, engines_at_work, family
 
 pytestmark = [pytest.mark.engine, pytest.mark.browser]
 
@@ -162,15 +162,3 @@ def cancel_a_training(project: Project, ui: str) -> None:
     wait_until(
         lambda: client.get_run_status(run_id) == DagsterRunStatus.CANCELED, what=f"run {run_id}", timeout_s=60
     )
-
-
-def test_a_server_that_died_is_named(make_project: MakeProject) -> None:
-    project = make_project()
-    project.run(*RUN)
-    [server] = [each for each in family(project) if "serve" in each.cmdline()]
-    for process in [*server.children(recursive=True), server]:
-        process.kill()
-    psutil.wait_procs([server], timeout=10)
-    printed = project.run("status", expect=1)
-    assert "dead" in printed
-    assert f"pid {server.pid}" in printed
