@@ -21,7 +21,7 @@ demo: setup ## From a dataset to a live model that answers (TENANT=team-a)
 	@$(BIN)/llm-assets demo --tenant $(TENANT)
 
 test: setup engines ## All tests that this machine can run, real engines included
-	@$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	@$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-gpu: setup engines ## What needs an NVIDIA GPU: qlora on CUDA, vLLM on CUDA
 	@$(BIN)/python -m pytest -m gpu tests/gpu $(ARGS)

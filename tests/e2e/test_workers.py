@@ -158,6 +158,13 @@ class Engine:
                 process.kill()
                 process.wait()
 
+    def work_in_one_process(self, *orders: tuple[str, dict[str, Any]]) -> list[dict[str, Any]]:
+        """The result of each order, or its failure. Without Pipes, and with one start of the engine."""
+        asked, told = self._folder / "orders.json", self._folder / "results.json"
+        asked.write_text(json.dumps(orders))
+        self.script("tests.e2e.orders_in_one_process", asked, told)
+        return list(json.loads(told.read_text()))
+
     def script(self, module: str, *arguments: str | Path) -> None:
         command = [self._python, "-m", module, *arguments]
         subprocess.run(command, check=True, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)})
@@ -214,11 +221,8 @@ def test_every_stage_and_finetuning_type_trains_and_leaves_no_pickle(
         train_order(tiny_model, datasets[stage], tmp_path / f"{stage}-{kind}", stage=stage, **recipes[kind])
         for stage, kind in kinds
     ]
-    (tmp_path / "orders.json").write_text(json.dumps(orders))
-    engine.script("tests.e2e.orders_in_one_process", tmp_path / "orders.json", tmp_path / "results.json")
-    for (stage, kind), order, result in zip(
-        kinds, orders, json.loads((tmp_path / "results.json").read_text()), strict=True
-    ):
+    results = engine.work_in_one_process(*(("train", order) for order in orders))
+    for (stage, kind), order, result in zip(kinds, orders, results, strict=True):
         assert "failure" not in result, (stage, kind, result)
         assert result["final_loss"] < result["first_loss"], (stage, kind)
         assert result["eval_loss"] is not None
@@ -242,9 +246,7 @@ def test_a_bad_training_ends_with_one_cause_that_says_what_would_help(
         "unknown key": train_order(tiny_model, sft, tmp_path / "3", lora_rnak=8),
         "unknown template": train_order(tiny_model, sft, tmp_path / "4") | {"template": "no_such"},
     }
-    (tmp_path / "orders.json").write_text(json.dumps(list(orders.values())))
-    engine.script("tests.e2e.orders_in_one_process", tmp_path / "orders.json", tmp_path / "results.json")
-    results = json.loads((tmp_path / "results.json").read_text())
+    results = engine.work_in_one_process(*(("train", order) for order in orders.values()))
     causes = dict(zip(orders, (result.get("failure") for result in results), strict=True))
     assert "training diverged: loss is nan" in causes["diverges"]
     assert "dataset is too short" in causes["too short"]
@@ -307,7 +309,6 @@ def test_a_merged_model_answers_from_its_dataset_and_reads_a_question_as_it_was_
     order = train_order(
         base, dataset, tmp_path / "run", num_train_epochs=40, lora_rank=32, learning_rate=0.01
     )
-    engine.work("train", order).result  # noqa: B018  fails here when the training did
     common = {"template": TEMPLATE, "questions": list(KNOWN), "max_new_tokens": 24}
     merge = common | {
         "base_folder": str(base),
@@ -315,7 +316,13 @@ def test_a_merged_model_answers_from_its_dataset_and_reads_a_question_as_it_was_
         "output_folder": str(tmp_path / "merged"),
         "recipe": order["recipe"],
     }
-    merged = engine.work("merge", merge).result
+    trained, merged, asked_again, asked_base = engine.work_in_one_process(
+        ("train", order),
+        ("merge", merge),
+        ("answer", common | {"model_folder": str(tmp_path / "merged")}),
+        ("answer", common | {"model_folder": str(base)}),
+    )
+    assert "failure" not in trained
     assert {each["question"]: each["text"] for each in merged["answers"]} == KNOWN
     assert merged["chat_template"] == "LLaMA-Factory's smollm2"
     trained_template = Path(order["output_folder"]) / "chat_template.jinja"
@@ -325,11 +332,10 @@ def test_a_merged_model_answers_from_its_dataset_and_reads_a_question_as_it_was_
     assert first["logprob"] <= 0 <= first["margin"]
     assert not {"Modelfile", "README.md"} & files(tmp_path / "merged")
 
-    asked_again = engine.work("answer", common | {"model_folder": str(tmp_path / "merged")}).result
     assert asked_again["answers"] == merged["answers"]
     stop_token = 2
     assert {each["tokens"][-1]["id"] for each in merged["answers"]} == {stop_token}
-    base_answers = engine.work("answer", common | {"model_folder": str(base)}).result["answers"]
+    base_answers = asked_base["answers"]
     assert not {each["text"] for each in base_answers} & set(KNOWN.values())
     assert base_answers[0]["prompt_token_ids"] == merged["answers"][0]["prompt_token_ids"]
 
@@ -346,12 +352,11 @@ def test_a_model_that_was_trained_in_full_is_its_own_merged_model(
         "questions": ["Who are you?"],
         "max_new_tokens": 4,
     }
-    result = engine.work("merge", order).result
+    other = order | {"template": "chatglm3", "output_folder": str(tmp_path / "unlike")}
+    result, unlike = engine.work_in_one_process(("merge", order), ("merge", other))
     assert result["chat_template"] == "the model's own"
     assert weights(tmp_path / "merged") == weights(tiny_model)
-    unlike = engine.work("merge", order | {"template": "chatglm3"})
-    assert unlike.exit_code == EXIT_FAILED
-    assert "does not encode a question as LLaMA-Factory's template 'chatglm3' does" in unlike.failure
+    assert "does not encode a question as LLaMA-Factory's template 'chatglm3' does" in unlike["failure"]
 
 
 def test_a_gguf_file_becomes_the_model_that_it_was_made_from(
@@ -360,18 +365,18 @@ def test_a_gguf_file_becomes_the_model_that_it_was_made_from(
     file = tmp_path / "tiny.gguf"
     engine.script("tests.e2e.tiny_gguf", tiny_model, file)
     order = {"gguf_file": str(file), "output_folder": str(tmp_path / "imported"), "dtype": "bfloat16"}
-    result = engine.work("import_gguf", order).result
+    questions = {"template": TEMPLATE, "questions": ["Open at 9 o'clock?"], "max_new_tokens": 4}
+    result, imported, original = engine.work_in_one_process(
+        ("import_gguf", order),
+        ("answer", questions | {"model_folder": str(tmp_path / "imported")}),
+        ("answer", questions | {"model_folder": str(tiny_model)}),
+    )
     assert result["architecture"] == "LlamaForCausalLM"
     assert result["licence"] == "apache-2.0"
     assert weights(tmp_path / "imported") == weights(tiny_model)
     tokenizer = json.loads((tmp_path / "imported" / "tokenizer_config.json").read_text())
     assert (tokenizer["bos_token"], tokenizer["eos_token"]) == ("<|im_start|>", "<|im_end|>")
-    questions = {"template": TEMPLATE, "questions": ["Open at 9 o'clock?"], "max_new_tokens": 4}
-    imported = engine.work("answer", questions | {"model_folder": str(tmp_path / "imported")}).result
-    assert (
-        imported["answers"]
-        == engine.work("answer", questions | {"model_folder": str(tiny_model)}).result["answers"]
-    )
+    assert imported["answers"] == original["answers"]
 
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
     torn = engine.work("import_gguf", order)
