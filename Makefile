@@ -20,6 +20,7 @@ engines: setup ## Install LLaMA-Factory and vLLM, each in an environment of its 
 demo: setup ## From a dataset to a live model that answers (TENANT=team-a)
 	@$(BIN)/llm-assets demo --tenant $(TENANT)
 
+# Three workers on two cores, because tests wait as much as they work; the longest, tests/e2e, begin.
 test: setup engines ## All tests that this machine can run, real engines included
 	@$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
