@@ -15,13 +15,12 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import closing
 from dataclasses import dataclass, field
-
-import httpx
 
 from llm_assets.gateway.catalog_changes import CatalogChanges
 from llm_assets.gateway.folder import jwt_filter_file, tenants_journal
-from llm_assets.gateway.listening import health_client
+from llm_assets.gateway.listening import Health
 from llm_assets.gateway.tenants import issuers_of, publish_tenants, tenant_lines
 from llm_assets.settings import Settings, find_settings
 from resources.gateway.errors import GatewayError
@@ -93,11 +92,11 @@ class Keeper:
 
     def follow_health(self) -> None:
         well: bool | None = None
-        with health_client(self.settings) as client:
+        with closing(Health(self.settings)) as health:
 
             def ask() -> None:
                 nonlocal well
-                fault = _fault(client)
+                fault = health.fault()
                 if well is not (fault is None):
                     log.info(
                         "The gateway is well." if fault is None else f"The gateway is not well: {fault}."
@@ -119,14 +118,6 @@ class Keeper:
                     log.error("%s", fault)
             told = fault
             self._ended.wait(self.look_s)
-
-
-def _fault(client: httpx.Client) -> str | None:
-    try:
-        answer = client.get("/healthz")
-    except httpx.TransportError as error:
-        return str(error) or type(error).__name__
-    return None if answer.is_success else f"it answers {answer.status_code}"
 
 
 def _listed(names: list[str] | tuple[str, ...], at_most: int = 10) -> str:

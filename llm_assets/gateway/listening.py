@@ -24,9 +24,37 @@ def gateway_settings(settings: Settings) -> GatewaySettings:
     )
 
 
-def health_client(settings: Settings) -> httpx.Client:
-    """A client of the gateway, which asks over loopback where it listens there. Raises as above."""
-    gateway = gateway_settings(settings)
-    return httpx.Client(
-        base_url=gateway.url, timeout=HEALTH_S, verify=trust(gateway.certificate), trust_env=False
-    )
+class Health:
+    """Asks the gateway how it is, over loopback where it listens there.
+
+    A client is made anew after each fault: the certificate that it trusts may have been renewed.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._client: httpx.Client | None = None
+
+    def fault(self) -> str | None:
+        """Why the gateway is not well; None where it is.
+
+        Raises:
+            GatewayError: The settings do not fit together.
+            OSError: The certificate cannot be read.
+        """
+        self._client = self._client or self._new_client()
+        try:
+            answer = self._client.get("/healthz")
+        except httpx.TransportError as error:
+            self.close()
+            return str(error) or type(error).__name__
+        return None if answer.is_success else f"it answers {answer.status_code}"
+
+    def close(self) -> None:
+        if self._client:
+            self._client.close()
+        self._client = None
+
+    def _new_client(self) -> httpx.Client:
+        gateway = gateway_settings(self._settings)
+        verify = trust(gateway.certificate)
+        return httpx.Client(base_url=gateway.url, timeout=HEALTH_S, verify=verify, trust_env=False)

@@ -7,6 +7,7 @@ import hashlib
 import importlib.util
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from resources.gateway.envoy_admin import EnvoyAdmin
 from resources.gateway.envoy_config import bootstrap
 from resources.gateway.envoy_http import jwt_discovery, no_tokens
 from resources.gateway.envoy_settings import GatewaySettings
+from resources.gateway.envoy_tls import require_pair, secret_discovery
 from resources.gateway.errors import GatewayError
 from resources.gateway.files import replace_json
 from resources.local_processes import LocalProcesses, ProcessError, ProcessRecord, listens, require_free_port
@@ -77,10 +79,10 @@ class EnvoyGateway:
         """Starts the gateway unless it runs with this very configuration, and returns at once.
 
         Raises:
-            GatewayError: The port is taken, or Envoy is not installed.
+            GatewayError: The port is taken, Envoy is not installed, or certificate and key are no pair.
         """
         config = bootstrap(self.settings)
-        fingerprint = _fingerprint(config, self.settings.lua_folder)
+        fingerprint = _fingerprint([config, secret_discovery(self.settings)], self.settings.lua_folder)
         running = self._running()
         if running and running.attributes["fingerprint"] == fingerprint:
             return running
@@ -103,6 +105,9 @@ class EnvoyGateway:
         ClusterFile(self.settings.clusters).make()
         if not self.settings.jwt.exists():
             replace_json(self.settings.jwt, jwt_discovery(no_tokens(), "none"))
+        if self.settings.certificate:
+            require_pair(self.settings)
+            replace_json(self.settings.secret, secret_discovery(self.settings))
         replace_json(self.folder / "bootstrap.json", config)
 
     def _start(self, fingerprint: str) -> ProcessRecord:
@@ -167,8 +172,10 @@ def running_gateway(home: Path) -> ProcessRecord | None:
     return record if record and processes.alive(record) else None
 
 
-def _fingerprint(config: dict[str, Any], lua_folder: Path) -> str:
-    """Changes with the configuration and with the filter's code, which a running Envoy never reads again."""
+def _fingerprint(config: Sequence[dict[str, Any]], lua_folder: Path) -> str:
+    """Changes with the configuration, certificates' bytes apart, and with the filter's code: a running Envoy
+    reads neither again.
+    """
     digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
     for file in sorted(lua_folder.glob("*.lua")):
         digest.update(file.name.encode() + file.read_bytes())

@@ -2,9 +2,7 @@
 
 Nothing in the bootstrap belongs to a tenant: a listener that changes cuts streams. What changes while the
 gateway runs lies in files that Envoy or its Lua filter follow: `xds/clusters.json` (`envoy_upstream`),
-`xds/jwt.json`, and the journals.
-
-Not covered: a certificate that is renewed counts from the next start of the gateway on.
+`xds/jwt.json`, `xds/certificate.json` (`envoy_tls`), and the journals.
 """
 
 from typing import Any
@@ -13,6 +11,7 @@ from resources.gateway import metrics
 from resources.gateway.collector_metrics import FILE as COLLECTOR_METRICS
 from resources.gateway.envoy_http import connection_manager
 from resources.gateway.envoy_settings import GatewaySettings
+from resources.gateway.envoy_tls import transport_socket
 
 ADMIN_SOCKET = "admin.sock"
 LISTENER = "door"
@@ -57,7 +56,7 @@ def listener(settings: GatewaySettings) -> Json:
     """The door itself: TLS where a certificate is given, else plain HTTP, which only loopback gets."""
     chain: Json = {"filters": [{"name": "http", "typed_config": connection_manager(settings)}]}
     if settings.certificate:
-        chain |= {"transport_socket": _tls(settings), "transport_socket_connect_timeout": "10s"}
+        chain |= {"transport_socket": transport_socket(settings), "transport_socket_connect_timeout": "10s"}
     return {
         "name": LISTENER,
         "address": {"socket_address": {"address": settings.host, "port_value": settings.port}},
@@ -65,24 +64,6 @@ def listener(settings: GatewaySettings) -> Json:
         "per_connection_buffer_limit_bytes": settings.max_body_bytes,
         "tcp_backlog_size": 4096,
         "filter_chains": [chain],
-    }
-
-
-def _tls(settings: GatewaySettings) -> Json:
-    certificate = {
-        "certificate_chain": {"filename": str(settings.certificate)},
-        "private_key": {"filename": str(settings.key)},
-    }
-    return {
-        "name": "envoy.transport_sockets.tls",
-        "typed_config": {
-            "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
-            "common_tls_context": {
-                "tls_params": {"tls_minimum_protocol_version": "TLSv1_2"},
-                "tls_certificates": [certificate],
-                "alpn_protocols": ["h2", "http/1.1"],
-            },
-        },
     }
 
 

@@ -85,6 +85,11 @@ class GatewaySettings:
     def jwt(self) -> Path:
         return self.folder / "xds" / "jwt.json"
 
+    @property
+    def secret(self) -> Path:
+        """Where Envoy finds the certificate; see `envoy_tls`."""
+        return self.folder / "xds" / "certificate.json"
+
 
 def _is_loopback(host: str) -> bool:
     try:

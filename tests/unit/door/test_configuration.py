@@ -13,6 +13,7 @@ from resources.gateway.cluster_file import ClusterFile
 from resources.gateway.envoy import envoy_program
 from resources.gateway.envoy_config import bootstrap
 from resources.gateway.envoy_settings import GatewaySettings
+from resources.gateway.envoy_tls import secret_discovery
 from resources.gateway.envoy_upstream import clusters, endpoints_in
 from resources.gateway.errors import GatewayError
 from resources.gateway.files import replace_json
@@ -37,6 +38,7 @@ def test_envoys_own_check_accepts_the_configuration(tmp_path: Path, pem: dict[st
     settings = settings_in(tmp_path / "home", **(pem if tls else {}))
     ClusterFile(settings.clusters).change(lambda _: [endpoint(f"d{port}", port) for port in range(1, 100)])
     replace_json(settings.jwt, {"resources": []})
+    replace_json(settings.secret, secret_discovery(settings))
     replace_json(settings.folder / "bootstrap.json", bootstrap(settings))
     command = [envoy_program(), "--mode", "validate", "-c", settings.folder / "bootstrap.json"]
     checked = subprocess.run(command, capture_output=True, text=True, cwd=settings.folder)
