@@ -8,6 +8,7 @@ those of LiteLLM's Python proxy with keys on.
 `rps_of_bare_envoy`: over those of an Envoy that has a route and no filter.
 `added_p99_ms`: at half of our own most requests a second, the 99th percentile through ours less that of
 asking the stand-in directly at the same rate, round by round. LiteLLM's are at half of its own most.
+`added_p99_ms_at_a_tenth`: at a tenth of them, where nobody has to wait for another.
 `requests_per_core_s` counts the CPU seconds of the gateway's own processes alone (ours: Envoy and the
 collector). The load and the stand-ins share the cores with everything else.
 """
@@ -41,6 +42,8 @@ MIB = 2**20
 WARM_S = 2
 STREAMS_TIMEOUT_S = 90
 SAMPLE_S = 0.5
+LOADS = {"": 0.5, "_at_a_tenth": 0.1}
+"""What the names of latencies end in, and the share of the most requests a second at which they are taken."""
 NOT_INSTALLABLE = {"system": "LiteLLM (Rust)", "requests_per_s": "not installable"}
 """PyPI has no such package by LiteLLM's makers; its Python proxy is the one that is there."""
 
@@ -51,7 +54,7 @@ class Bench:
     def __init__(self, folder: Path, options: argparse.Namespace) -> None:
         self.folder, self.options = folder, options
         self.rows: dict[str, dict[str, Any]] = {}
-        self.waits: dict[str, list[Latency]] = {}
+        self.waits: dict[tuple[str, str], list[Latency]] = {}
 
     def run(self) -> dict[str, float]:
         with ExitStack() as stack:
@@ -63,12 +66,13 @@ class Bench:
                 require_answer(gateway.whole())
                 throughput(gateway.whole(), self.folder, seconds=WARM_S)
             self.most(gateways)
-            half = {gateway.name: self.rows[own.name]["requests_per_s"] / 2 for gateway in gateways}
-            half[peer.name] = self.rows[peer.name]["requests_per_s"] / 2
-            self.slow(gateways, half)
+            most = {gateway.name: self.rows[own.name]["requests_per_s"] for gateway in gateways}
+            most[peer.name] = self.rows[peer.name]["requests_per_s"]
+            for ending, share in LOADS.items():
+                self.slow(gateways, {name: rate * share for name, rate in most.items()}, ending)
             for gateway in (bare, own, peer):
                 self.many_streams(gateway, self.rows[gateway.name])
-            self.flat(own, half[own.name], self.rows[own.name])
+            self.flat(own, most[own.name] / 2, self.rows[own.name])
         return self.bars(alone, bare, own, peer)
 
     def most(self, gateways: Sequence[Gateway]) -> None:
@@ -91,23 +95,21 @@ class Bench:
             row |= {"requests_per_core_s": statistics.median(each)}
             self.rows[name] = row | {"memory_MiB": memory_bytes(gateway.pids) / MIB}
 
-    def slow(self, gateways: Sequence[Gateway], rates: Mapping[str, float]) -> None:
+    def slow(self, gateways: Sequence[Gateway], rates: Mapping[str, float], ending: str) -> None:
         """At rates that they have room for."""
-        for gateway in gateways:
-            self.waits[gateway.name] = []
         for _ in range(self.options.rounds):
             for gateway in gateways:
                 rate, seconds = rates[gateway.name], self.options.seconds
                 found = latency(gateway.whole(), self.folder, rate=rate, seconds=seconds)
-                self.waits[gateway.name].append(found)
+                self.waits.setdefault((gateway.name, ending), []).append(found)
                 waits = f"p50 {found.p50_ms:.2f} ms, p99 {found.p99_ms:.2f} ms"
                 self.say(f"{gateway.name}: {waits} at {found.rate:,.0f}/s")
-        for name, found in self.waits.items():
-            row = self.rows[name]
-            row |= {"at_rate_per_s": statistics.median(each.rate for each in found)}
-            row |= {"p50_ms": statistics.median(each.p50_ms for each in found)}
-            row |= {"p99_ms": statistics.median(each.p99_ms for each in found)}
-            row["errors"] += sum(each.errors for each in found)
+        for gateway in gateways:
+            found_here, row = self.waits[gateway.name, ending], self.rows[gateway.name]
+            row |= {f"at_rate_per_s{ending}": statistics.median(each.rate for each in found_here)}
+            row |= {f"p50_ms{ending}": statistics.median(each.p50_ms for each in found_here)}
+            row |= {f"p99_ms{ending}": statistics.median(each.p99_ms for each in found_here)}
+            row["errors"] += sum(each.errors for each in found_here)
 
     def many_streams(self, gateway: Gateway, row: dict[str, Any]) -> None:
         """Many at once; the most memory while they last."""
@@ -143,18 +145,21 @@ class Bench:
 
     def bars(self, alone: Gateway, bare: Gateway, own: Gateway, peer: Gateway) -> dict[str, float]:
         for gateway in (bare, own):
-            pairs = list(zip(self.waits[gateway.name], self.waits[alone.name], strict=True))
-            added = {
-                "added_p50_ms": statistics.median(through.p50_ms - past.p50_ms for through, past in pairs),
-                "added_p99_ms": statistics.median(through.p99_ms - past.p99_ms for through, past in pairs),
-            }
-            self.rows[gateway.name] |= added
+            for ending in LOADS:
+                self.added(gateway, alone, ending)
         rates = {name: row["requests_per_s"] for name, row in self.rows.items()}
         return {
             "rps_over_litellm": rates[own.name] / rates[peer.name],
             "rps_of_bare_envoy": rates[own.name] / rates[bare.name],
-            "added_p99_ms": self.rows[own.name]["added_p99_ms"],
+            **{name: self.rows[own.name][name] for name in (f"added_p99_ms{ending}" for ending in LOADS)},
         }
+
+    def added(self, gateway: Gateway, alone: Gateway, ending: str) -> None:
+        """Round by round, what it takes longer than without a gateway."""
+        pairs = list(zip(self.waits[gateway.name, ending], self.waits[alone.name, ending], strict=True))
+        p50 = statistics.median(through.p50_ms - past.p50_ms for through, past in pairs)
+        p99 = statistics.median(through.p99_ms - past.p99_ms for through, past in pairs)
+        self.rows[gateway.name] |= {f"added_p50_ms{ending}": p50, f"added_p99_ms{ending}": p99}
 
     @staticmethod
     def say(text: str) -> None:
