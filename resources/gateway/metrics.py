@@ -1,8 +1,9 @@
 """What the gateway counts, and the door to it: pure functions that make parts of Envoy's configuration.
 
-Lua puts what it knows of a request into the dynamic metadata `llm`, in two tables (labels.lua); Envoy's own stats logger turns that into
-Prometheus metrics with labels. A series is made by the first request that has its labels, so tenants that
-nobody asks cost nothing, and stays until the gateway is started again: some 10 kB for a tenant's version.
+Lua puts what it knows of a request into the dynamic metadata `llm`, as two tables (labels.lua); Envoy's own
+stats logger turns that into Prometheus metrics with labels. A series is made by the first request that has
+its labels, so tenants that nobody asks cost nothing, and stays until the gateway is started again: some 10 kB
+for a tenant's version.
 
     envoy_llm_requests_total{tenant, model, version, outcome, reason, status}
     envoy_llm_prompt_tokens_total, envoy_llm_completion_tokens_total{tenant, model, version}

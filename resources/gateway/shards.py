@@ -20,7 +20,7 @@ local function choose_cluster(handle, deployment)
   if deployment then handle:headers():replace("{HEADER}", shard(deployment)) end
 end
 """
-"""Defines `choose_cluster(handle, deployment)`, which names the cluster of the deployment that the filter has chosen."""
+"""Defines `choose_cluster(handle, deployment)`, which names the cluster of what the filter has chosen."""
 
 
 def cluster_of(deployment: str) -> str:

@@ -31,7 +31,8 @@ function envoy_on_request(handle)
   local known = {{}}
   for name, value in said:gmatch("([%w_]+)=([^;]*)") do known[name] = tonumber(value) or value end
   labels.ask(handle, known.tenant, known.model, known.version)
-  labels.outcome(handle, known.outcome, known.reason, known.prompt_tokens, known.completion_tokens, known.first_byte_ms)
+  local prompt, completion = known.prompt_tokens, known.completion_tokens
+  labels.outcome(handle, known.outcome, known.reason, prompt, completion, known.first_byte_ms)
   if said:find("status=") then handle:respond({{[":status"] = said:match("status=(%d+)")}}, "") end
 end
 """
