@@ -81,7 +81,11 @@ function bodies.read(text, streams)
   }
 end
 
-local function replaced(text, first, last, value) return text:sub(1, first - 1) .. value .. text:sub(last + 1) end
+-- The same text where it says so already, which most do: a copy of a body is garbage as long as the body.
+local function replaced(text, first, last, value)
+  if text:sub(first, last) == value then return text end
+  return text:sub(1, first - 1) .. value .. text:sub(last + 1)
+end
 
 -- The body as vLLM gets it: the model's plain name, and usage asked for at the end of a stream.
 function bodies.for_model(asked, model_json)
