@@ -85,14 +85,21 @@ def wait_listening(port: int, process: subprocess.Popen, log: Path) -> None:
 def envoy(
     folder: Path, name: str, port: int, route: dict[str, Any], backend: dict[str, int]
 ) -> Iterator[int]:
-    """An Envoy with one worker, one listener, no filter but the router; gives its process id."""
+    """An Envoy with one worker, one listener, no filter but the router; gives its process id.
+
+    One that answers itself (it has no backend) reads the request first: it would close the connection else.
+    """
+    filters = [{"name": "router", "typed_config": {"@type": f"{TYPES}.http.router.v3.Router"}}]
+    if not backend:
+        whole = {"@type": f"{TYPES}.http.buffer.v3.Buffer", "max_request_bytes": 2**20}
+        filters.insert(0, {"name": "buffer", "typed_config": whole})
     manager = {
         "@type": f"{TYPES}.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": name,
         "route_config": {
             "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": routes(route, backend)}]
         },
-        "http_filters": [{"name": "router", "typed_config": {"@type": f"{TYPES}.http.router.v3.Router"}}],
+        "http_filters": filters,
     }
     listener = {
         "address": at(port),

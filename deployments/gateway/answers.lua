@@ -74,8 +74,8 @@ local function record(handle, exchange, outcome, text)
 end
 
 local function label(handle, exchange, outcome)
-  labels.outcome(handle, outcome.status == OK and "ok" or "error", outcome.reason)
-  labels.cost(handle, outcome.prompt_tokens, outcome.completion_tokens, exchange.first_byte_ms)
+  labels.outcome(handle, outcome.status == OK and "ok" or "error", outcome.reason, outcome.prompt_tokens,
+    outcome.completion_tokens, exchange.first_byte_ms)
 end
 
 -- What vLLM counted; nothing for an error, nil where it did not say.

@@ -9,6 +9,7 @@ local SAMPLING = {
   "presence_penalty", "frequency_penalty", "repetition_penalty", "stop", "logprobs", "top_logprobs", "dimensions",
 }
 local SAMPLING_BYTES = 256 -- of one parameter; a longer one can be found by the hash of the body
+local CONTAINS = { [("["):byte()] = true, [("{"):byte()] = true }
 local USER_BYTES = 1024
 local WITH_USAGE = '{"include_usage":true}'
 local WANTED = { model = true, stream = true, stream_options = true, user = true }
@@ -32,7 +33,7 @@ local function sampling_of(text, firsts, lasts)
   local found = {}
   for _, name in ipairs(SAMPLING) do
     local first = firsts[name]
-    if first and lasts[name] - first < SAMPLING_BYTES and not text:find("^[%[{]", first) then
+    if first and lasts[name] - first < SAMPLING_BYTES and not CONTAINS[text:byte(first)] then
       found[name] = text:sub(first, lasts[name])
     end
   end
@@ -80,7 +81,11 @@ function bodies.read(text, streams)
   }
 end
 
-local function replaced(text, first, last, value) return text:sub(1, first - 1) .. value .. text:sub(last + 1) end
+-- The same text where it says so already, which most do: a copy of a body is garbage as long as the body.
+local function replaced(text, first, last, value)
+  if text:sub(first, last) == value then return text end
+  return text:sub(1, first - 1) .. value .. text:sub(last + 1)
+end
 
 -- The body as vLLM gets it: the model's plain name, and usage asked for at the end of a stream.
 function bodies.for_model(asked, model_json)

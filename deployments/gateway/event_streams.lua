@@ -49,8 +49,8 @@ local function close(handle, stream, out, last, refusal)
     out[mark + 1] = "data: " .. errors.body(refusals.AUDIT_UNAVAILABLE) .. "\n\n"
   end
   exchanges.finish(exchange, answer_parts.tokens(outcome))
-  labels.outcome(handle, outcome.reason and "error" or "ok", outcome.reason)
-  labels.cost(handle, outcome.prompt_tokens, outcome.completion_tokens, exchange.first_byte_ms)
+  labels.outcome(handle, outcome.reason and "error" or "ok", outcome.reason, outcome.prompt_tokens,
+    outcome.completion_tokens, exchange.first_byte_ms)
 end
 
 -- The data of an event: what its `data:` lines say.

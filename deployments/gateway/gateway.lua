@@ -51,12 +51,12 @@ local function refuse_request(handle, id, failure)
   errors.respond(handle, FAILED, id)
 end
 
+-- The deployment that the request goes to; nil where it goes nowhere.
 function gateway.on_request(handle)
   local id = request_ids.new()
-  local decided, failure = xpcall(requests.decide, explain, handle, id)
-  if not decided then
-    refuse_request(handle, id, failure)
-  end
+  local decided, outcome = xpcall(requests.decide, explain, handle, id)
+  if decided then return outcome end
+  refuse_request(handle, id, outcome)
 end
 
 local REASONS = { [401] = "invalid_token", [408] = "request_timeout", [413] = "too_large" }

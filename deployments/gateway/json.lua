@@ -1,5 +1,6 @@
 -- JSON values to Lua values and texts to JSON strings. For journals and records; bodies are only scanned (json_scan.lua).
 local bit = require("bit")
+local ffi = require("ffi")
 local json_scan = require("json_scan")
 
 local json = {}
@@ -94,10 +95,21 @@ for byte = 0, 31 do
 end
 CODES["\127"] = "\\u007f"
 
+-- What a string holds as it is. A loop, because LuaJIT compiles no patterns, and nearly all texts are nothing but this.
+local AS_IT_IS = ffi.new("bool[256]")
+for byte = 32, 126 do AS_IT_IS[byte] = not CODES[string.char(byte)] end
+
+local function is_plain(text)
+  local bytes, at = ffi.cast("const uint8_t *", text), 0
+  while AS_IT_IS[bytes[at]] do at = at + 1 end -- stops at the zero byte at the end
+  return at == #text
+end
+
 local function as_latin(byte) return string.format("\\u%04x", byte:byte()) end
 
 -- A text as a JSON string. Bytes that are no UTF-8 (a header may hold any) become the characters of their numbers.
 function json.string(text)
+  if is_plain(text) then return '"' .. text .. '"' end
   if text:find('[%c"\\]') then text = text:gsub('[%c"\\]', CODES) end
   if text:find("[\128-\255]") and not json_scan.utf8(text) then text = text:gsub("[\128-\255]", as_latin) end
   return '"' .. text .. '"'

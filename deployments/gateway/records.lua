@@ -3,6 +3,7 @@ local json = require("json")
 local posix = require("posix")
 local spool = require("spool")
 
+local END = "}\n"
 local concat, format = table.concat, string.format
 local str, str_or_null = json.string, json.string_or_null
 
@@ -39,7 +40,7 @@ function records.request(exchange, asked)
     exchange.backend.json, ',"requested":', str(asked.model), ',"risk_class":', str(exchange.risk_class),
     ',"stream":', tostring(asked.stream), ',"sampling":', sampling_json(asked.sampling),
     ',"input_sha256":"', asked.sha256, '","input_bytes":', format("%.0f", #asked.body),
-    high and ',"input":' or "", high and str(asked.body) or "", ',"remote":', str_or_null(exchange.remote), "}",
+    high and ',"input":' or "", high and str(asked.body) or "", ',"remote":', str_or_null(exchange.remote), END,
   }))
 end
 
@@ -54,14 +55,14 @@ function records.response(exchange, outcome)
     ',"output_sha256":"', outcome.sha256, '","output_bytes":', format("%.0f", outcome.bytes),
     high and ',"output":' or "", high and str(high) or "",
     ',"first_byte_ms":', milliseconds(exchange.first_byte_ms), ',"ms":', milliseconds((now - exchange.at) * 1000),
-    ',"reason":', str_or_null(outcome.reason), "}",
+    ',"reason":', str_or_null(outcome.reason), END,
   }))
 end
 
 -- The client went away before the answer had ended.
 function records.aborted(exchange)
   spool.keep(concat({
-    '{"e":"aborted","id":"', exchange.id, '","at":', time(posix.now()), ',"first_byte_ms":', milliseconds(exchange.first_byte_ms), "}",
+    '{"e":"aborted","id":"', exchange.id, '","at":', time(posix.now()), ',"first_byte_ms":', milliseconds(exchange.first_byte_ms), END,
   }))
 end
 
@@ -73,7 +74,7 @@ function records.denied(refused)
     '{"e":"denied","id":"', refused.id, '","at":', time(refused.at), ',"tenant":', str_or_null(refused.tenant),
     ',"key":', str_or_null(refused.key), ',"status":', refused.status, ',"reason":"', refused.reason, '","path":',
     str_or_null(refused.path), ',"requested":', str_or_null(refused.requested and refused.requested:sub(1, REQUESTED_BYTES)),
-    ',"remote":', str_or_null(refused.remote), "}",
+    ',"remote":', str_or_null(refused.remote), END,
   }))
 end
 

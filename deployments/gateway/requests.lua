@@ -104,8 +104,10 @@ local function send_on(handle, exchange, asked, body)
   local text = bodies.for_model(asked, exchange.route.model_json)
   if text ~= asked.body then body:setBytes(text) end
   outgoing.dress(handle:headers(), exchange.known.sent, exchange.endpoint, exchange.route.authorization)
+  local deployment = exchange.backend.deployment
   labels.ask(handle, exchange.tenant, exchange.model, exchange.backend.version, exchange.risk_class)
-  handle:streamInfo():dynamicMetadata():set("envoy.lb", "deployment", exchange.backend.deployment)
+  handle:streamInfo():dynamicMetadata():set("envoy.lb", "deployment", deployment)
+  return deployment
 end
 
 local function ask(handle, known, identity, tenant, endpoint)
@@ -128,7 +130,7 @@ local function ask(handle, known, identity, tenant, endpoint)
   backend, refusal = find_backend(exchange, tenant, asked, known.sent.values["x-llm-affinity"] or asked.user)
   if not backend then return refusals.answer(handle, known, refusal) end
   admit(handle, known, exchange, tenant, asked)
-  send_on(handle, exchange, asked, body)
+  return send_on(handle, exchange, asked, body)
 end
 
 local function address_of(handle)
@@ -136,7 +138,8 @@ local function address_of(handle)
   return address and (address:match("^(.*):%d+$") or address)
 end
 
--- Decides on a request. Where it is refused or answered here, this does not return: Envoy lets go of the coroutine.
+-- Decides on a request: the deployment that it goes to. Where it is refused or answered here, this does not return: Envoy
+-- lets go of the coroutine.
 function requests.decide(handle, id)
   local sent = incoming.read(handle)
   handle:headers():replace("x-request-id", id)

@@ -61,18 +61,18 @@ local function append_waiting()
   return written, why
 end
 
--- Writes a record (JSON, without its end of line). true, or nil and why it is not written.
+-- Writes a record (JSON and its end of line). true, or nil and why it is not written.
 function spool.write(record)
   local written, why = append_waiting()
   if not written then return nil, why end
-  return append(record .. "\n")
+  return append(record)
 end
 
 -- As write, for what has happened and nobody can be refused for: it is written before anything else is.
 function spool.keep(record)
   if spool.write(record) then return end
-  waiting[#waiting + 1] = record .. "\n"
-  waiting_bytes = waiting_bytes + #record + 1
+  waiting[#waiting + 1] = record
+  waiting_bytes = waiting_bytes + #record
 end
 
 -- Whether records can be written, as far as is known without writing one.

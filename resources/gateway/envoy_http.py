@@ -160,7 +160,7 @@ def lua_source(settings: GatewaySettings) -> str:
         'local gateway = require("gateway")\n'
         f"gateway.configure{{home = {home}, domain = {domain}}}\n"
         f"{CHOOSE_IN_LUA}"
-        "function envoy_on_request(handle)\n  gateway.on_request(handle)\n  choose_cluster(handle)\nend\n"
+        "function envoy_on_request(handle) choose_cluster(handle, gateway.on_request(handle)) end\n"
         "function envoy_on_response(handle) gateway.on_response(handle) end\n"
     )
 

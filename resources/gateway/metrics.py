@@ -1,8 +1,9 @@
 """What the gateway counts, and the door to it: pure functions that make parts of Envoy's configuration.
 
-Lua puts what it knows of a request into the dynamic metadata `llm`; Envoy's own stats logger turns that into
-Prometheus metrics with labels. A series is made by the first request that has its labels, so tenants that
-nobody asks cost nothing, and stays until the gateway is started again: some 10 kB for a tenant's version.
+Lua puts what it knows of a request into the dynamic metadata `llm`, as two tables (labels.lua); Envoy's own
+stats logger turns that into Prometheus metrics with labels. A series is made by the first request that has
+its labels, so tenants that nobody asks cost nothing, and stays until the gateway is started again: some 10 kB
+for a tenant's version.
 
     envoy_llm_requests_total{tenant, model, version, outcome, reason, status}
     envoy_llm_prompt_tokens_total, envoy_llm_completion_tokens_total{tenant, model, version}
@@ -33,6 +34,7 @@ SCRAPE_TIMEOUT_S = 30
 Json = dict[str, Any]
 
 WHAT = ("tenant", "model", "version")
+_ASKED, _ENDED = "asked", "ended"
 _TYPES = "type.googleapis.com/envoy.extensions"
 
 # Without the file the route says 404, and the scrape fails as it should.
@@ -141,7 +143,8 @@ def _known(name: str) -> Json:
 
 
 def _condition(name: str, value: Json) -> Json:
-    matcher = {"filter": NAMESPACE, "path": [{"key": name}], "value": value}  # `invert` would be ignored here
+    path = [{"key": _table(name)}, {"key": name}]
+    matcher = {"filter": NAMESPACE, "path": path, "value": value}  # `invert` would be ignored here
     return {"metadata_filter": {"matcher": matcher, "match_if_key_not_found": False}}
 
 
@@ -169,4 +172,8 @@ def _stat(name: str, tags: Sequence[str], **others: str) -> Json:
 
 
 def _value(name: str) -> str:
-    return f"%DYNAMIC_METADATA({NAMESPACE}:{name})%"
+    return f"%DYNAMIC_METADATA({NAMESPACE}:{_table(name)}:{name})%"
+
+
+def _table(name: str) -> str:
+    return _ASKED if name in WHAT else _ENDED

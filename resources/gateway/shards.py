@@ -16,12 +16,11 @@ local function shard(id)
   for at = 1, #id do number = (number * 31 + id:byte(at)) % {_PRIME} end
   return ("deployments-%02d"):format(number % {SHARDS})
 end
-local function choose_cluster(handle)
-  local chosen = handle:streamInfo():dynamicMetadata():get("envoy.lb")
-  if chosen then handle:headers():replace("{HEADER}", shard(chosen.deployment)) end
+local function choose_cluster(handle, deployment)
+  if deployment then handle:headers():replace("{HEADER}", shard(deployment)) end
 end
 """
-"""Defines `choose_cluster(handle)`, which names the cluster of the deployment that the filter has chosen."""
+"""Defines `choose_cluster(handle, deployment)`, which names the cluster of what the filter has chosen."""
 
 
 def cluster_of(deployment: str) -> str:

@@ -18,6 +18,15 @@ from tests.unit.gateway.gateways import BODY_LIMIT_BYTES, LUA, bootstrap, envoy_
 SCRIPT = f"""
 package.path = "{LUA}/?.lua;" .. package.path
 local scan, json, sha256 = require("json_scan"), require("json"), require("sha256")
+package.loaded.sha256 = nil
+package.preload.sha256_of_openssl = function() return false end -- as on a machine without it
+package.loaded.sha256_of_openssl = nil
+local sha256_in_lua = require("sha256")
+local function in_pieces(of, text)
+  local hash, step = of.new(), #text % 131 + 1
+  for at = 1, #text, step do hash:update(text:sub(at, at + step - 1)) end
+  return hash:hex()
+end
 local wanted = {{ model = true, stream = true, user = true }}
 local function encoded(value)
   if type(value) == "string" then return json.string(value) end
@@ -30,11 +39,10 @@ local function encoded(value)
 end
 local operations = {{
   ["/sha256"] = sha256.hex,
-  ["/pieces"] = function(text)
-    local hash, step = sha256.new(), #text % 131 + 1
-    for at = 1, #text, step do hash:update(text:sub(at, at + step - 1)) end
-    return hash:hex()
-  end,
+  ["/pieces"] = function(text) return in_pieces(sha256, text) end,
+  ["/sha256-in-lua"] = sha256_in_lua.hex,
+  ["/pieces-in-lua"] = function(text) return in_pieces(sha256_in_lua, text) end,
+  ["/point-in-lua"] = function(text) return string.format("%.17g", sha256_in_lua.point(text)) end,
   ["/point"] = function(text) return string.format("%.17g", sha256.point(text)) end,
   ["/string"] = json.string,
   ["/valid"] = function(text) return tostring(scan.valid(text)) end,
@@ -211,6 +219,9 @@ def test_bytes_that_are_no_text_become_one_all_the_same(lua: Lua, text: bytes) -
     assert isinstance(json.loads(lua("/string", text)), str)
 
 
+SHA256 = ("/sha256", "/pieces", "/sha256-in-lua", "/pieces-in-lua")
+
+
 @given(text=st.binary(max_size=300))
 @example(b"a" * 55)
 @example(b"a" * 56)
@@ -219,13 +230,13 @@ def test_bytes_that_are_no_text_become_one_all_the_same(lua: Lua, text: bytes) -
 @example(b"a" * 119)
 @example(b"a" * 128)
 def test_sha256_is_hashlib_s_whole_and_in_pieces(lua: Lua, text: bytes) -> None:
-    for operation in ("/sha256", "/pieces"):
+    for operation in SHA256:
         assert lua(operation, text).decode() == hashlib.sha256(text).hexdigest()
 
 
 def test_sha256_of_a_long_text(lua: Lua) -> None:
     text = bytes(range(256)) * (BODY_LIMIT_BYTES // 512)
-    for operation in ("/sha256", "/pieces"):
+    for operation in SHA256:
         assert lua(operation, text).decode() == hashlib.sha256(text).hexdigest()
 
 
@@ -235,8 +246,9 @@ def test_the_point_of_a_key_is_that_of_resources_routes(lua: Lua, key: str, weig
         Backend(version=name, digest="", address="", weight=each, since=0.0)
         for name, each in (("v1", 100 - weight), ("v2", weight))
     )
-    point = float(lua("/point", key.encode()))
-    assert choose(backends, key).version == ("v2" if point * 100 < weight else "v1")
+    for operation in ("/point", "/point-in-lua"):
+        point = float(lua(operation, key.encode()))
+        assert choose(backends, key).version == ("v2" if point * 100 < weight else "v1")
 
 
 def test_the_filter_s_modules_are_short() -> None:

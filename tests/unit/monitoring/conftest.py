@@ -14,6 +14,7 @@ import pytest
 
 from resources.gateway import metrics
 from resources.gateway.collector_metrics import FILE
+from resources.gateway.envoy_settings import LUA_FOLDER
 from tests.servers.ports import free_port
 
 BINARY = Path(envoy.__file__).parent / "_bin" / "envoy"
@@ -22,14 +23,17 @@ ADMIN = "admin.sock"
 FLUSH_S = 0.2  # the tests do not wait as long as a scraper may
 
 # The stand-in for the policy: a header `x-llm: tenant=team-a;…` says what it would know of the request.
-POLICY = """
+POLICY = f"""
+package.path = "{LUA_FOLDER}/?.lua;" .. package.path
+local labels = require("labels")
 function envoy_on_request(handle)
   local said = handle:headers():get("x-llm") or ""
-  local metadata = handle:streamInfo():dynamicMetadata()
-  for name, value in said:gmatch("([%w_]+)=([^;]*)") do
-    metadata:set("llm", name, tonumber(value) or value)
-  end
-  if said:find("status=") then handle:respond({[":status"] = said:match("status=(%d+)")}, "") end
+  local known = {{}}
+  for name, value in said:gmatch("([%w_]+)=([^;]*)") do known[name] = tonumber(value) or value end
+  labels.ask(handle, known.tenant, known.model, known.version)
+  local prompt, completion = known.prompt_tokens, known.completion_tokens
+  labels.outcome(handle, known.outcome, known.reason, prompt, completion, known.first_byte_ms)
+  if said:find("status=") then handle:respond({{[":status"] = said:match("status=(%d+)")}}, "") end
 end
 """
 

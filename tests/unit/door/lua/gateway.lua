@@ -14,6 +14,7 @@ function gateway.on_request(handle)
   local deployment = headers:get("x-deployment") or "nobody"
   handle:streamInfo():dynamicMetadata():set("envoy.lb", "deployment", deployment)
   handle:body()
+  return deployment
 end
 
 function gateway.on_response(handle) handle:headers():add("x-filtered", "yes") end
