@@ -39,7 +39,7 @@ class Fetch:
         content = self.places.content(file)
         while not self.stop.is_set():
             seen = _identity(content)
-            problem = damage(content, file)
+            problem = damage(content, file) if seen else f"{file.path} is missing"
             if problem is None:
                 return
             what = f"{file.path} of {self.uri} is being fetched"
@@ -47,19 +47,18 @@ class Fetch:
                 if _identity(content) == seen:  # else another process brought it: look again, unlocked
                     if seen:
                         self.log(f"{self.uri}: {problem} in the cache ({content}). Fetching it again.")
-                    self._fetch(file)
+                    self._fetch(file, content)
                     return
 
-    def _fetch(self, file: ArtifactFile) -> None:
-        part, content = self.places.part(file), self.places.content(file)
-        content.parent.mkdir(exist_ok=True)
+    def _fetch(self, file: ArtifactFile, content: Path) -> None:
+        part = self.places.part(file)
         for last in (False, True):
             _forget_a_longer_one(part, file)
             sha256 = self.download(file, part)
             size_bytes = part.stat().st_size
             if (sha256, size_bytes) == (file.sha256, file.size_bytes):
                 part.chmod(0o444)
-                part.replace(content)
+                _move(part, content)
                 return
             os.truncate(part, 0)
             problem = f"{file.path} came with {size_bytes} bytes and SHA-256 {sha256}; published were "
@@ -100,5 +99,15 @@ def _identity(path: Path) -> tuple[int, int, int] | None:
 
 
 def _forget_a_longer_one(part: Path, file: ArtifactFile) -> None:
-    if part.exists() and part.stat().st_size > file.size_bytes:
+    there = _identity(part)
+    if there and there[-1] > file.size_bytes:
         os.truncate(part, 0)
+
+
+def _move(part: Path, content: Path) -> None:
+    """Its shelf is made by the first content that comes to it."""
+    try:
+        part.replace(content)
+    except FileNotFoundError:
+        content.parent.mkdir(exist_ok=True)
+        part.replace(content)

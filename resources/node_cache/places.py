@@ -41,10 +41,10 @@ class Places:
             ) from error
 
     def content(self, file: ArtifactFile) -> Path:
-        return self.root / "files" / checked(file.sha256)[:2] / file.sha256
+        return self.root / f"files/{checked(file.sha256)[:2]}/{file.sha256}"
 
     def part(self, file: ArtifactFile) -> Path:
-        return self.root / "coming" / f"{checked(file.sha256)}.{file.size_bytes}.part"
+        return self.root / f"coming/{checked(file.sha256)}.{file.size_bytes}.part"
 
     def folder(self, digest: str) -> Path:
         return self.root / "artifacts" / checked(digest)
@@ -68,7 +68,7 @@ class Places:
         return self.root / "leases" / checked(digest)
 
     def file_lock(self, file: ArtifactFile) -> Path:
-        return self.root / "locks" / f"file-{checked(file.sha256)}"
+        return self.root / f"locks/file-{checked(file.sha256)}"
 
     def folder_lock(self, digest: str) -> Path:
         return self.root / "locks" / f"folder-{checked(digest)}"

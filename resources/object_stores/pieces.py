@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from resources.object_stores.free_space import disk_errors_named
-from resources.object_stores.hashing import pour
+from resources.object_stores.hashing import hash_file
 from resources.object_stores.objects import Moved, Transferred
 from resources.object_stores.patience import Patience, persist
 
@@ -112,10 +112,9 @@ def download(reading: Reading, target: Path, moved: Moved, workers: Workers) -> 
     disk = f"the folder {target.parent}"
     with (
         disk_errors_named(f"{reading.doing} into {target}", disk=disk, path=target.parent),
-        target.open("a+b") as written,
+        target.open("ab") as written,
     ):
-        written.seek(0)
-        there = pour(written, None, lambda _: None, hasher)
+        there = hash_file(target, hasher) if written.tell() else 0
 
         def take(block: bytes | bytearray) -> None:
             nonlocal there
