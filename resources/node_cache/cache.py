@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from resources.artifacts import Artifact, ArtifactError
+from resources.artifacts import Artifact, ArtifactError, ArtifactFile
 from resources.node_cache import folders, space, survey
 from resources.node_cache.damages import AT_ONCE, damages
 from resources.node_cache.files import Download, Fetch
@@ -23,6 +23,8 @@ from resources.node_cache.locks import locked
 from resources.node_cache.places import Places
 from resources.node_cache.survey import Cached
 
+FETCHED_AT_ONCE = 32
+"""A far store answers for each small file after 30 ms or more. What they hold is bounded by the store."""
 MIB = 2**20
 
 
@@ -110,13 +112,20 @@ def _bring(places: Places, artifact: Artifact, download: Download, log: Callable
     )
     random.shuffle(files)
     fetch = Fetch(places=places, uri=artifact.uri, download=download, log=log, stop=threading.Event())
-    pool = ThreadPoolExecutor(max_workers=AT_ONCE, thread_name_prefix="node-cache")
+    threads = max(AT_ONCE, min(len(missing), FETCHED_AT_ONCE))
+    pool = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="node-cache")
+    waiting = iter(files)  # each thread takes the next one: a future for each of thousands costs more
     try:
-        for brought in as_completed([pool.submit(fetch.bring, file) for file in files]):
+        for brought in as_completed([pool.submit(_bring_each, fetch, waiting) for _ in range(threads)]):
             brought.result()
     finally:
         fetch.stop.set()
         pool.shutdown(cancel_futures=True)
+
+
+def _bring_each(fetch: Fetch, files: Iterator[ArtifactFile]) -> None:
+    for file in files:
+        fetch.bring(file)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ to the disk: what a power failure damages, the next look finds and fetches again
 import errno
 import hashlib
 import os
+import stat
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +18,8 @@ from resources.node_cache.locks import locked
 from resources.node_cache.places import Places
 
 Download = Callable[[ArtifactFile, Path], str]
-"""Brings one file to a path, going on from the prefix that it may hold; gives the SHA-256 of the whole."""
+"""Brings one file to a path, into the file that is there, going on from the prefix that it may hold; gives
+the SHA-256 of the whole."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,30 +38,29 @@ class Fetch:
         Raises:
             ArtifactError: The store gave other bytes than were published, twice.
         """
-        content = self.places.content(file)
+        content, part = self.places.content(file), self.places.part(file)
         while not self.stop.is_set():
             seen = _identity(content)
-            problem = damage(content, file)
+            problem = damage(content, file) if seen else f"{file.path} is missing"
             if problem is None:
                 return
             what = f"{file.path} of {self.uri} is being fetched"
-            with locked(self.places.file_lock(file), what=what, log=self.log, stop=self.stop):
-                if _identity(content) == seen:  # else another process brought it: look again, unlocked
+            with locked(part, what=what, kept=True, log=self.log, stop=self.stop):
+                if _identity(content) == seen:
                     if seen:
                         self.log(f"{self.uri}: {problem} in the cache ({content}). Fetching it again.")
-                    self._fetch(file)
+                    self._fetch(file, part, content)
                     return
+                part.unlink()  # another process brought it, and this is a new part: look again, unlocked
 
-    def _fetch(self, file: ArtifactFile) -> None:
-        part, content = self.places.part(file), self.places.content(file)
-        content.parent.mkdir(exist_ok=True)
+    def _fetch(self, file: ArtifactFile, part: Path, content: Path) -> None:
         for last in (False, True):
-            _forget_a_longer_one(part, file)
+            _make_usable(part, file)
             sha256 = self.download(file, part)
             size_bytes = part.stat().st_size
             if (sha256, size_bytes) == (file.sha256, file.size_bytes):
                 part.chmod(0o444)
-                part.replace(content)
+                _move(part, content)
                 return
             os.truncate(part, 0)
             problem = f"{file.path} came with {size_bytes} bytes and SHA-256 {sha256}; published were "
@@ -99,6 +100,19 @@ def _identity(path: Path) -> tuple[int, int, int] | None:
     return found.st_ino, found.st_mtime_ns, found.st_size
 
 
-def _forget_a_longer_one(part: Path, file: ArtifactFile) -> None:
-    if part.exists() and part.stat().st_size > file.size_bytes:
+def _make_usable(part: Path, file: ArtifactFile) -> None:
+    """Writable, where a kill came between the last two steps of a fetch, and no longer than it will be."""
+    there = part.stat()
+    if not there.st_mode & stat.S_IWUSR:
+        part.chmod(0o644)
+    if there.st_size > file.size_bytes:
         os.truncate(part, 0)
+
+
+def _move(part: Path, content: Path) -> None:
+    """Its shelf is made by the first content that comes to it."""
+    try:
+        part.replace(content)
+    except FileNotFoundError:
+        content.parent.mkdir(exist_ok=True)
+        part.replace(content)

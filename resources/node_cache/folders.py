@@ -57,10 +57,10 @@ def _make(places: Places, digest: str, files: tuple[ArtifactFile, ...]) -> None:
     making = places.making(digest)
     _remove(making)
     making.mkdir()
+    for parent in {file.path.rpartition("/")[0] for file in files}:
+        (making / parent).mkdir(parents=True, exist_ok=True)
     for file in files:
-        target = making / file.path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.hardlink_to(places.content(file))
+        os.link(places.content(file), f"{making}/{file.path}")
     making.rename(places.folder(digest))
 
 

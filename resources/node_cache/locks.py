@@ -1,7 +1,7 @@
 """Locks on files (flock): they hold between processes of different containers, and end with their holder.
 
-Whoever holds a file exclusively may unlink it. So everyone who gets a lock looks whether the file still
-stands under its name, and opens it anew where it does not. For a node's own disk; not for NFS.
+Whoever holds a file exclusively may unlink or rename it. So everyone who gets a lock looks whether the file
+still stands under its name, and opens it anew where it does not. For a node's own disk; not for NFS.
 """
 
 import fcntl
@@ -45,11 +45,14 @@ def locked(
     *,
     what: str,
     shared: bool = False,
+    kept: bool = False,
     log: Callable[[str], None],
     stop: threading.Event | None = None,
     timeout_s: float = WAIT_S,
 ) -> Iterator[int]:
-    """Holds the file's lock, waiting for it and saying so. An exclusive lock's file goes with the lock.
+    """Holds the file's lock, waiting for it and saying so.
+
+    The file is made where there is none. It goes with the lock, unless that is shared or the file is `kept`.
 
     Args:
         what: What other processes are doing while one waits; it stands in the log and in the error.
@@ -62,7 +65,7 @@ def locked(
     try:
         yield descriptor
     finally:
-        if not shared:
+        if not (shared or kept):
             path.unlink(missing_ok=True)
         unlock(descriptor)
 

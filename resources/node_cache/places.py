@@ -1,7 +1,7 @@
 """Where things lie in the cache's folder, which is one file system.
 
 files/<ab>/<sha256>           one copy of each content, read-only
-coming/<sha256>.<size>.part   a content on its way; <size> is what it will have
+coming/<sha256>.<size>.part   a content on its way, locked by who brings it; <size> is what it will have
 artifacts/<digest>/           an artifact: hard links to its contents, under its own paths
 manifests/<digest>            which files it has; its bytes are set aside as long as this stands
 leases/<digest>               a shared lock on it keeps the artifact; its mtime is the last use
@@ -41,10 +41,10 @@ class Places:
             ) from error
 
     def content(self, file: ArtifactFile) -> Path:
-        return self.root / "files" / checked(file.sha256)[:2] / file.sha256
+        return self.root / f"files/{checked(file.sha256)[:2]}/{file.sha256}"
 
     def part(self, file: ArtifactFile) -> Path:
-        return self.root / "coming" / f"{checked(file.sha256)}.{file.size_bytes}.part"
+        return self.root / f"coming/{checked(file.sha256)}.{file.size_bytes}.part"
 
     def folder(self, digest: str) -> Path:
         return self.root / "artifacts" / checked(digest)
@@ -66,9 +66,6 @@ class Places:
 
     def lease(self, digest: str) -> Path:
         return self.root / "leases" / checked(digest)
-
-    def file_lock(self, file: ArtifactFile) -> Path:
-        return self.root / "locks" / f"file-{checked(file.sha256)}"
 
     def folder_lock(self, digest: str) -> Path:
         return self.root / "locks" / f"folder-{checked(digest)}"

@@ -4,6 +4,7 @@ All of it happens under one lock, so that what several processes fetch at once f
 artifact is never evicted, and neither is a content that an artifact needs which is there or coming.
 """
 
+import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -52,7 +53,7 @@ def set_aside(places: Places, artifact: Artifact, *, limit_bytes: int, log: Log)
         space.make_room(artifact, needed_bytes, limit_bytes)
         for file in artifact.files:
             if not space.has(file.sha256):
-                places.part(file).touch()
+                os.close(os.open(places.part(file), os.O_WRONLY | os.O_CREAT, 0o644))
         write_manifest(places, artifact)
 
 

@@ -13,8 +13,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
-import httpx
-
 from resources.object_stores import pieces
 from resources.object_stores.artifactory_claims import create_with_claim
 from resources.object_stores.checksums import matching
@@ -83,7 +81,7 @@ class ArtifactoryStore:
         if sending.transferred:
             headers = {"X-Checksum-Deploy": "true", "X-Checksum-Sha256": sending.transferred.sha256}
             answer = self._http.send("PUT", address, doing=doing, headers=headers, also=(404,))
-        if answer is None or answer.status_code == 404:
+        if answer is None or answer.status == 404:
             headers = {"Content-Length": str(sending.size_bytes)}
             answer = self._http.send("PUT", address, doing=doing, headers=headers, content=sending.blocks())
         return _proven(sending, answer.json().get("checksums", {}))
@@ -110,7 +108,7 @@ class ArtifactoryStore:
             params={"to": f"/{self._path(checked_key(self.url, key))}", "failFast": "1"},
             also=(404,),
         )
-        if answer.status_code == 404:
+        if answer.status == 404:
             raise missing(self.url, source)
 
     def matches(self, stored: StoredObject, source: Path) -> Transferred | None:
@@ -125,7 +123,7 @@ class ArtifactoryStore:
 
     def exists(self, key: str) -> bool:
         answer = self._http.ask("HEAD", self._file(key), doing=self._doing("find", key), also=(404,))
-        return answer.status_code != 404
+        return answer.status != 404
 
     def claims(self, folder: str) -> dict[str, str]:
         """The keys below `folder`, temporary ones too, with the store's own time of each."""
@@ -142,7 +140,7 @@ class ArtifactoryStore:
         doing = self._doing("list", folder)
         params = {"list": "", "deep": "1"}
         answer = self._http.ask("GET", self._api("storage", folder), doing=doing, params=params, also=(404,))
-        if answer.status_code == 404:
+        if answer.status == 404:
             self._repository_there(doing)
             return []
         return answer.json()["files"]
@@ -151,7 +149,7 @@ class ArtifactoryStore:
         """A folder that was never written is an empty one; a repository must have been made."""
         repository = self._folder.split("/", 1)[0]
         address = f"{self._base}/api/storage/{quote(repository)}"
-        if self._http.ask("GET", address, doing=doing, also=(404, 400)).status_code != 200:
+        if self._http.ask("GET", address, doing=doing, also=(404, 400)).status != 200:
             raise ObjectStoreError(
                 f"{doing}: there is no repository {repository!r}, or the token in {TOKEN_VARIABLE} may not "
                 "see it. Make a generic local repository of that name, or correct the store's URL."
@@ -171,10 +169,8 @@ class ArtifactoryStore:
 
 
 def _access(token: str | None) -> Access:
-    def sign(request: httpx.Request) -> httpx.Request:
-        if token:
-            request.headers["Authorization"] = f"Bearer {token}"
-        return request
+    def sign(method: str, address: str) -> dict[str, str]:
+        return {"Authorization": f"Bearer {token}"} if token else {}
 
     permission = (
         "Read, Deploy and Delete (to overwrite) on the repository, and Artifactory Pro for lists and copies"
@@ -192,13 +188,13 @@ def _proven(sending: Sending, checksums: "dict[str, str]") -> Transferred:
 
 def _split(url: str) -> tuple[str, str]:
     """`https://host/artifactory` and `repository/folder`."""
-    address = httpx.URL(url.removeprefix(SCHEME))
-    context, found, folder = urlsplit(str(address)).path.partition("/artifactory/")
+    address = urlsplit(url.removeprefix(SCHEME))
+    context, found, folder = address.path.partition("/artifactory/")
     if not found or not folder.strip("/"):
         raise ObjectStoreError(
             f"{url!r} names no repository: artifactory+https://<host>/artifactory/<repository>/<folder> does."
         )
-    return f"{address.scheme}://{address.netloc.decode()}{context}/artifactory", folder.strip("/")
+    return f"{address.scheme}://{address.netloc}{context}/artifactory", folder.strip("/")
 
 
 def _stored(prefix: str, file: "dict[str, str]") -> StoredObject:

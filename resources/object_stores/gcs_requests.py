@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
-import httpx
-
 from resources.object_stores.http_requests import Access, HttpRequests
 from resources.object_stores.objects import ObjectStoreError
 from resources.object_stores.patience import (
@@ -60,14 +58,13 @@ def http_requests(client: Client, url: str, patience: Patience) -> HttpRequests:
     credentials = client._credentials
     refresh = Request()
 
-    def sign(request: httpx.Request) -> httpx.Request:
+    def sign(method: str, address: str) -> dict[str, str]:
         headers: dict[str, str] = {}
         try:
-            credentials.before_request(refresh, request.method, str(request.url), headers)
+            credentials.before_request(refresh, method, address, headers)
         except GoogleAuthError as error:
             raise _without_credentials(error, url) from error
-        request.headers.update(headers)
-        return request
+        return headers
 
     return HttpRequests(Access(sign=sign, credential=CREDENTIAL, permission=PERMISSION), patience)
 

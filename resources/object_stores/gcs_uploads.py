@@ -9,7 +9,7 @@ import base64
 from collections.abc import Callable
 from typing import Any
 
-import httpx
+from urllib3 import BaseHTTPResponse as Response
 
 from resources.object_stores.http_requests import HttpRequests
 from resources.object_stores.objects import Transferred
@@ -76,14 +76,14 @@ class GcsUpload:
             headers={"Content-Range": f"bytes */{self._sending.size_bytes}"},
             also=(404, 410),
         )
-        if held.status_code == UNFINISHED_STATUS:
+        if held.status == UNFINISHED_STATUS:
             return self._proven(self._rest(self._session, _received(held)))
-        if held.status_code in (404, 410):
+        if held.status in (404, 410):
             self._session = None
-            raise Passing(f"it forgot the upload (HTTP {held.status_code})")
+            raise Passing(f"it forgot the upload (HTTP {held.status})")
         return self._proven(held)
 
-    def _rest(self, session: str, start: int) -> httpx.Response:
+    def _rest(self, session: str, start: int) -> Response:
         size = self._sending.size_bytes
         headers = self._headers(size - start) | {"Content-Range": f"bytes {start}-{size - 1}/{size}"}
         return self._http.send(
@@ -93,9 +93,9 @@ class GcsUpload:
     def _headers(self, size: int) -> dict[str, str]:
         return {"Content-Length": str(size), "Content-Type": "application/octet-stream"}
 
-    def _proven(self, answer: httpx.Response) -> Transferred:
+    def _proven(self, answer: Response) -> Transferred:
         """What was sent, if the server stored the same; else another try from the start."""
-        if answer.status_code == UNFINISHED_STATUS:
+        if answer.status == UNFINISHED_STATUS:
             raise Passing("it took a part of the file only")
         transferred, stored = self._sending.transferred, self._stored(answer)
         if transferred is None or stored != (transferred.size_bytes, self._crc32c.hexdigest()):
@@ -103,12 +103,12 @@ class GcsUpload:
             raise Passing("it stored other bytes than were sent")
         return transferred
 
-    def _stored(self, answer: httpx.Response) -> tuple[int, str]:
+    def _stored(self, answer: Response) -> tuple[int, str]:
         told: dict[str, Any] = answer.json()
         return int(told["size"]), hex_of(told["crc32c"])
 
 
-def _received(held: httpx.Response) -> int:
+def _received(held: Response) -> int:
     """`Range: bytes=0-524287` means 524288 bytes; no such header, none."""
     extent = held.headers.get("Range", "")
     return int(extent.rpartition("-")[2]) + 1 if extent else 0

@@ -2,9 +2,12 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from urllib.parse import quote, urlencode
 
-import httpx
+from urllib3 import BaseHTTPResponse as Response
+from urllib3.exceptions import HTTPError
 
+from resources.object_stores.connections import Connections
 from resources.object_stores.objects import ObjectStoreError
 from resources.object_stores.patience import (
     PASSING_STATUSES,
@@ -18,8 +21,10 @@ from resources.object_stores.patience import (
 )
 from resources.object_stores.pieces import THREADS, Take
 
-Sign = Callable[[httpx.Request], httpx.Request]
-"""Adds the credentials to a request."""
+Sign = Callable[[str, str], Mapping[str, str]]
+"""The headers that let in a request with this method, to this address."""
+BLOCK = 256 * 1024
+"""Bytes of a body that are taken at once, at most."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,17 +41,10 @@ class HttpRequests:
 
     def __init__(self, access: Access, patience: Patience) -> None:
         self._access, self._patience = access, patience
-        self._client = httpx.Client(
-            auth=access.sign,
-            timeout=httpx.Timeout(
-                patience.silence_s, connect=patience.connect_s, pool=patience.give_up_s + patience.silence_s
-            ),
-            limits=httpx.Limits(max_connections=4 * THREADS, max_keepalive_connections=4 * THREADS),
-            follow_redirects=True,  # JFrog's cloud answers downloads with a signed address of its bucket
-        )
+        self._connections = Connections(patience, kept=4 * THREADS)
 
     def close(self) -> None:
-        self._client.close()
+        self._connections.close()
 
     def ask(
         self,
@@ -57,7 +55,7 @@ class HttpRequests:
         params: Mapping[str, str] | None = None,
         content: bytes | None = None,
         also: tuple[int, ...] = (),
-    ) -> httpx.Response:
+    ) -> Response:
         """One small request, with retries; `also` are the statuses above 399 that are answers too."""
         return persist(
             lambda: self.send(method, address, doing=doing, params=params, content=content, also=also),
@@ -75,43 +73,38 @@ class HttpRequests:
         headers: Mapping[str, str] | None = None,
         content: bytes | Iterable[bytes] | None = None,
         also: tuple[int, ...] = (),
-    ) -> httpx.Response:
+    ) -> Response:
         """One try.
 
         Raises:
             Passing: What a later try may not meet.
             ObjectStoreError: What it would meet again.
         """
+        if params:
+            address = f"{address}?{urlencode(params, quote_via=quote)}"
+        headers = {**(headers or {}), **self._access.sign(method, address)}
         try:
-            answer = self._client.request(
-                method,
-                address,
-                params=params,
-                headers=headers,
-                content=content,
-                follow_redirects=method == "GET",
-            )
-        except httpx.TransportError as error:
+            answer = self._connections.ask(method, address, headers=headers, body=content)
+        except HTTPError as error:
             raise broken_connection(error, doing) from error
         self._judge(answer, doing, also)
         return answer
 
     def stream(self, address: str, start: int, size: int, doing: str, take: Take) -> int | None:
         """One try to read `size` bytes from `start` on, as `pieces.Reading` says; None: no such object."""
-        headers = {"Range": f"bytes={start}-{start + size - 1}", "Accept-Encoding": "identity"}
+        headers = {"Range": f"bytes={start}-{start + size - 1}", **self._access.sign("GET", address)}
         try:
-            with self._client.stream("GET", address, headers=headers) as answer:
-                if answer.status_code in (404, 416):
-                    return None if answer.status_code == 404 else start
-                if answer.status_code >= 400:
-                    answer.read()
+            with self._connections.ask("GET", address, headers=headers, whole=False) as answer:
+                if answer.status in (404, 416):
+                    answer.drain_conn()
+                    return None if answer.status == 404 else start
                 self._judge(answer, doing, ())
                 return _receive(answer, start, self._patience, doing, take)
-        except httpx.TransportError as error:
+        except HTTPError as error:
             raise broken_connection(error, doing) from error
 
-    def _judge(self, answer: httpx.Response, doing: str, also: tuple[int, ...]) -> None:
-        status = answer.status_code
+    def _judge(self, answer: Response, doing: str, also: tuple[int, ...]) -> None:
+        status = answer.status
         if status < 400 or status in also:
             return
         if status in PASSING_STATUSES:
@@ -119,12 +112,12 @@ class HttpRequests:
         if status in (401, 403):
             access = self._access
             raise refused(doing, status=status, permission=access.permission, credential=access.credential)
-        raise ObjectStoreError(f"{doing}: HTTP {status}: {answer.text[:300] or 'no further words'}")
+        raise ObjectStoreError(f"{doing}: HTTP {status}: {_words(answer) or 'no further words'}")
 
 
-def _receive(answer: httpx.Response, start: int, patience: Patience, doing: str, take: Take) -> int:
+def _receive(answer: Response, start: int, patience: Patience, doing: str, take: Take) -> int:
     """Takes a whole body, or raises Passing if it ended early; the size of the object."""
-    if answer.status_code == 200:  # so it may be for an empty object, or without ranges
+    if answer.status == 200:  # so it may be for an empty object, or without ranges
         first, expected = 0, int(answer.headers["Content-Length"])
         object_bytes = expected
     else:
@@ -132,13 +125,18 @@ def _receive(answer: httpx.Response, start: int, patience: Patience, doing: str,
     if first != start:
         raise ObjectStoreError(f"{doing}: the server answers another range than was asked for.")
     clock, received = Clock(patience, expected), 0
-    for block in answer.iter_raw():
+    while block := answer.read1(BLOCK, decode_content=False):
         clock.check()
         take(block)
         received += len(block)
     if received != expected:
         raise Passing(f"the body ended after {received} of {expected} bytes")
     return object_bytes
+
+
+def _words(answer: Response) -> str:
+    """The begin of what a server says about an error."""
+    return answer.data.decode(errors="replace")[:300]
 
 
 def content_range(header: str) -> tuple[int, int, int]:

@@ -1,8 +1,9 @@
 """Large objects in pieces, a few at once, in order: retried one by one, hashed on the way, in bounded memory.
 
 The first 64 MiB of a download stream to the disk. Beyond them, and in uploads to S3, each transfer holds one
-piece of 16 MiB, and all transfers of one store together at most eight further ones that run ahead: eight
-threads that transfer at once hold 256 MiB at most, however large the files are.
+piece of 16 MiB, and all transfers of one store together at most eight further ones that run ahead. No more
+than eight downloads are beyond their first 64 MiB at once. So downloads from any number of threads, or
+uploads from eight, hold 256 MiB at most, however large the files are.
 """
 
 import hashlib
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from resources.object_stores.free_space import disk_errors_named
-from resources.object_stores.hashing import pour
+from resources.object_stores.hashing import hash_file
 from resources.object_stores.objects import Moved, Transferred
 from resources.object_stores.patience import Patience, persist
 
@@ -28,6 +29,8 @@ STREAMED_BYTES = 64 * 1024 * 1024
 PIECE_BYTES = 16 * 1024 * 1024
 AHEAD = 8
 """Pieces that run ahead of what their transfers use just now, in one store."""
+LARGE_AT_ONCE = 8
+"""Downloads of one store that are beyond what streams."""
 THREADS = 16
 """Requests for pieces that one store has under way, whatever the number of transfers."""
 
@@ -59,6 +62,7 @@ class Workers:
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(max_workers=THREADS, thread_name_prefix="object-store")
         self._ahead = threading.Semaphore(AHEAD)
+        self.large = threading.Semaphore(LARGE_AT_ONCE)
 
     def close(self) -> None:
         self._pool.shutdown(wait=False)
@@ -112,10 +116,9 @@ def download(reading: Reading, target: Path, moved: Moved, workers: Workers) -> 
     disk = f"the folder {target.parent}"
     with (
         disk_errors_named(f"{reading.doing} into {target}", disk=disk, path=target.parent),
-        target.open("a+b") as written,
+        target.open("ab") as written,
     ):
-        written.seek(0)
-        there = pour(written, None, lambda _: None, hasher)
+        there = hash_file(target, hasher) if written.tell() else 0
 
         def take(block: bytes | bytearray) -> None:
             nonlocal there
@@ -128,8 +131,10 @@ def download(reading: Reading, target: Path, moved: Moved, workers: Workers) -> 
         object_bytes = persist(
             lambda: reading.stream(there, end - there, take), patience=reading.patience, doing=reading.doing
         )
-        for piece, _ in workers.in_order(_tasks(reading, there, object_bytes)):
-            take(piece)
+        if there < object_bytes:
+            with workers.large:
+                for piece, _ in workers.in_order(_tasks(reading, there, object_bytes)):
+                    take(piece)
     return Transferred(size_bytes=there, sha256=hasher.hexdigest())
 
 

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from resources.object_stores.free_space import disk_errors_named
 from resources.object_stores.hashing import Hasher
 from resources.object_stores.objects import Moved, Transferred
 from resources.object_stores.patience import Clock, Patience
@@ -31,9 +32,17 @@ class Sending:
         return Transferred(size_bytes=self._hashed, sha256=self._sha256.hexdigest())
 
     def blocks(self, start: int = 0) -> Iterator[bytes]:
-        """From the offset `start` on, which must not lie behind what was read before."""
+        """From the offset `start` on, which must not lie behind what was read before.
+
+        Raises:
+            ObjectStoreError: The file cannot be read; urllib3 would take an OSError for a broken connection.
+        """
         clock, at = Clock(self._patience, self.size_bytes - start), start
-        with self._source.open("rb") as stream:
+        reading = f"The file {self._source} could not be read"
+        with (
+            disk_errors_named(reading, disk=f"the folder {self._source.parent}", path=self._source.parent),
+            self._source.open("rb") as stream,
+        ):
             stream.seek(start)
             while block := stream.read(SEND_BLOCK):
                 clock.check()

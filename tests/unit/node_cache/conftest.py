@@ -1,12 +1,15 @@
 """A store of real files, which writes down every byte that is fetched from it, and caches to fill from it."""
 
 import hashlib
+import multiprocessing
 import os
 import random
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
@@ -17,6 +20,7 @@ from resources.node_cache import Download, Held, NodeCache
 CHUNK = 4096
 LINE = Line(collection="models", tenant="team-a", name="support_bot")
 AMPLE = 2**30
+FORK = multiprocessing.get_context("fork")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,3 +150,23 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         pytest.skip("needs the right to mount a small disk")
     yield disk
     subprocess.run(["umount", str(disk)], check=True)
+
+
+@contextmanager
+def running(*targets: Callable[[], None]) -> Iterator[list[BaseProcess]]:
+    started: list[BaseProcess] = [FORK.Process(target=target) for target in targets]
+    for process in started:
+        process.start()
+    try:
+        yield started
+    finally:
+        for process in started:
+            process.kill()
+            process.join()
+
+
+def hold_and_compare(node: Node, artifact: Artifact) -> None:
+    with node.hold(artifact) as held:
+        problem = problem_of(artifact, held.folder)
+    if problem:
+        raise AssertionError(problem)

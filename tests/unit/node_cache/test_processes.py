@@ -1,17 +1,11 @@
 """Many processes on one cache: each file is fetched once, and a kill at any moment harms nothing."""
 
-import multiprocessing
-import os
 import random
 import re
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
@@ -21,9 +15,16 @@ from resources.node_cache.locks import locked, try_lock, unlock
 from resources.node_cache.places import Places
 from resources.waiting import wait_until
 from tests.conftest import ROOT
-from tests.unit.node_cache.conftest import CHUNK, Node, a_node, problem_of, some_bytes
-
-FORK = multiprocessing.get_context("fork")
+from tests.unit.node_cache.conftest import (
+    CHUNK,
+    FORK,
+    Node,
+    a_node,
+    hold_and_compare,
+    problem_of,
+    running,
+    some_bytes,
+)
 
 
 def artifacts_of(node: Node, count: int, *, files: int, chunks: int) -> list[Artifact]:
@@ -42,26 +43,6 @@ def artifacts_of(node: Node, count: int, *, files: int, chunks: int) -> list[Art
     ]
 
 
-@contextmanager
-def running(*targets: Callable[[], None]) -> Iterator[list[BaseProcess]]:
-    started: list[BaseProcess] = [FORK.Process(target=target) for target in targets]
-    for process in started:
-        process.start()
-    try:
-        yield started
-    finally:
-        for process in started:
-            process.kill()
-            process.join()
-
-
-def hold_and_compare(node: Node, artifact: Artifact) -> None:
-    with node.hold(artifact) as held:
-        problem = problem_of(artifact, held.folder)
-    if problem:
-        raise AssertionError(problem)
-
-
 def test_ten_processes_that_fetch_one_artifact_fetch_each_file_once(tmp_path: Path) -> None:
     node = a_node(tmp_path, pause_s=0.002)
     (artifact,) = artifacts_of(node, 1, files=20, chunks=10)
@@ -70,14 +51,15 @@ def test_ten_processes_that_fetch_one_artifact_fetch_each_file_once(tmp_path: Pa
             process.join(60)
         assert [process.exitcode for process in processes] == [0] * 10
     assert sorted(node.source.starts()) == sorted(file.sha256 for file in artifact.files)
+    assert list(Places(root=node.cache.root).parts()) == []
 
 
 def test_who_waits_for_another_process_says_so(node: Node) -> None:
     artifact = node.source.artifact("v1", {"weights": b"weights"})
     node.fetch(node.source.artifact("v0", {"other": b"makes the folders"}))
-    lock = Places(root=node.cache.root).file_lock(artifact.files[0])
+    part = Places(root=node.cache.root).part(artifact.files[0])
     with ThreadPoolExecutor() as pool:
-        with locked(lock, what="it is fetched", log=node.said.append):
+        with locked(part, what="it is fetched", kept=True, log=node.said.append):
             waiting = pool.submit(node.fetch, artifact)
             told = f"Waiting for another process: weights of {artifact.uri} is being fetched."
             wait_until(lambda: told in node.said, what="the word of who waits", timeout_s=10)
@@ -237,31 +219,6 @@ def bytes_on_disk(node: Node) -> int:
 
 def folder_of(node: Node, artifact: Artifact) -> Path:
     return node.cache.root / "artifacts" / artifact.digest.removeprefix("sha256:")
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs the right to become another user")
-def test_a_process_of_another_user_is_told_so() -> None:
-    with tempfile.TemporaryDirectory() as place:
-        Path(place).chmod(0o755)
-        node, answers = a_node(Path(place)), FORK.SimpleQueue()
-        artifact = node.source.artifact("v1", {"weights": b"weights"})
-        node.fetch(artifact)
-
-        def as_nobody() -> None:
-            os.setuid(65534)
-            try:
-                node.fetch(artifact)
-            except ArtifactError as error:
-                answers.put(str(error))
-            else:
-                answers.put("no error")
-
-        with running(as_nobody) as (process,):
-            process.join(30)
-            assert process.exitcode == 0
-        assert re.search(
-            r"cannot be kept at .* belongs to another user\. Set LLM_ASSETS_CACHE", answers.get()
-        )
 
 
 def test_a_process_in_another_pid_namespace_shares_and_holds_like_any(tmp_path: Path) -> None:

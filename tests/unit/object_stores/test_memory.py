@@ -2,10 +2,13 @@
 
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from resources.object_stores.pieces import AHEAD, PIECE_BYTES
+from resources.object_stores.patience import Patience
+from resources.object_stores.pieces import AHEAD, LARGE_AT_ONCE, PIECE_BYTES, Reading, Take, Workers, download
 from tests.unit.object_stores.transferring import THREADS
 
 MIB = 1024 * 1024
@@ -26,3 +29,36 @@ def test_twice_the_files_need_no_more_memory(
     few, many = (peak_mib(url, source, times, tmp_path) for times in (THREADS, 2 * THREADS))
     assert many < few + 4 * PIECE_BYTES // MIB
     assert many < (THREADS + AHEAD) * PIECE_BYTES // MIB + LIBRARIES_MIB
+
+
+def test_of_many_large_downloads_only_so_many_hold_pieces_at_once(tmp_path: Path) -> None:
+    """The objects are stand-ins that say they are large and give a byte for each piece."""
+    workers, lock = Workers(), threading.Lock()
+    beyond: set[int] = set()
+    most = [0]
+
+    def fetch(number: int) -> None:
+        def stream(start: int, size: int, take: Take) -> int:
+            if start:
+                with lock:
+                    beyond.add(number)
+                    most[0] = max(most[0], len(beyond))
+                threading.Event().wait(0.01)
+            take(b"x")
+            return 4 * PIECE_BYTES
+
+        def moved(_: int) -> None:
+            """The last of five pieces: this one holds none any more."""
+            with lock:
+                told[0] += 1
+                if told[0] == 5:
+                    beyond.discard(number)
+
+        told = [0]
+        reading = Reading(stream=stream, patience=Patience(), doing=f"could not read {number}")
+        assert download(reading, tmp_path / str(number), moved, workers).size_bytes == 5
+
+    with ThreadPoolExecutor(4 * LARGE_AT_ONCE) as threads:
+        list(threads.map(fetch, range(8 * LARGE_AT_ONCE)))
+    workers.close()
+    assert most[0] == LARGE_AT_ONCE
