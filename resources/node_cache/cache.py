@@ -10,21 +10,23 @@ import random
 import shutil
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from resources.artifacts import Artifact, ArtifactError, ArtifactFile
+from resources.artifacts import Artifact, ArtifactError
 from resources.node_cache import folders, space, survey
+from resources.node_cache.crew import Crew
 from resources.node_cache.damages import AT_ONCE, damages
 from resources.node_cache.files import Download, Fetch
 from resources.node_cache.locks import locked
 from resources.node_cache.places import Places
 from resources.node_cache.survey import Cached
 
-FETCHED_AT_ONCE = 32
+MOST_AT_ONCE = 32
 """A far store answers for each small file after 30 ms or more. What they hold is bounded by the store."""
+LARGE_BYTES = 1024 * 1024
+"""From here on reading, hashing and writing leave the interpreter to others, so a thread for each pays."""
 MIB = 2**20
 
 
@@ -112,20 +114,13 @@ def _bring(places: Places, artifact: Artifact, download: Download, log: Callable
     )
     random.shuffle(files)
     fetch = Fetch(places=places, uri=artifact.uri, download=download, log=log, stop=threading.Event())
-    threads = max(AT_ONCE, min(len(missing), FETCHED_AT_ONCE))
-    pool = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="node-cache")
-    waiting = iter(files)  # each thread takes the next one: a future for each of thousands costs more
+    large = sum(file.size_bytes >= LARGE_BYTES for file in files)
+    crew = Crew(fetch.bring, files, first=max(1, min(large, AT_ONCE)), most=MOST_AT_ONCE)
     try:
-        for brought in as_completed([pool.submit(_bring_each, fetch, waiting) for _ in range(threads)]):
-            brought.result()
+        crew.wait()
     finally:
         fetch.stop.set()
-        pool.shutdown(cancel_futures=True)
-
-
-def _bring_each(fetch: Fetch, files: Iterator[ArtifactFile]) -> None:
-    for file in files:
-        fetch.bring(file)
+        crew.close()
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """Where things lie in the cache's folder, which is one file system.
 
-files/<ab>/<sha256>           one copy of each content, read-only
+files/<a>/<sha256>            one copy of each content, read-only
 coming/<sha256>.<size>.part   a content on its way, locked by who brings it; <size> is what it will have
 artifacts/<digest>/           an artifact: hard links to its contents, under its own paths
 manifests/<digest>            which files it has; its bytes are set aside as long as this stands
@@ -41,7 +41,7 @@ class Places:
             ) from error
 
     def content(self, file: ArtifactFile) -> Path:
-        return self.root / f"files/{checked(file.sha256)[:2]}/{file.sha256}"
+        return self.root / f"files/{checked(file.sha256)[0]}/{file.sha256}"
 
     def part(self, file: ArtifactFile) -> Path:
         return self.root / f"coming/{checked(file.sha256)}.{file.size_bytes}.part"

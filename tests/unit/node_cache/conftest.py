@@ -99,7 +99,7 @@ class Node:
     def content(self, artifact: Artifact, path: str) -> Path:
         """The cache's own copy of a file."""
         sha256 = next(file.sha256 for file in artifact.files if file.path == path)
-        return self.cache.root / "files" / sha256[:2] / sha256
+        return self.cache.root / "files" / sha256[0] / sha256
 
     def uris(self) -> list[str]:
         return [cached.uri for cached in self.cache.cached()]

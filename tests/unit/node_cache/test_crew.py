@@ -1,0 +1,71 @@
+"""How many threads there are for many files."""
+
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+
+from resources.artifacts import ArtifactError, ArtifactFile
+from resources.node_cache.crew import Crew
+
+MOST = 16
+
+
+class Work:
+    """Does something for each file; which files are done, and by how many threads."""
+
+    def __init__(self, do: Callable[[], None]) -> None:
+        self.done: list[str] = []
+        self.threads: set[str] = set()
+        self._do = do
+
+    def __call__(self, file: ArtifactFile) -> None:
+        self._do()
+        self.threads.add(threading.current_thread().name)
+        self.done.append(file.path)
+
+
+def files(count: int) -> list[ArtifactFile]:
+    return [ArtifactFile(path=f"part-{at}", size_bytes=1, sha256=f"{at:064x}") for at in range(count)]
+
+
+def carried_out(work: Callable[[ArtifactFile], None], count: int, *, first: int = 1) -> None:
+    crew = Crew(work, files(count), first=first, most=MOST)
+    try:
+        crew.wait()
+    finally:
+        crew.close()
+
+
+def calculate() -> None:
+    until = time.thread_time() + 0.001
+    while time.thread_time() < until:
+        pass
+
+
+def test_files_that_are_waited_for_get_all_threads() -> None:
+    work = Work(lambda: time.sleep(0.03))
+    carried_out(work, 200)
+    assert sorted(work.done) == sorted(file.path for file in files(200))
+    assert len(work.threads) == MOST
+
+
+def test_files_that_keep_a_thread_busy_are_left_to_it() -> None:
+    work = Work(calculate)
+    carried_out(work, 200)
+    assert len(work.done) == 200
+    assert len(work.threads) <= 2, "a second one where others take the processor away"
+
+
+@pytest.mark.parametrize("first", [1, 4])
+def test_what_a_thread_raises_is_raised_and_the_others_end(first: int) -> None:
+    def break_off() -> None:
+        raise ArtifactError("The test ended it.")
+
+    def wait_or_break(file: ArtifactFile) -> None:
+        time.sleep(0.03) if file.path != "part-7" else break_off()
+
+    with pytest.raises(ArtifactError, match="The test ended it"):
+        carried_out(wait_or_break, 60, first=first)
+    assert not [each for each in threading.enumerate() if each.name.startswith("node-cache")]
