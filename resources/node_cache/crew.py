@@ -18,6 +18,22 @@ IDLE_S = 0.02
 """The least to judge by; a moment without the processor says nothing about the store."""
 
 
+class Pace:
+    """What threads did since another one joined."""
+
+    def __init__(self) -> None:
+        self._taken_s = self._idle_s = 0.0
+
+    def waits(self, taken_s: float, used_s: float) -> bool:
+        """Whether one more thread pays, after a file that took so long and so much of the processor."""
+        self._taken_s += taken_s
+        self._idle_s += taken_s - used_s
+        if self._idle_s <= max(IDLE_S, IDLE * self._taken_s):
+            return False
+        self._taken_s = self._idle_s = 0.0
+        return True
+
+
 class Crew:
     """Carries out `work` for each file; `first` threads begin, at most `most` are there."""
 
@@ -28,7 +44,7 @@ class Crew:
         self._pool = ThreadPoolExecutor(max_workers=most, thread_name_prefix="node-cache")
         self._lock = threading.Lock()
         self._threads: list[Future[None]] = []
-        self._over, self._taken_s, self._idle_s = False, 0.0, 0.0
+        self._over, self._pace = False, Pace()
         for _ in range(first):
             self._join()
 
@@ -47,7 +63,6 @@ class Crew:
         self._pool.shutdown(cancel_futures=True)
 
     def _join(self) -> None:
-        self._taken_s = self._idle_s = 0.0
         if not self._over and len(self._threads) < self._most:
             self._threads.append(self._pool.submit(self._each))
 
@@ -55,11 +70,7 @@ class Crew:
         for file in self._files:
             began, used = time.monotonic(), time.thread_time()
             self._work(file)
-            self._judge(time.monotonic() - began, time.thread_time() - used)
-
-    def _judge(self, taken_s: float, used_s: float) -> None:
-        with self._lock:
-            self._taken_s += taken_s
-            self._idle_s += taken_s - used_s
-            if self._idle_s > max(IDLE_S, IDLE * self._taken_s):
-                self._join()
+            took_s, used_s = time.monotonic() - began, time.thread_time() - used
+            with self._lock:
+                if self._pace.waits(took_s, used_s):
+                    self._join()

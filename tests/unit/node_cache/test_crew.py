@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from resources.artifacts import ArtifactError, ArtifactFile
-from resources.node_cache.crew import Crew
+from resources.node_cache.crew import Crew, Pace
 
 MOST = 16
 
@@ -38,12 +38,6 @@ def carried_out(work: Callable[[ArtifactFile], None], count: int, *, first: int 
         crew.close()
 
 
-def calculate() -> None:
-    until = time.thread_time() + 0.001
-    while time.thread_time() < until:
-        pass
-
-
 def test_files_that_are_waited_for_get_all_threads() -> None:
     work = Work(lambda: time.sleep(0.03))
     carried_out(work, 200)
@@ -51,11 +45,20 @@ def test_files_that_are_waited_for_get_all_threads() -> None:
     assert len(work.threads) == MOST
 
 
-def test_files_that_keep_a_thread_busy_are_left_to_it() -> None:
-    work = Work(calculate)
-    carried_out(work, 200)
-    assert len(work.done) == 200
-    assert len(work.threads) <= 2, "a second one where others take the processor away"
+def test_a_thread_that_mostly_works_gets_no_other_beside_it() -> None:
+    pace = Pace()
+    assert not any(pace.waits(0.001, 0.0005) for _ in range(1000))
+
+
+def test_one_moment_without_the_processor_gets_no_other_thread_either() -> None:
+    pace = Pace()
+    assert not pace.waits(0.015, 0.0005)
+    assert not any(pace.waits(0.001, 0.0008) for _ in range(1000))
+
+
+def test_each_file_of_a_far_store_gets_one_more_thread() -> None:
+    pace = Pace()
+    assert all(pace.waits(0.03, 0.001) for _ in range(10))
 
 
 @pytest.mark.parametrize("first", [1, 4])
