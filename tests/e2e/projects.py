@@ -8,7 +8,7 @@ import psutil
 import pytest
 
 from resources.artifact_store import ArtifactStore
-from resources.artifacts import Line
+from resources.artifacts import Collection, Line
 from tests.conftest import Project
 
 RUN = ("run", "support_bot", "--tenant", "team-a")
@@ -22,11 +22,11 @@ def enter(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.setenv(name, value)
 
 
-def versions(project: Project, collection: str, tenant: str = "team-a") -> list[str]:
+def versions(project: Project, collection: Collection, tenant: str = "team-a") -> list[str]:
     store = ArtifactStore(url=project.settings.store_url)
     return [
         each.digest for each in store.versions(Line(collection=collection, tenant=tenant, name="support_bot"))
-    ]  # type: ignore[arg-type]
+    ]
 
 
 def states(project: Project) -> list[dict[str, Any]]:
