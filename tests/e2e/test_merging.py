@@ -10,7 +10,7 @@ import pytest
 
 from llm_assets.workers.reporting import EXIT_FAILED
 from resources.artifacts import ArtifactFile, paths_of, sha256_of
-from tests.e2e.test_workers import RECIPE, ROOT, TEMPLATE, Engine, files
+from tests.e2e.work_orders import RECIPE, ROOT, TEMPLATE, Engine, files
 
 pytestmark = pytest.mark.engine
 
