@@ -2,16 +2,20 @@
 -- it finished and, for high risk alone, its text.
 local json = require("json")
 local json_scan = require("json_scan")
+local new_table = require("table.new")
 
 local MEMBERS = { system_fingerprint = true, usage = true, choices = true, error = true }
 local USAGE = { prompt_tokens = true, completion_tokens = true }
 local CHOICE = { finish_reason = true }
+local FIELDS = 16 -- room for all that an outcome learns
 
 local answer_parts = {}
 
 -- What an outcome is before anything is known.
 function answer_parts.outcome(exchange)
-  return { status = 200, digest = nil, reason = nil, texts = exchange.keeps_text and {} or nil, bytes = 0 }
+  local outcome = new_table(0, FIELDS)
+  outcome.status, outcome.bytes, outcome.texts = 200, 0, exchange.keeps_text and {} or nil
+  return outcome
 end
 
 local function read_usage(text, first, last, outcome)

@@ -73,9 +73,9 @@ local function record(handle, exchange, outcome, text)
   return errors.body({ status = 500, code = "audit_unavailable", message = refusals.AUDIT_UNAVAILABLE.message })
 end
 
-local function label(handle, exchange, outcome)
+local function label(handle, outcome)
   labels.outcome(handle, outcome.status == OK and "ok" or "error", outcome.reason, outcome.prompt_tokens,
-    outcome.completion_tokens, exchange.first_byte_ms)
+    outcome.completion_tokens)
 end
 
 -- What vLLM counted; nothing for an error, nil where it did not say.
@@ -104,7 +104,7 @@ function answers.give(handle, exchange, status)
     body:setBytes(text)
   end
   exchanges.finish(exchange, tokens_of(outcome))
-  label(handle, exchange, outcome)
+  label(handle, outcome)
 end
 
 return answers

@@ -29,15 +29,17 @@ local function string_member(text, first, last, param)
   return value
 end
 
-local function sampling_of(text, firsts, lasts)
-  local found = {}
-  for _, name in ipairs(SAMPLING) do
+-- The parameters of sampling, as a JSON object.
+local function sampling_json(text, firsts, lasts)
+  local json_text = ""
+  for at = 1, #SAMPLING do
+    local name = SAMPLING[at]
     local first = firsts[name]
     if first and lasts[name] - first < SAMPLING_BYTES and not CONTAINS[text:byte(first)] then
-      found[name] = text:sub(first, lasts[name])
+      json_text = json_text .. (json_text == "" and '{"' or ',"') .. name .. '":' .. text:sub(first, lasts[name])
     end
   end
-  return found
+  return json_text == "" and "{}" or json_text .. "}"
 end
 
 -- Whether the client asks for a stream's usage itself.
@@ -58,8 +60,8 @@ local function user_of(text, first, last)
   return user, refusal
 end
 
--- What is asked: body, model as requested, stream, adds_usage (the gateway asks for it), user, sampling, sha256; or nil and
--- a refusal. `streams`: whether the endpoint can stream.
+-- What is asked: body, model as requested, stream, adds_usage (the gateway asks for it), user, sampling (as JSON), sha256;
+-- or nil and a refusal. `streams`: whether the endpoint can stream.
 function bodies.read(text, streams)
   local firsts, lasts = json_scan.members(text, 1, #text, WANTED, json.name)
   if not firsts then return refuse("The body is " .. lasts .. ".") end
@@ -77,7 +79,7 @@ function bodies.read(text, streams)
   if usage == nil then return nil, refusal end
   return {
     body = text, model = model, stream = stream and streams, adds_usage = not usage, user = user or nil,
-    sampling = sampling_of(text, firsts, lasts), sha256 = sha256.hex(text), firsts = firsts, lasts = lasts,
+    sampling = sampling_json(text, firsts, lasts), sha256 = sha256.hex(text), firsts = firsts, lasts = lasts,
   }
 end
 

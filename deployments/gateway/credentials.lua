@@ -73,16 +73,14 @@ end
 -- Who asks at the tenant's door: an identity; or nil, the reason and whose key it was where that is known.
 -- `sent`: the headers as they came.
 function credentials.identify(handle, sent, tenant)
-  local verified = handle:streamInfo():dynamicMetadata():get(JWT_FILTER)
   local value, reason = bearer(sent)
-  if verified and verified.payload then
-    -- Envoy joins headers of one name by commas and may have verified only the beginning.
-    if reason == "several_keys" or (value and not value:find(ONE_TOKEN)) then return nil, "several_keys" end
-    return by_token(verified.payload, tenant)
-  end
   if not value then return nil, reason end
-  if value:sub(1, #TOKEN) == TOKEN then return nil, "invalid_token" end -- Envoy has not verified it
-  return by_key(value, tenant)
+  if value:sub(1, #TOKEN) ~= TOKEN then return by_key(value, tenant) end -- Envoy's filter looks at no such header
+  local verified = handle:streamInfo():dynamicMetadata():get(JWT_FILTER)
+  if not (verified and verified.payload) then return nil, "invalid_token" end
+  -- Envoy joins headers of one name by commas and may have verified only the beginning.
+  if not value:find(ONE_TOKEN) then return nil, "several_keys" end
+  return by_token(verified.payload, tenant)
 end
 
 return credentials

@@ -1,22 +1,29 @@
 -- One request and its answer, from the moment that the client is known. Envoy runs a coroutine for each of the two and
--- tells neither when the client goes away; so an exchange hangs on the stream's handle, and a finalizer ends it when
--- Envoy has let go of the stream before the answer was over.
+-- tells neither when the client goes away; it only lets go of the request's handle. So an exchange whose handle was
+-- collected before its answer was over was abandoned. `limits.collect` looks for those.
 local limits = require("limits")
+local new_table = require("table.new")
 local records = require("records")
 
 local METADATA = "llm.exchange"
 local BYTES_OF_A_TOKEN = 4 -- a rough guess, for answers that were cut off before vLLM counted
+local FIELDS = 32 -- room for all that an exchange learns, so that its table does not grow three times over
 
 local exchanges = {}
 
--- By number, while their streams live.
-local open = setmetatable({}, { __mode = "v" })
+-- By number: exchanges that are not over, and the handles of their requests.
+local open, handles = {}, setmetatable({}, { __mode = "v" })
 local last_number = 0
 local NO_EXCHANGE, ANSWERED = 0, { over = true } -- of what the filter itself answered
 
 -- What an answer cost that never said so: an event of a stream carries a token at least.
 local function tokens_of(exchange)
   return exchange.tokens or math.ceil(exchange.asked_bytes / BYTES_OF_A_TOKEN) + (exchange.events or 0)
+end
+
+local function forget(exchange)
+  exchange.over = true
+  open[exchange.number], handles[exchange.number] = nil, nil
 end
 
 -- Gives back the place that limits counted, once.
@@ -27,36 +34,37 @@ local function give_back(exchange)
   limits.settle(ticket, tokens_of(exchange))
 end
 
-local function end_abandoned(guard)
-  local exchange = debug.getfenv(guard)
-  if exchange.recorded and not exchange.over then
-    exchange.over = true
-    give_back(exchange)
-    records.aborted(exchange)
+-- What fails for one exchange leaves its request without an end on the record, which the collector sees.
+local function end_abandoned(exchange)
+  forget(exchange)
+  if not exchange.recorded then return end
+  give_back(exchange)
+  records.aborted(exchange)
+end
+
+limits.after_collecting(function()
+  for number, exchange in pairs(open) do
+    if not handles[number] then pcall(end_abandoned, exchange) end
   end
-end
+end)
 
--- A finalizer has nobody to tell of an error; what fails here leaves a request without an end, which the collector sees.
-local template = newproxy(true)
-getmetatable(template).__gc = function(guard)
-  if guard ~= template then pcall(end_abandoned, guard) end
-end
-
--- Binds a new exchange to the stream of a handle.
-function exchanges.start(handle, exchange)
-  local guard = newproxy(template)
-  debug.setfenv(guard, exchange)
-  debug.setfenv(handle, { guard, exchange })
+-- A new exchange, bound to the stream of a handle.
+function exchanges.start(handle)
   last_number = last_number + 1
-  open[last_number] = exchange
+  local exchange = new_table(0, FIELDS)
+  exchange.number = last_number
+  open[last_number], handles[last_number] = exchange, handle
   handle:streamInfo():dynamicMetadata():set(METADATA, "number", last_number)
   return exchange
 end
 
 -- The filter answers this request itself.
 function exchanges.answered(handle)
-  local exchange = exchanges.of(handle)
-  if exchange then exchange.over = true else handle:streamInfo():dynamicMetadata():set(METADATA, "number", NO_EXCHANGE) end
+  local metadata = handle:streamInfo():dynamicMetadata()
+  local found = metadata:get(METADATA)
+  local exchange = found and open[found.number]
+  if exchange then exchanges.over(exchange) end
+  metadata:set(METADATA, "number", NO_EXCHANGE)
 end
 
 -- The exchange that a response belongs to; nil where the filter had not seen its request.
@@ -72,9 +80,15 @@ function exchanges.recorded(exchange, ticket)
   exchange.recorded, exchange.ticket = true, ticket
 end
 
+-- Nothing more comes of it.
+function exchanges.over(exchange)
+  if not exchange.over then forget(exchange) end
+end
+
 -- The answer is over. `tokens`: as vLLM counted them, nil where it did not.
 function exchanges.finish(exchange, tokens)
-  exchange.over, exchange.tokens = true, tokens
+  exchanges.over(exchange)
+  exchange.tokens = tokens
   give_back(exchange)
 end
 

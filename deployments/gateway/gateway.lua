@@ -92,7 +92,7 @@ local function answer(handle, held)
   held.exchange = exchange
   if exchange.over then return end
   if not exchange.recorded then
-    exchange.over = true
+    exchanges.over(exchange)
     return answer_of_envoy(handle, status, exchange.known)
   end
   local kind = headers:get("content-type") or ""

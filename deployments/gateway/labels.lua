@@ -5,17 +5,18 @@ local NAMESPACE, UNKNOWN = "llm", "-"
 local labels = {}
 
 -- Who asks what. nil is not known.
-function labels.ask(handle, tenant, model, version, risk_class)
+function labels.ask(handle, tenant, model, version)
   handle:streamInfo():dynamicMetadata():set(NAMESPACE, "asked", {
-    tenant = tenant or UNKNOWN, model = model or UNKNOWN, version = version or UNKNOWN, risk_class = risk_class or UNKNOWN,
+    tenant = tenant or UNKNOWN, model = model or UNKNOWN, version = version or UNKNOWN,
   })
 end
 
--- How it ended: ok, error or denied; why where it was not ok; and what it took, as far as that is known.
+-- How it ended: ok, error or denied; why where it was not ok; and what it took, as far as that is known. Tokens are counted
+-- both or neither. `first_byte_ms`: of a stream; an answer that comes whole has its first byte when it is over.
 function labels.outcome(handle, outcome, reason, prompt_tokens, completion_tokens, first_byte_ms)
   handle:streamInfo():dynamicMetadata():set(NAMESPACE, "ended", {
-    outcome = outcome, reason = reason, prompt_tokens = prompt_tokens, completion_tokens = completion_tokens,
-    first_byte_ms = first_byte_ms,
+    outcome = outcome, reason = reason, first_byte_ms = first_byte_ms,
+    prompt_tokens = prompt_tokens or (completion_tokens and 0), completion_tokens = completion_tokens or (prompt_tokens and 0),
   })
 end
 

@@ -13,6 +13,7 @@ local SWEEP_EVERY_S = 60
 local limits = {}
 local meters = {}
 local collected_at, swept_at = 0, 0
+local look_for_abandoned
 
 -- Times of the requests in the last 60 s, oldest first, in a ring that grows as it is needed.
 local function new_meter()
@@ -88,11 +89,15 @@ local function sweep(now)
   end
 end
 
--- Finds the exchanges whose client went away, which give back their place when they are collected.
+-- What `collect` ends with; see exchanges.lua.
+function limits.after_collecting(look) look_for_abandoned = look end
+
+-- Finds the exchanges whose client went away, which then give back their place.
 function limits.collect()
   local now = posix.monotonic()
   if now - collected_at < COLLECT_EVERY_S then return false end
   collectgarbage("collect")
+  look_for_abandoned()
   collected_at = posix.monotonic()
   return true
 end

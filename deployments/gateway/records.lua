@@ -25,12 +25,6 @@ local function identity_json(identity, tenant)
   return identity.json
 end
 
-local function sampling_json(sampling)
-  local parts = {}
-  for name, value in pairs(sampling) do parts[#parts + 1] = '"' .. name .. '":' .. value end
-  return "{" .. concat(parts, ",") .. "}"
-end
-
 -- An exchange's request, before it goes on.
 function records.request(exchange, asked)
   local high = exchange.keeps_text
@@ -38,7 +32,7 @@ function records.request(exchange, asked)
     '{"e":"request","id":"', exchange.id, '","at":', time(exchange.at), ",", identity_json(exchange.identity, exchange.tenant),
     ',"subject":', str(asked.subject or exchange.identity.actor), ',"host":', str(exchange.host), ',"path":', str(exchange.path), ",",
     exchange.backend.json, ',"requested":', str(asked.model), ',"risk_class":', str(exchange.risk_class),
-    ',"stream":', tostring(asked.stream), ',"sampling":', sampling_json(asked.sampling),
+    ',"stream":', tostring(asked.stream), ',"sampling":', asked.sampling,
     ',"input_sha256":"', asked.sha256, '","input_bytes":', format("%.0f", #asked.body),
     high and ',"input":' or "", high and str(asked.body) or "", ',"remote":', str_or_null(exchange.remote), END,
   }))

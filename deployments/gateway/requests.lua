@@ -105,16 +105,16 @@ local function send_on(handle, exchange, asked, body)
   if text ~= asked.body then body:setBytes(text) end
   outgoing.dress(handle:headers(), exchange.known.sent, exchange.endpoint, exchange.route.authorization)
   local deployment = exchange.backend.deployment
-  labels.ask(handle, exchange.tenant, exchange.model, exchange.backend.version, exchange.risk_class)
+  labels.ask(handle, exchange.tenant, exchange.model, exchange.backend.version)
   handle:streamInfo():dynamicMetadata():set("envoy.lb", "deployment", deployment)
   return deployment
 end
 
 local function ask(handle, known, identity, tenant, endpoint)
-  local exchange = exchanges.start(handle, {
-    id = known.id, at = known.at, tenant = tenant.name, identity = identity, host = known.host, path = known.path,
-    endpoint = endpoint, remote = known.remote, known = known,
-  })
+  local exchange = exchanges.start(handle)
+  exchange.id, exchange.at, exchange.host, exchange.path = known.id, known.at, known.host, known.path
+  exchange.tenant, exchange.identity, exchange.endpoint = tenant.name, identity, endpoint
+  exchange.remote, exchange.known = known.remote, known
   local version = registry.version()
   local body = take_body(handle, known)
   registry.catch_up()

@@ -15,6 +15,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import orjson
+
 NAME = re.compile(r"(\d+)-(\d+)\.jsonl")
 CHUNK_BYTES = 4 * 2**20
 """Read at once, and so about the memory of one batch, unless a single line is longer."""
@@ -24,7 +26,7 @@ QUIET_S = 2.0
 OPENED = 16
 """Files with something to read that are opened at once, however many a collector that stood still left."""
 
-_DECODER = json.JSONDecoder(parse_constant=lambda _: None)  # NaN and Infinity are no JSON
+_LENIENT = json.JSONDecoder(parse_constant=lambda _: None)  # NaN and Infinity are no JSON
 
 _log = logging.getLogger(__name__)
 
@@ -200,9 +202,17 @@ def _order(name: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def _parsed(line: bytes) -> dict[str, Any] | None:
+def _parsed_leniently(line: bytes) -> Any:
+    """What no gateway writes and can be read all the same: half a surrogate pair, bytes that are no UTF-8."""
     try:
-        event = _DECODER.decode(line.decode("utf-8", "replace"))
+        return _LENIENT.decode(line.decode("utf-8", "replace"))
     except (ValueError, RecursionError):
         return None
+
+
+def _parsed(line: bytes) -> dict[str, Any] | None:
+    try:
+        event = orjson.loads(line)
+    except ValueError:
+        event = _parsed_leniently(line)
     return event if isinstance(event, dict) and isinstance(event.get("id"), str) else None

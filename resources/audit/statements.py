@@ -14,6 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import orjson
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -26,8 +27,11 @@ HOW = ec.ECDSA(hashes.SHA256())
 
 
 def canonical(content: Mapping[str, Any]) -> bytes:
-    """The one way to write this content."""
-    return _ENCODER.encode(content).encode()
+    """The one way to write this content: sorted keys, no spaces, UTF-8."""
+    try:
+        return orjson.dumps(content, option=orjson.OPT_SORT_KEYS)
+    except TypeError:  # half a surrogate pair, or a number of more than 64 bits
+        return _ENCODER.encode(content).encode()
 
 
 class Signing:

@@ -24,6 +24,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from resources.audit.places import AuditError, private_folder, sync_folder, write_durably
+from resources.audit.statements import canonical
 
 PEPPER, SLOTS, ERASURES = "pepper", "subjects.keys", "erasures"
 HASH_BYTES, KEY_BYTES, NONCE_BYTES = 32, 32, 12
@@ -31,8 +32,6 @@ SLOT_BYTES = HASH_BYTES + KEY_BYTES
 PSEUDONYM_DIGITS = 32
 REMEMBERED = 2_000
 """Subjects whose ciphers are kept ready."""
-
-_ENCODER = json.JSONEncoder(separators=(",", ":"))
 
 
 class Subject(NamedTuple):
@@ -49,8 +48,8 @@ class Subject(NamedTuple):
     def encrypt(self, content: dict[str, Any], about: str) -> str:
         """`about` (whose record) is bound to it: a ciphertext moved to another record does not decrypt."""
         nonce = os.urandom(NONCE_BYTES)
-        text = _ENCODER.encode(content).encode()
-        return base64.b64encode(nonce + self.cipher.encrypt(nonce, text, about.encode())).decode()
+        text = self.cipher.encrypt(nonce, canonical(content), about.encode())
+        return base64.b64encode(nonce + text).decode()
 
     def decrypt(self, text: str, about: str) -> dict[str, Any]:
         sealed = base64.b64decode(text)

@@ -11,9 +11,9 @@ for a tenant's version.
 
 What a request has no value for is the label `-`: Lua names only tenants and models that exist. A request that
 Envoy refused before any filter saw it has empty labels. Envoy puts `envoy_` before every name, writes no
-HELP lines, and its histograms hold whole milliseconds. Not here: requests in flight by tenant, because Envoy
-adds to a gauge before Lua has said who asks. All in flight are `envoy_cluster_upstream_rq_active`, those
-of a deployment vLLM's own `vllm:num_requests_running`.
+HELP lines, and its histograms hold whole milliseconds. The first byte is that of a stream. Not here: requests
+in flight by tenant, because Envoy adds to a gauge before Lua has said who asks. All in flight are
+`envoy_cluster_upstream_rq_active`, those of a deployment vLLM's own `vllm:num_requests_running`.
 """
 
 import json
@@ -60,7 +60,7 @@ def access_log() -> list[Json]:
         _logger(counters=[asked]),
         _logger(_asked(), histograms=[took]),
         _logger(_known("first_byte_ms"), histograms=[waited]),
-        *(_logger(_known(name), counters=[_tokens(name)]) for name in ("prompt_tokens", "completion_tokens")),
+        _logger(_known("prompt_tokens"), counters=[_tokens("prompt_tokens"), _tokens("completion_tokens")]),
     ]
 
 
