@@ -5,7 +5,6 @@ local errors = require("errors")
 local exchanges = require("exchanges")
 local json = require("json")
 local json_scan = require("json_scan")
-local labels = require("labels")
 local receipts = require("receipts")
 local records = require("records")
 local refusals = require("refusals")
@@ -73,11 +72,6 @@ local function record(handle, exchange, outcome, text)
   return errors.body({ status = 500, code = "audit_unavailable", message = refusals.AUDIT_UNAVAILABLE.message })
 end
 
-local function label(handle, outcome)
-  labels.outcome(handle, outcome.status == OK and "ok" or "error", outcome.reason, outcome.prompt_tokens,
-    outcome.completion_tokens)
-end
-
 -- What vLLM counted; nothing for an error, nil where it did not say.
 local function tokens_of(outcome)
   if outcome.status ~= OK then return 0 end
@@ -104,7 +98,6 @@ function answers.give(handle, exchange, status)
     body:setBytes(text)
   end
   exchanges.finish(exchange, tokens_of(outcome))
-  label(handle, outcome)
 end
 
 return answers

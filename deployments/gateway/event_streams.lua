@@ -7,7 +7,6 @@ local answer_parts = require("answer_parts")
 local answers = require("answers")
 local errors = require("errors")
 local exchanges = require("exchanges")
-local labels = require("labels")
 local posix = require("posix")
 local receipts = require("receipts")
 local records = require("records")
@@ -49,8 +48,6 @@ local function close(handle, stream, out, last, refusal)
     out[mark + 1] = "data: " .. errors.body(refusals.AUDIT_UNAVAILABLE) .. "\n\n"
   end
   exchanges.finish(exchange, answer_parts.tokens(outcome))
-  labels.outcome(handle, outcome.reason and "error" or "ok", outcome.reason, outcome.prompt_tokens,
-    outcome.completion_tokens, exchange.first_byte_ms)
 end
 
 -- The data of an event: what its `data:` lines say.

@@ -6,7 +6,6 @@ local doors = require("doors")
 local errors = require("errors")
 local event_streams = require("event_streams")
 local exchanges = require("exchanges")
-local labels = require("labels")
 local posix = require("posix")
 local records = require("records")
 local registry = require("registry")
@@ -30,12 +29,22 @@ end
 
 local function explain(failure) return tostring(failure):sub(1, LOGGED_BYTES) end
 
+local FAULT = "internal_error"
+
 -- The end of an exchange that failed here, for the record.
 local function end_failed(exchange)
-  if not exchange.over and exchange.recorded then
-    records.response(exchange, { status = 500, sha256 = "", bytes = 0, reason = "internal_error" })
+  if not exchange.over then
+    records.response(exchange, { status = FAILED.status, sha256 = "", bytes = 0, reason = FAULT })
     exchanges.finish(exchange, 0)
   end
+end
+
+-- A request on which the filter failed, for the record.
+local function end_undecided(id, exchange)
+  if exchange and exchange.recorded then return end_failed(exchange) end
+  local known = exchange and exchange.known or { id = id, at = posix.now() }
+  known.status, known.reason = FAILED.status, FAULT
+  records.denied(known)
 end
 
 local function send_nowhere(handle) handle:streamInfo():dynamicMetadata():set("envoy.lb", "deployment", "") end
@@ -45,8 +54,7 @@ local function refuse_request(handle, id, failure)
   pcall(send_nowhere, handle)
   pcall(alarms.raise, handle, "a request is refused because the filter failed", id .. ": " .. failure)
   local known, exchange = pcall(exchanges.of, handle)
-  if known and exchange then pcall(end_failed, exchange) end
-  pcall(labels.outcome, handle, "error", "internal_error")
+  pcall(end_undecided, id, known and exchange or nil)
   pcall(exchanges.answered, handle)
   errors.respond(handle, FAILED, id)
 end
@@ -71,8 +79,6 @@ local function answer_of_envoy(handle, status, known)
   known.status, known.reason = status, REASONS[status] or "bad_request"
   local recorded, why = records.denied(known)
   if not recorded then alarms.raise(handle, "a refused request is not on the record", why) end
-  labels.ask(handle, known.tenant)
-  labels.outcome(handle, "denied", known.reason)
   local body = handle:body(true)
   handle:headers():replace("x-request-id", known.id)
   handle:headers():replace("content-type", errors.JSON)

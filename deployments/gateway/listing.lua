@@ -4,7 +4,6 @@ local alarms = require("alarms")
 local errors = require("errors")
 local exchanges = require("exchanges")
 local json = require("json")
-local labels = require("labels")
 local limits = require("limits")
 local refusals = require("refusals")
 local registry = require("registry")
@@ -45,8 +44,6 @@ function listing.models(handle, id, identity, tenant)
     end
   end
   table.sort(entries)
-  labels.ask(handle, tenant.name)
-  labels.outcome(handle, "ok")
   respond(handle, id, '{"object":"list","data":[' .. table.concat(entries, ",") .. "]}")
 end
 

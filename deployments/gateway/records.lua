@@ -62,11 +62,12 @@ end
 
 local REQUESTED_BYTES = 200 -- of a name that nobody knows, a record keeps no more
 
--- A refused request. `refused`: id, at, tenant, key, status, reason, path, requested, remote; only what is known.
+-- A refused request. `refused`: id, at, tenant, model (the tenant's own, not what was asked for), key, status, reason, path,
+-- requested, remote; only what is known.
 function records.denied(refused)
   return spool.write(concat({
     '{"e":"denied","id":"', refused.id, '","at":', time(refused.at), ',"tenant":', str_or_null(refused.tenant),
-    ',"key":', str_or_null(refused.key), ',"status":', refused.status, ',"reason":"', refused.reason, '","path":',
+    ',"model":', str_or_null(refused.model), ',"key":', str_or_null(refused.key), ',"status":', refused.status, ',"reason":"', refused.reason, '","path":',
     str_or_null(refused.path), ',"requested":', str_or_null(refused.requested and refused.requested:sub(1, REQUESTED_BYTES)),
     ',"remote":', str_or_null(refused.remote), END,
   }))

@@ -2,7 +2,6 @@
 local alarms = require("alarms")
 local errors = require("errors")
 local exchanges = require("exchanges")
-local labels = require("labels")
 local records = require("records")
 
 local RETRY_S = "5" -- of what operators or a deployment must put right
@@ -67,8 +66,6 @@ function refusals.answer(handle, known, refusal)
     refusal = refusals.AUDIT_UNAVAILABLE
   end
   exchanges.answered(handle)
-  labels.ask(handle, known.tenant, known.model)
-  labels.outcome(handle, refusal.status >= 500 and "error" or "denied", refusal.reason)
   errors.respond(handle, refusal, known.id)
 end
 

@@ -7,7 +7,6 @@ local credentials = require("credentials")
 local doors = require("doors")
 local exchanges = require("exchanges")
 local incoming = require("incoming")
-local labels = require("labels")
 local limits = require("limits")
 local listing = require("listing")
 local outgoing = require("outgoing")
@@ -105,7 +104,6 @@ local function send_on(handle, exchange, asked, body)
   if text ~= asked.body then body:setBytes(text) end
   outgoing.dress(handle:headers(), exchange.known.sent, exchange.endpoint, exchange.route.authorization)
   local deployment = exchange.backend.deployment
-  labels.ask(handle, exchange.tenant, exchange.model, exchange.backend.version)
   handle:streamInfo():dynamicMetadata():set("envoy.lb", "deployment", deployment)
   return deployment
 end

@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import filelock
@@ -69,14 +69,15 @@ def run(settings: Settings, ending: threading.Event) -> None:
 def _collect(settings: Settings, ending: threading.Event) -> None:
     """Also where `ending` is set from the beginning, what is there is sealed."""
     spool, admin = settings.home / "gateway" / "spool", settings.home / "gateway" / "admin.sock"
+    metrics = CollectorMetrics()
     with (
+        _shown(metrics, settings.audit),
         closing(sealer_of(settings)) as sealer,
-        closing(Collector(spool, sealer, lambda: _answers(admin))) as collector,
+        closing(Collector(spool, sealer, lambda: _answers(admin), metrics.requests.count)) as collector,
     ):
-        said = CollectorMetrics(settings.audit)
         while not ending.is_set():
             collector.step()
-            said.looked(sealed=collector.sealed, unsealed=collector.behind)
+            metrics.looked(sealed=collector.sealed, unsealed=collector.behind)
             if collector.behind:
                 ending.wait(AGAIN_S)
             elif not collector.pressed:
@@ -84,6 +85,17 @@ def _collect(settings: Settings, ending: threading.Event) -> None:
         deadline = time.monotonic() + ENDING_S
         while collector.step() and time.monotonic() < deadline:
             pass
+
+
+@contextmanager
+def _shown(metrics: CollectorMetrics, folder: Path) -> Iterator[None]:
+    """Where they cannot be, Prometheus misses them; a full disk must not keep what still fits from being sealed."""
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(metrics.shown(private_folder(folder)))
+        except OSError as error:
+            _log.error("The collector's metrics cannot be shown: %s", error)
+        yield
 
 
 def _answers(admin: Path) -> bool:

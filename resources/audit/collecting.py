@@ -27,8 +27,16 @@ _log = logging.getLogger(__name__)
 class Collector:
     """One pass at a time; `step` until it says that there is nothing to do."""
 
-    def __init__(self, spool: Path, sealer: Sealer, gateway_alive: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        spool: Path,
+        sealer: Sealer,
+        gateway_alive: Callable[[], bool],
+        count: Callable[[Exchange], None] = lambda _: None,
+    ) -> None:
+        """`count` is told of each exchange, once, whether or not it can be sealed."""
         self._spool, self._sealer, self._gateway_alive = Spool(spool), sealer, gateway_alive
+        self._count = count
         self._joiner = Joiner()
         self._waiting: list[Exchange] = []
         self.sealed = 0  # records, by this collector
@@ -43,7 +51,8 @@ class Collector:
         if len(self._waiting) < WAITING_EXCHANGES:
             read = self._read()
             if self._joiner:
-                self._waiting += self._joiner.interrupted(self._boot_is_over(idle=not read))
+                for exchange in self._joiner.interrupted(self._boot_is_over(idle=not read)):
+                    self._keep(exchange)
         self._seal()
         return read > 0 or self.sealed > before
 
@@ -57,8 +66,12 @@ class Collector:
                 if self._ended_twice(exchange):
                     line.file.blank([(line.offset, line.size)])
                 else:
-                    self._waiting.append(exchange)
+                    self._keep(exchange)
         return count
+
+    def _keep(self, exchange: Exchange) -> None:
+        self._waiting.append(exchange)
+        self._count(exchange)
 
     def _ended_twice(self, exchange: Exchange) -> bool:
         """An end whose request has its record already."""

@@ -80,8 +80,8 @@ def _answered(exchange: Exchange, keys: SubjectKeys, pseudonymize: Pseudonymize)
         record[name] = _short(record[name])
     record["kind"], record["id"] = "request", exchange.id
     record["started_at"], record["ended_at"] = _time(request), _time(end)
-    record["latency_ms"] = _latency_ms(request, end)
-    record["outcome"] = _outcome(exchange.end)
+    record["latency_ms"] = latency_ms(request, end)
+    record["outcome"] = outcome_of(exchange.end)
     _add_people(record, request, _texts(request, end, pseudonymize), keys)
     return record
 
@@ -132,7 +132,7 @@ def _refused(exchange: Exchange, keys: SubjectKeys) -> dict[str, Any]:
     return record
 
 
-def _outcome(end: dict[str, Any] | None) -> str:
+def outcome_of(end: dict[str, Any] | None) -> str:
     if end is None:
         return "interrupted"
     if end["e"] == "aborted":
@@ -141,7 +141,7 @@ def _outcome(end: dict[str, Any] | None) -> str:
     return "ok" if isinstance(status, int) and status < 400 and not end.get("reason") else "error"
 
 
-def _latency_ms(request: dict[str, Any], end: dict[str, Any]) -> float | None:
+def latency_ms(request: dict[str, Any], end: dict[str, Any]) -> float | None:
     if isinstance(end.get("ms"), int | float):
         return end["ms"]
     if isinstance(end.get("at"), int | float) and isinstance(request.get("at"), int | float):

@@ -8,7 +8,6 @@ gateway runs lies in files that Envoy or its Lua filter follow: `xds/clusters.js
 from typing import Any
 
 from resources.gateway import metrics
-from resources.gateway.collector_metrics import FILE as COLLECTOR_METRICS
 from resources.gateway.envoy_http import connection_manager
 from resources.gateway.envoy_settings import GatewaySettings
 from resources.gateway.envoy_tls import transport_socket
@@ -31,7 +30,7 @@ def bootstrap(settings: GatewaySettings) -> Json:
         "admin": {"address": {"pipe": {"path": ADMIN_SOCKET, "mode": PRIVATE}}},
         "static_resources": {
             "listeners": [listener(settings), *_metrics_listeners(settings)],
-            "clusters": [metrics.cluster(ADMIN_SOCKET)],
+            "clusters": metrics.clusters(ADMIN_SOCKET, f"../{AUDIT}/{metrics.COLLECTOR_SOCKET}"),
         },
         "dynamic_resources": {
             "cds_config": {
@@ -40,7 +39,6 @@ def bootstrap(settings: GatewaySettings) -> Json:
             }
         },
         "overload_manager": _overload_manager(settings),
-        **metrics.bootstrap_fields(),
     }
 
 
@@ -48,8 +46,7 @@ def _metrics_listeners(settings: GatewaySettings) -> list[Json]:
     """A door that is full is looked at all the more."""
     if settings.metrics_port is None:
         return []
-    collector = settings.folder.parent / AUDIT / COLLECTOR_METRICS
-    return [{**metrics.listener(settings.metrics_port, collector), "ignore_global_conn_limit": True}]
+    return [{**metrics.listener(settings.metrics_port), "ignore_global_conn_limit": True}]
 
 
 def listener(settings: GatewaySettings) -> Json:

@@ -6,7 +6,6 @@ deployment finds no cluster and is answered 503, so a fault in it opens nothing.
 
 from typing import Any
 
-from resources.gateway import metrics
 from resources.gateway.envoy_settings import GatewaySettings
 from resources.gateway.shards import CHOOSE_IN_LUA, HEADER
 
@@ -56,7 +55,6 @@ def connection_manager(settings: GatewaySettings) -> Json:
         "request_timeout": f"{settings.request_s}s",
         "stream_idle_timeout": f"{settings.answer_idle_s + settings.request_s}s",
         "delayed_close_timeout": "1s",
-        "access_log": metrics.access_log(),
         "local_reply_config": local_replies(settings),
         "http_filters": [
             _jwt_filter(settings),

@@ -58,7 +58,8 @@ def test_the_metrics_have_a_door_of_their_own(make_gateway: MakeGateway, echo: E
     serve(gateway, endpoint("d1", echo.port))
     httpx.get(f"{gateway.url}/v1/x", headers={"x-deployment": "d1"}, trust_env=False)
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
-        assert "envoy_llm_requests_total" in client.get("/metrics").text
+        assert "envoy_http_downstream_rq_total" in client.get("/metrics").text
+        assert client.get("/metrics/audit").status_code == 503  # no collector runs
         assert client.get("/config_dump").status_code == 404
 
 

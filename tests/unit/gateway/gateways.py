@@ -104,21 +104,11 @@ def bootstrap(
     admin: Path,
     *,
     before: tuple[dict[str, Any], ...] = (),
-    labels: Path | None = None,
 ) -> dict[str, Any]:
-    """Envoy's whole configuration. `labels`: a file for what the metrics would read of each request."""
-    access_log = {
-        "name": "labels",
-        "typed_config": {
-            "@type": f"{_TYPE}.access_loggers.file.v3.FileAccessLog",
-            "path": str(labels),
-            "log_format": {"text_format": "%DYNAMIC_METADATA(llm)%\n"},
-        },
-    }
+    """Envoy's whole configuration."""
     manager = {
         "@type": f"{_TYPE}.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "door",
-        "access_log": [access_log] if labels else [],
         "route_config": {
             "virtual_hosts": [
                 {

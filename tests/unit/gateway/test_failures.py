@@ -192,7 +192,7 @@ def test_an_answer_that_cannot_be_recorded_is_not_given(start: StartGateway) -> 
 
 def test_where_even_the_refusal_fails_nothing_passes(start: StartGateway) -> None:
     gateway = start(
-        'require("labels").ask = function() error("broken on purpose") end '
+        'require("outgoing").dress = function() error("broken on purpose") end '
         'require("errors").respond = function() error("broken as well") end '
         'require("alarms").raise = function() error("and this") end'
     )
@@ -219,6 +219,8 @@ def test_where_the_filter_fails_nothing_passes(start: StartGateway, case: str) -
     reached = 0 if case == "the request" else 2
     assert len(gateway.records("request")) == reached
     assert [each["status"] for each in gateway.records("response")] == [500] * reached
+    denied = [(each["tenant"], each["reason"]) for each in gateway.records("denied")]
+    assert denied == [("team-a", "internal_error")] * (2 - reached)
 
 
 def test_where_the_filter_fails_in_a_stream_the_rest_is_withheld(start: StartGateway) -> None:

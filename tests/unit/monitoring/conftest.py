@@ -1,134 +1,113 @@
-"""A real Envoy with the gateway's metrics; in place of its policy, a few lines of Lua that say who asks."""
+"""The door to the metrics: a real Envoy with its metrics listener, before what a collector counts."""
 
 import json
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import envoy
 import httpx
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
+from resources.audit.joining import Exchange
 from resources.gateway import metrics
-from resources.gateway.collector_metrics import FILE
-from resources.gateway.envoy_settings import LUA_FOLDER
+from resources.gateway.collector_metrics import CollectorMetrics
 from tests.servers.ports import free_port
+from tests.unit.audit.spooling import request_event, response_event
 
 BINARY = Path(envoy.__file__).parent / "_bin" / "envoy"
-TYPES = "type.googleapis.com/envoy.extensions.filters"
 ADMIN = "admin.sock"
-FLUSH_S = 0.2  # the tests do not wait as long as a scraper may
 
-# The stand-in for the policy: a header `x-llm: tenant=team-a;…` says what it would know of the request.
-POLICY = f"""
-package.path = "{LUA_FOLDER}/?.lua;" .. package.path
-local labels = require("labels")
-function envoy_on_request(handle)
-  local said = handle:headers():get("x-llm") or ""
-  local known = {{}}
-  for name, value in said:gmatch("([%w_]+)=([^;]*)") do known[name] = tonumber(value) or value end
-  labels.ask(handle, known.tenant, known.model, known.version)
-  local prompt, completion = known.prompt_tokens, known.completion_tokens
-  labels.outcome(handle, known.outcome, known.reason, prompt, completion, known.first_byte_ms)
-  if said:find("status=") then handle:respond({{[":status"] = said:match("status=(%d+)")}}, "") end
-end
-"""
+
+Series = tuple[str, frozenset[tuple[str, str]]]
+"""Name and labels."""
+
+
+def series(name: str, **labels: str) -> Series:
+    return name, frozenset(labels.items())
+
+
+def series_in(text: str) -> dict[Series, float]:
+    """What has labels, and its values."""
+    samples = (each for family in text_string_to_metric_families(text) for each in family.samples)
+    return {series(each.name, **each.labels): each.value for each in samples if each.labels}
 
 
 @dataclass(frozen=True, kw_only=True)
-class MeteredGateway:
-    """Envoy's two doors."""
+class MetricsDoor:
+    """Envoy's metrics listener, and the collector's counts behind it."""
 
     url: str
-    metrics_url: str
-    folder: Path
+    audit: Path
+    counted: CollectorMetrics = field(default_factory=CollectorMetrics)
 
-    @property
-    def log(self) -> str:
-        return (self.folder / "envoy.log").read_text()
+    def ask(self, tenant: str = "team-a", **given: object) -> None:
+        """One request that was answered, as the filter writes it down."""
+        request = request_event(tenant, version="v1")
+        stream = {"stream": given.pop("stream", False)}
+        answer = response_event(str(request["id"]), **given)
+        self.counted.requests.count(Exchange({**request, **stream}, answer, ()))
 
-    def ask(self, **known: object) -> httpx.Response:
-        said = ";".join(f"{name}={value}" for name, value in known.items())
-        return httpx.post(f"{self.url}/v1/chat/completions", headers={"x-llm": said}, content=b"{}")
+    def refuse(self, tenant: str | None = "team-a", **given: object) -> None:
+        """One request that was refused."""
+        self.counted.requests.count(Exchange(None, {"e": "denied", "id": "1", "tenant": tenant, **given}, ()))
 
-    def text(self) -> str:
-        return httpx.get(self.metrics_url).text
-
-    def series(self) -> dict[str, float]:
-        """What this project counts, once all of it was flushed; the value by name and labels."""
-        time.sleep(3 * FLUSH_S)
-        ours = [line for line in self.text().splitlines() if line.startswith("envoy_llm_")]
-        return {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in ours}
+    def series(self) -> dict[Series, float]:
+        """The requests' series as a scrape sees them."""
+        return series_in(httpx.get(f"{self.url}/metrics/audit").text)
 
 
-def door(port: int, backend: int) -> dict[str, Any]:
-    """The gateway's listener as far as metrics see it."""
-    policy = {"@type": f"{TYPES}.http.lua.v3.Lua", "default_source_code": {"inline_string": POLICY}}
-    router = {"@type": f"{TYPES}.http.router.v3.Router"}
-    routes = [{"match": {"prefix": "/"}, "route": {"cluster": "backend"}}]
-    manager = {
-        "@type": f"{TYPES}.network.http_connection_manager.v3.HttpConnectionManager",
-        "stat_prefix": "door",
-        "access_log": metrics.access_log(),
-        "http_filters": [
-            {"name": "lua", "typed_config": policy},
-            {"name": "envoy.filters.http.router", "typed_config": router},
-        ],
-        "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": routes}]},
-    }
-    address = {"socket_address": {"address": "127.0.0.1", "port_value": port}}
-    chain = {"filters": [{"name": "http", "typed_config": manager}]}
-    return {"name": "door", "address": address, "filter_chains": [chain]}
-
-
-def cluster_of(port: int) -> dict[str, Any]:
-    address = {"socket_address": {"address": "127.0.0.1", "port_value": port}}
-    endpoints = [{"lb_endpoints": [{"endpoint": {"address": address}}]}]
-    return {
-        "name": "backend",
-        "connect_timeout": "1s",
-        "load_assignment": {"cluster_name": "backend", "endpoints": endpoints},
-    }
-
-
-MakeGateway = Callable[[int], MeteredGateway]
+MakeDoor = Callable[[], MetricsDoor]
 
 
 @pytest.fixture(scope="module")
-def make_gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MakeGateway]:
-    """Starts gateways before a backend's port; they end with the module."""
-    started: list[subprocess.Popen[bytes]] = []
+def make_door(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MakeDoor]:
+    """Starts doors; they end with the module."""
+    with ExitStack() as stack:
 
-    def make(backend: int) -> MeteredGateway:
-        folder = tmp_path_factory.mktemp("envoy")
-        port, metrics_port = free_port(), free_port()
-        bootstrap = {
-            "admin": {"address": {"pipe": {"path": ADMIN}}},
-            "static_resources": {
-                "listeners": [door(port, backend), metrics.listener(metrics_port, folder / FILE)],
-                "clusters": [cluster_of(backend), metrics.cluster(ADMIN)],
-            },
-            **metrics.bootstrap_fields(),
-            "stats_flush_interval": f"{FLUSH_S}s",
-        }
-        (folder / "bootstrap.json").write_text(json.dumps(bootstrap))
-        command = [BINARY, "-c", "bootstrap.json", "--concurrency", "1", "--use-dynamic-base-id"]
-        with (folder / "envoy.log").open("wb") as log:
-            process = subprocess.Popen([*command, "-l", "warn"], cwd=folder, stdout=log, stderr=log)
-        started.append(process)
-        url = f"http://127.0.0.1:{metrics_port}/metrics"
+        def make() -> MetricsDoor:
+            home, port = tmp_path_factory.mktemp("home"), free_port()
+            for name in ("gateway", "audit"):
+                (home / name).mkdir()
+            stack.enter_context(_envoy(home / "gateway", port))
+            door = MetricsDoor(url=f"http://127.0.0.1:{port}", audit=home / "audit")
+            stack.enter_context(door.counted.shown(door.audit))
+            return door
+
+        yield make
+
+
+@pytest.fixture(scope="module")
+def door(make_door: MakeDoor) -> MetricsDoor:
+    return make_door()
+
+
+@contextmanager
+def _envoy(folder: Path, port: int) -> Iterator[None]:
+    """Envoy with nothing but the metrics listener, in that folder."""
+    bootstrap = {
+        "admin": {"address": {"pipe": {"path": ADMIN}}},
+        "static_resources": {
+            "listeners": [metrics.listener(port)],
+            "clusters": metrics.clusters(ADMIN, f"../audit/{metrics.COLLECTOR_SOCKET}"),
+        },
+    }
+    (folder / "bootstrap.json").write_text(json.dumps(bootstrap))
+    command = [BINARY, "-c", "bootstrap.json", "--concurrency", "1", "--use-dynamic-base-id", "-l", "warn"]
+    with (folder / "envoy.log").open("wb") as log:
+        process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log)
+    try:
         deadline = time.monotonic() + 30
-        while not _answers(url):
+        while not _answers(f"http://127.0.0.1:{port}/metrics"):
             assert process.poll() is None, (folder / "envoy.log").read_text()
             assert time.monotonic() < deadline, (folder / "envoy.log").read_text()
             time.sleep(0.05)
-        return MeteredGateway(url=f"http://127.0.0.1:{port}", metrics_url=url, folder=folder)
-
-    yield make
-    for process in started:
+        yield
+    finally:
         process.terminate()
         process.wait(10)
 

@@ -19,17 +19,15 @@ import pytest
 import yaml
 
 from resources.deployment_state import Deployment, LiveServer
-from resources.gateway.collector_metrics import collector_metrics, write_collector_metrics
 from resources.gateway.envoy_upstream import Endpoint
 from resources.gateway.publishing import Live, Publication
 from resources.gateway.scrape_targets import SCRAPE_TARGETS, scrape_targets
 from resources.routes import WHOLE
 from resources.vllm import Serving
 from tests.servers.ports import free_port
-from tests.unit.monitoring.conftest import MakeGateway, MeteredGateway
+from tests.unit.monitoring.conftest import MetricsDoor
 
 MONITORING = Path(__file__).parents[3] / "deployments" / "monitoring"
-OK = {"model": "support_bot", "version": "v1", "outcome": "ok", "reason": "-"}
 
 
 def route(tenant: str, *deployments: str) -> dict[str, Any]:
@@ -106,11 +104,7 @@ def test_only_what_the_latest_route_names_is_scraped() -> None:
 
 
 class StandInVllm(BaseHTTPRequestHandler):
-    """Answers OpenAI's requests with `{}`, and /metrics as vLLM does (a stand-in: two of its metrics)."""
-
-    def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["content-length"]))
-        self._send(b"{}")
+    """Answers /metrics as vLLM does (a stand-in: one of its metrics)."""
 
     def do_GET(self) -> None:
         assert self.path == "/metrics"
@@ -139,13 +133,8 @@ def vllm() -> Iterator[int]:
     thread.join()
 
 
-@pytest.fixture(scope="module")
-def gateway(make_gateway: MakeGateway, vllm: int) -> MeteredGateway:
-    return make_gateway(vllm)
-
-
 @contextmanager
-def prometheus(folder: Path, gateway: MeteredGateway) -> Iterator[str]:
+def prometheus(folder: Path, door: MetricsDoor) -> Iterator[str]:
     """The committed configuration, with the doors of this test and no time to wait."""
     binary = shutil.which("prometheus")
     assert binary is not None, "prometheus is missing: apt-get install prometheus"
@@ -153,7 +142,7 @@ def prometheus(folder: Path, gateway: MeteredGateway) -> Iterator[str]:
     config["global"] = {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"}
     for job in config["scrape_configs"]:
         for targets in job.get("static_configs", ()):
-            targets["targets"] = [httpx.URL(gateway.metrics_url).netloc.decode()]
+            targets["targets"] = [httpx.URL(door.url).netloc.decode()]
         for files in job.get("file_sd_configs", ()):
             files["files"] = ["vllm.json"]
     (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
@@ -188,15 +177,15 @@ def answer(url: str, query: str, *, timeout_s: float = 20) -> dict[str, str]:
 
 @pytest.mark.prometheus
 def test_a_real_prometheus_knows_the_tenants_requests_the_servers_and_the_collector(
-    gateway: MeteredGateway, vllm: int, tmp_path: Path
+    door: MetricsDoor, vllm: int, tmp_path: Path
 ) -> None:
-    write_collector_metrics(gateway.folder, collector_metrics(sealed=5, unsealed=0, looked_at=time.time()))
+    door.counted.looked(sealed=5, unsealed=0)
     targets = scrape_targets([route("team-a", "vllm--1")], [endpoint("team-a", "vllm--1", vllm)])
     (tmp_path / "vllm.json").write_text(json.dumps(targets))
     for _ in range(4):
-        gateway.ask(tenant="team-a", **OK, prompt_tokens=10, completion_tokens=5, first_byte_ms=20)
-    with prometheus(tmp_path, gateway) as url:
-        asked = answer(url, 'envoy_llm_requests_total{tenant="team-a"}')
+        door.ask()
+    with prometheus(tmp_path, door) as url:
+        asked = answer(url, 'llm_requests_total{tenant="team-a"}')
         assert (asked["value"], asked["model"], asked["status"]) == ("4", "support_bot", "200")
         running = answer(url, "vllm:num_requests_running")
         assert {name: running[name] for name in ("tenant", "model", "version", "deployment", "value")} == {
@@ -208,7 +197,7 @@ def test_a_real_prometheus_knows_the_tenants_requests_the_servers_and_the_collec
         }
         assert answer(url, "llm_audit_sealed_records_total")["value"] == "5"
         for _ in range(6):
-            gateway.ask(tenant="team-a", **OK)
+            door.ask()
         rate = answer(url, 'tenant_model:llm_requests:rate5m{tenant="team-a"} > 0')
         assert rate["model"] == "support_bot"
         assert answer(url, 'count(ALERTS{alertstate="firing"}) or vector(0)')["value"] == "0"
