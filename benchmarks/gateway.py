@@ -9,6 +9,7 @@ those of LiteLLM's Python proxy with keys on.
 `added_p99_ms`: at half of our own most requests a second, the 99th percentile through ours less that of
 asking the stand-in directly at the same rate, round by round. LiteLLM's are at half of its own most.
 `added_p99_ms_at_a_tenth`: at a tenth of them, where nobody has to wait for another.
+The bare Envoy's `added_p99_ms_at_half_of_bare` is what it adds itself at half of *its* most.
 `requests_per_core_s` counts the CPU seconds of the gateway's own processes alone (ours: Envoy and the
 collector). The load and the stand-ins share the cores with everything else.
 """
@@ -44,6 +45,7 @@ STREAMS_TIMEOUT_S = 90
 SAMPLE_S = 0.5
 LOADS = {"": 0.5, "_at_a_tenth": 0.1}
 """What the names of latencies end in, and the share of the most requests a second at which they are taken."""
+AT_HALF_OF_BARE = "_at_half_of_bare"
 NOT_INSTALLABLE = {"system": "LiteLLM (Rust)", "requests_per_s": "not installable"}
 """PyPI has no such package by LiteLLM's makers; its Python proxy is the one that is there."""
 
@@ -70,6 +72,8 @@ class Bench:
             most[peer.name] = self.rows[peer.name]["requests_per_s"]
             for ending, share in LOADS.items():
                 self.slow(gateways, {name: rate * share for name, rate in most.items()}, ending)
+            half = self.rows[bare.name]["requests_per_s"] / 2
+            self.slow((alone, bare), {alone.name: half, bare.name: half}, AT_HALF_OF_BARE)
             for gateway in (bare, own, peer):
                 self.many_streams(gateway, self.rows[gateway.name])
             self.flat(own, most[own.name] / 2, self.rows[own.name])
@@ -147,6 +151,7 @@ class Bench:
         for gateway in (bare, own):
             for ending in LOADS:
                 self.added(gateway, alone, ending)
+        self.added(bare, alone, AT_HALF_OF_BARE)
         rates = {name: row["requests_per_s"] for name, row in self.rows.items()}
         return {
             "rps_over_litellm": rates[own.name] / rates[peer.name],

@@ -89,7 +89,7 @@ def _collect(settings: Settings, ending: threading.Event) -> None:
 
 @contextmanager
 def _shown(metrics: CollectorMetrics, folder: Path) -> Iterator[None]:
-    """Where they cannot be, Prometheus misses them; a full disk must not keep what still fits from being sealed."""
+    """Where they cannot be, Prometheus misses them; what still fits on a full disk is sealed all the same."""
     with ExitStack() as stack:
         try:
             stack.enter_context(metrics.shown(private_folder(folder)))

@@ -1,8 +1,8 @@
 """The door to the metrics: pure functions that make parts of Envoy's configuration.
 
 One listener, of this machine alone. `GET /metrics` is Envoy's own: connections, streams, clusters.
-`GET /metrics/audit` is the collector's: requests by tenant, model and version (`request_metrics`), and how far
-their records are sealed. Nothing else of Envoy's admin interface is there.
+`GET /metrics/audit` is the collector's: requests by tenant, model and version (`request_metrics`), and how
+far their records are sealed. Nothing else of Envoy's admin interface is there.
 """
 
 from typing import Any
@@ -42,7 +42,7 @@ def listener(port: int) -> Json:
 
 
 def clusters(admin_socket: str, collector_socket: str) -> list[Json]:
-    """What the listener asks: Envoy's admin interface and the collector, neither of which has a port of its own.
+    """What the listener asks: Envoy's admin interface and the collector, which have no ports of their own.
 
     The paths are as in the bootstrap's `admin`: relative to the folder that Envoy runs in.
     """

@@ -53,13 +53,11 @@ class _Version:
         self.duration, self.first_byte = _Histogram(self.labels), _Histogram(self.labels)
 
     def count(self, request: dict[str, Any], end: dict[str, Any]) -> None:
-        if _is_number(tokens := end.get("prompt_tokens")):
-            self.prompt_tokens += int(tokens)
-        if _is_number(tokens := end.get("completion_tokens")):
-            self.completion_tokens += int(tokens)
-        if _is_number(took := latency_ms(request, end)):
+        self.prompt_tokens += int(_number(end.get("prompt_tokens")) or 0)
+        self.completion_tokens += int(_number(end.get("completion_tokens")) or 0)
+        if (took := _number(latency_ms(request, end))) is not None:
             self.duration.observe(took / 1000)
-        if request.get("stream") and _is_number(waited := end.get("first_byte_ms")):
+        if request.get("stream") and (waited := _number(end.get("first_byte_ms"))) is not None:
             self.first_byte.observe(waited / 1000)
 
 
@@ -145,5 +143,5 @@ def _outcome_of_refusal(end: dict[str, Any]) -> str:
     return "error" if isinstance(status, int) and status >= _SERVER_ERRORS else "denied"
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and value >= 0
+def _number(value: Any) -> float | None:
+    return value if isinstance(value, int | float) and value >= 0 else None

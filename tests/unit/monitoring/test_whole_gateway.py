@@ -66,7 +66,7 @@ marks = itertools.count(1)
 
 
 def scraped(gateway: WholeGateway) -> str:
-    """What is counted, once all is that was asked so far: what nobody else asks is asked last, and waited for."""
+    """What is counted, once all is that was asked so far: a mark is asked last, and waited for."""
     number = next(marks)
     httpx.get(f"http://127.0.0.1:{gateway.port}/nowhere")
     deadline = time.monotonic() + 30
