@@ -42,6 +42,8 @@ OPTIONS = [
     "--no-emit-index-url",
     "--no-emit-find-links",
 ]
+# `==2.13.0` takes 2.13.0+cpu as well, and prefers it where a find-links folder holds it; `===` takes only itself.
+WITH_CPU_BUILDS = re.compile(r"^(torch|torchaudio|torchvision)===?", re.MULTILINE)
 FOREIGN = re.compile(r"://|^-|@ |(?<![\w.])/\w", re.MULTILINE)
 
 
@@ -56,6 +58,8 @@ def main(arguments: list[str]) -> None:
         print(lock, flush=True)
         command = [uv, "pip", "compile", "--quiet", *OPTIONS, *arguments, "--output-file", lock, *inputs]
         subprocess.run(command, cwd=ROOT, env=own, check=True, stdout=subprocess.DEVNULL)
+        if lock.endswith("/cuda.lock.txt"):
+            (ROOT / lock).write_text(WITH_CPU_BUILDS.sub(r"\1===", (ROOT / lock).read_text()))
         found = FOREIGN.search((ROOT / lock).read_text())
         if found:
             sys.exit(f"{lock}: an address, an option or a path got into the lock: {found[0]!r}")

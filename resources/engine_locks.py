@@ -43,7 +43,7 @@ def locked(engine: EngineName, device: Device) -> dict[str, str]:
     """Package and version, as the lock pins them."""
     lines = lock_file(engine, device).read_text().splitlines()
     pins = (line.split(" ")[0].partition("==") for line in lines if "==" in line and line[0].isalnum())
-    return {name: version for name, _, version in pins}
+    return {name: version.removeprefix("=") for name, _, version in pins}  # `===` is a pin too
 
 
 def device_here() -> Device:

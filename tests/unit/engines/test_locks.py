@@ -28,7 +28,7 @@ def blocks(lock: Path) -> list[str]:
 
 @pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: f"{lock.parent.name}-{lock.stem}")
 def test_every_line_of_a_lock_is_one_version_with_its_hashes(lock: Path) -> None:
-    pin = re.compile(r"[a-z0-9-]+==[\w.+!]+( \\\n    --hash=sha256:[0-9a-f]{64})+")
+    pin = re.compile(r"[a-z0-9-]+===?[\w.+!]+( \\\n    --hash=sha256:[0-9a-f]{64})+")
     assert [block for block in blocks(lock) if not pin.fullmatch(block)] == []
 
 
@@ -42,6 +42,14 @@ def test_the_cpu_lock_never_pulls_cuda(engine: str) -> None:
     names = locked(engine, "cpu")  # type: ignore[arg-type]
     assert [name for name in names if name.startswith(CUDA_ONLY)] == []
     assert names["torch"].endswith("+cpu")
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_the_cuda_lock_takes_no_cpu_build_where_a_folder_of_wheels_holds_one(engine: str) -> None:
+    pins = [line.split(" ")[0] for line in lock_file(engine, "cuda").read_text().splitlines()]  # type: ignore[arg-type]
+    ours = locked(engine, "cuda")  # type: ignore[arg-type]
+    for name in ("torch", "torchaudio", "torchvision"):
+        assert f"{name}==={ours[name]}" in pins
 
 
 @pytest.mark.parametrize("engine", ENGINES)
