@@ -32,10 +32,12 @@ Report = Callable[[str], None]
 CHECK_S = 600
 
 # What must work in a finished environment; vLLM's metadata decides which hardware it starts for.
-_CHECKS: dict[EngineName, list[str]] = {
-    "train": ["bin/python", "-c", "import llamafactory.train.tuner, dagster_pipes, gguf"],
-    "serve": ["bin/vllm", "--version"],
+_IMPORTS: dict[EngineName, str] = {
+    "train": "llamafactory.train.tuner, dagster_pipes, gguf",
+    "serve": "vllm.entrypoints.cli.main, vllm.entrypoints.openai.api_server",
 }
+"""What an engine loads when it starts. No `vllm --version`: that looks for a GPU, and a CUDA image is built where
+none is."""
 _SIZE = re.compile(r"^(Downloading|Downloaded|Built|Building) (\S+)(?: \(([\d.]+)([KMG]iB)\))?")
 _UNITS = {"KiB": 1 / 1024, "MiB": 1.0, "GiB": 1024.0}
 _REMEDIES = {
@@ -201,11 +203,10 @@ def _write_metadata(site_packages: Path, *, name: str, version: str) -> None:
 
 
 def _check(what: Build) -> None:
-    program, *arguments = _CHECKS[what.engine]
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     try:
         result = subprocess.run(
-            [str(what.folder / program), *arguments],
+            [what.python, "-c", f"import {_IMPORTS[what.engine]}"],
             env={**kept, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
             capture_output=True,
             text=True,
@@ -213,11 +214,12 @@ def _check(what: Build) -> None:
         )
     except subprocess.TimeoutExpired as error:
         raise EngineError(
-            f"The {what.engine} engine ({what.device}) was installed in {what.folder}, but `{program}` did "
-            f"not start within {CHECK_S} s. Try again when the machine is less busy."
+            f"The {what.engine} engine ({what.device}) was installed in {what.folder}, but did not load "
+            f"within {CHECK_S} s. Try again when the machine is less busy."
         ) from error
     if result.returncode:
-        raise _error(what, f"{program} {arguments[0]}", result.returncode, result.stderr.strip()[-3000:])
+        loading = f"python -c 'import {_IMPORTS[what.engine]}'"
+        raise _error(what, loading, result.returncode, result.stderr.strip()[-3000:])
 
 
 def _versions(site_packages: Path) -> dict[str, str]:
