@@ -42,7 +42,7 @@ OPTIONS = [
     "--no-emit-index-url",
     "--no-emit-find-links",
 ]
-# `==2.13.0` takes 2.13.0+cpu as well, and prefers it where a find-links folder holds it; `===` takes only itself.
+# `==2.13.0` takes 2.13.0+cpu as well, and prefers it where a folder of wheels holds it; `===` does not.
 WITH_CPU_BUILDS = re.compile(r"^(torch|torchaudio|torchvision)===?", re.MULTILINE)
 FOREIGN = re.compile(r"://|^-|@ |(?<![\w.])/\w", re.MULTILINE)
 

@@ -32,12 +32,12 @@ Report = Callable[[str], None]
 CHECK_S = 600
 
 # What must work in a finished environment; vLLM's metadata decides which hardware it starts for.
-_IMPORTS: dict[EngineName, str] = {
-    "train": "llamafactory.train.tuner, dagster_pipes, gguf",
-    "serve": "vllm.entrypoints.cli.main, vllm.entrypoints.openai.api_server",
+_TRAINS = ["bin/python", "-c", "import llamafactory.train.tuner, dagster_pipes, gguf"]
+# `vllm --version` looks for the device, and a CUDA image is built where no GPU is.
+_SERVES: dict[Device, list[str]] = {
+    "cpu": ["bin/vllm", "--version"],
+    "cuda": ["bin/python", "-c", "import vllm.entrypoints.cli.main, vllm.entrypoints.openai.api_server"],
 }
-"""What an engine loads when it starts. No `vllm --version`: that looks for a GPU, and a CUDA image is built where
-none is."""
 _SIZE = re.compile(r"^(Downloading|Downloaded|Built|Building) (\S+)(?: \(([\d.]+)([KMG]iB)\))?")
 _UNITS = {"KiB": 1 / 1024, "MiB": 1.0, "GiB": 1024.0}
 _REMEDIES = {
@@ -203,10 +203,11 @@ def _write_metadata(site_packages: Path, *, name: str, version: str) -> None:
 
 
 def _check(what: Build) -> None:
+    program, *arguments = _TRAINS if what.engine == "train" else _SERVES[what.device]
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     try:
         result = subprocess.run(
-            [what.python, "-c", f"import {_IMPORTS[what.engine]}"],
+            [str(what.folder / program), *arguments],
             env={**kept, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
             capture_output=True,
             text=True,
@@ -214,12 +215,11 @@ def _check(what: Build) -> None:
         )
     except subprocess.TimeoutExpired as error:
         raise EngineError(
-            f"The {what.engine} engine ({what.device}) was installed in {what.folder}, but did not load "
-            f"within {CHECK_S} s. Try again when the machine is less busy."
+            f"The {what.engine} engine ({what.device}) was installed in {what.folder}, but `{program}` did "
+            f"not start within {CHECK_S} s. Try again when the machine is less busy."
         ) from error
     if result.returncode:
-        loading = f"python -c 'import {_IMPORTS[what.engine]}'"
-        raise _error(what, loading, result.returncode, result.stderr.strip()[-3000:])
+        raise _error(what, f"{program} {arguments[0]}", result.returncode, result.stderr.strip()[-3000:])
 
 
 def _versions(site_packages: Path) -> dict[str, str]:
