@@ -33,19 +33,11 @@ from benchmarks.merge_models import SIZES
 from llm_assets.settings import find_settings
 from resources.artifacts import paths_of, sha256_of
 from resources.engines import engine_python
+from tests.e2e.work_orders import pipes_context
 
 ROOT = Path(__file__).parent.parent
 STREAM, EXPORT, PEFT, COPY = "llm-assets stream", "llamafactory-cli export", "peft", "cp -r of the base"
 FROM_DISK, CACHED = "from disk", "cached"
-PIPES_KEYS = (
-    "asset_keys",
-    "code_version_by_asset_key",
-    "provenance_by_asset_key",
-    "partition_key",
-    "partition_key_range",
-    "partition_time_window",
-    "job_name",
-)
 
 
 def main() -> None:
@@ -139,8 +131,7 @@ class Merge:
             "adapters": [adapter],
         }
         context, messages = self.folder / "context.json", self.folder / "messages.jsonl"
-        said = {"run_id": "benchmark", "retry_number": 0, "extras": {"order": order}}
-        context.write_text(json.dumps(dict.fromkeys(PIPES_KEYS) | said))
+        context.write_text(json.dumps(pipes_context(order)))
         messages.write_text("")
         self.env[DAGSTER_PIPES_CONTEXT_ENV_VAR] = encode_param({"path": str(context)})
         self.env[DAGSTER_PIPES_MESSAGES_ENV_VAR] = encode_param({"path": str(messages)})

@@ -41,7 +41,7 @@ end
 
 -- A request on which the filter failed, for the record.
 local function end_undecided(id, exchange)
-  if exchange and exchange.recorded then return end_failed(exchange) end
+  if exchange and (exchange.recorded or exchange.over) then return end_failed(exchange) end
   local known = exchange and exchange.known or { id = id, at = posix.now() }
   known.status, known.reason = FAILED.status, FAULT
   records.denied(known)

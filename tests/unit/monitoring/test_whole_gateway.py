@@ -17,6 +17,7 @@ from llm_assets.gateway.collector import run
 from llm_assets.settings import Settings
 from resources.gateway.api_keys import create_key
 from resources.gateway.limits import Limits
+from resources.waiting import wait_until
 from tests.unit.gateway.gateways import question
 from tests.unit.gateway.gateways import tenant as tenant_line
 from tests.unit.gateway.whole_gateways import Deployment, WholeGateway, whole_gateway
@@ -69,13 +70,12 @@ def scraped(gateway: WholeGateway) -> str:
     """What is counted, once all is that was asked so far: a mark is asked last, and waited for."""
     number = next(marks)
     httpx.get(f"http://127.0.0.1:{gateway.port}/nowhere")
-    deadline = time.monotonic() + 30
-    while True:
+
+    def once_the_mark_counts() -> str | None:
         text = httpx.get(f"http://127.0.0.1:{gateway.envoy.settings.metrics_port}/metrics/audit").text
-        if total(text, "requests_total", reason="unknown_url") >= number:
-            return text
-        assert time.monotonic() < deadline, text
-        time.sleep(0.05)
+        return text if total(text, "requests_total", reason="unknown_url") >= number else None
+
+    return wait_until(once_the_mark_counts, what="the count of the mark", timeout_s=30, every_s=0.05)
 
 
 def total(text: str, name: str, **labels: str) -> float:
