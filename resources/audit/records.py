@@ -133,6 +133,7 @@ def _refused(exchange: Exchange, keys: SubjectKeys) -> dict[str, Any]:
 
 
 def outcome_of(end: dict[str, Any] | None) -> str:
+    """How a request that was let in ended: ok, error, aborted, or interrupted where nothing ended it."""
     if end is None:
         return "interrupted"
     if end["e"] == "aborted":
@@ -142,6 +143,7 @@ def outcome_of(end: dict[str, Any] | None) -> str:
 
 
 def latency_ms(request: dict[str, Any], end: dict[str, Any]) -> float | None:
+    """Milliseconds from a request to its end; None where there is none."""
     if isinstance(end.get("ms"), int | float):
         return end["ms"]
     if isinstance(end.get("at"), int | float) and isinstance(request.get("at"), int | float):
