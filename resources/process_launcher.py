@@ -10,6 +10,7 @@ Standard library only. Linux only: a process is told from a later one with the s
 import fcntl
 import json
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -59,6 +60,8 @@ def _become(order: dict[str, Any], write_end: int) -> None:
     """Turns this process into the ordered one. Never returns."""
     try:
         os.setsid()
+        for ending in (signal.SIGINT, signal.SIGTERM):  # whoever asked may ignore them, and exec keeps that
+            signal.signal(ending, signal.SIG_DFL)
         _redirect(Path(order["record"]["log"]))
         for held in order["holds"]:
             _hold(held)

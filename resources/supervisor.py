@@ -42,6 +42,8 @@ def _become(command: list[str], libc: ctypes.CDLL | None, supervisor: int) -> No
     """In the child: a process group of its own, killed when the supervisor is, then the command."""
     try:
         signal.set_wakeup_fd(-1)
+        for ending in (signal.SIGINT, signal.SIGTERM):  # the asker may ignore them, and exec keeps that
+            signal.signal(ending, signal.SIG_DFL)
         os.setpgid(0, 0)
         if libc is not None:
             libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -3,6 +3,7 @@
 Exit codes: 0 done, 1 the work failed, 2 the command or the catalog is wrong, 130 interrupted.
 """
 
+import signal
 import sys
 from importlib import import_module
 
@@ -78,7 +79,13 @@ def _program() -> None:
 
 
 def main() -> None:
-    """Entry point: every error that we know how to explain is one message, not a traceback."""
+    """Entry point: every error that we know how to explain is one message, not a traceback.
+
+    SIGTERM ends a command as Ctrl-C does, also in a script's background job. That ignores SIGINT, and Dagster
+    gives SIGTERM to whoever has SIGINT: nothing short of SIGKILL would end it.
+    """
+    for ending in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(ending, signal.default_int_handler)
     try:
         app(prog_name="llm-assets")
     except KeyboardInterrupt:

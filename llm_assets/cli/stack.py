@@ -1,7 +1,6 @@
 """`llm-assets up | down | status`: the local stack, and what is live on it."""
 
 import json
-import signal
 import time
 from collections import deque
 from dataclasses import asdict
@@ -45,8 +44,6 @@ def up(sensors: Sensors = True) -> None:
     here = installation()
     console = Console()
     stack = embedded_stack(here.settings)
-    for ending in (signal.SIGINT, signal.SIGTERM):  # a shell's background job would ignore SIGINT
-        signal.signal(ending, signal.default_int_handler)
     try:
         stack.start(automation=sensors)
         with console.status("Starting the gateway, MLflow and the Dagster UI …"):

@@ -105,6 +105,16 @@ def test_sigterm_is_passed_on(supervised: Supervised, tmp_path: Path) -> None:
     wait_until(lambda: gone(pids), what="the end of the command", timeout_s=10)
 
 
+def test_a_command_ignores_no_signal_that_its_asker_ignores(tmp_path: Path) -> None:
+    """As a script's background job ignores SIGINT, and Dagster SIGTERM with it."""
+    ignoring = ["sh", "-c", "trap '' INT TERM; exec \"$@\"", "sh"]
+    command = [*ignoring, *COMMAND, "grep", "SigIgn", "/proc/self/status"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        ignored = int(process.stdout.read().split()[1], 16)
+    assert not [each for each in (signal.SIGINT, signal.SIGTERM) if ignored >> (each - 1) & 1]
+
+
 def test_a_killed_asker_leaves_no_orphan(tmp_path: Path) -> None:
     note = tmp_path / "note"
     supervised_command = [*COMMAND, sys.executable, "-S", "-c", IGNORES_SIGTERM, str(note)]

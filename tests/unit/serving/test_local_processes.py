@@ -149,6 +149,20 @@ def test_stopping_what_never_ran_succeeds(processes: LocalProcesses) -> None:
     processes.stop("it")
 
 
+def test_a_process_ignores_no_signal_that_its_starter_ignores(processes: LocalProcesses) -> None:
+    """As a script's background job ignores SIGINT, and Dagster SIGTERM with it."""
+    endings = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(ending, signal.SIG_IGN) for ending in endings]
+    try:
+        record = start(processes, "grep", "SigIgn", "/proc/self/status")
+    finally:
+        for ending, handler in zip(endings, before, strict=True):
+            signal.signal(ending, handler)
+    wait_for_line(record.log)
+    ignored = int(record.log.read_text().split()[1], 16)
+    assert not [each for each in endings if ignored >> (each - 1) & 1]
+
+
 def test_children_that_ignore_the_signal_or_leave_the_session_are_ended_too(
     processes: LocalProcesses,
 ) -> None:
