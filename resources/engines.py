@@ -148,7 +148,8 @@ def _is_made_of(folder: Path, digest: str) -> bool:
 def _build(engine: EngineName, device: Device, digest: str, engines: Path, report: Report) -> Path:
     folder = engines / f"{engine}-{digest[:12]}-{secrets.token_hex(2)}"
     try:
-        versions = build(Build(engine=engine, device=device, folder=folder, uv=_uv(), report=report))
+        what = Build(engine=engine, device=device, folder=folder, uv=_uv(), compiled=False, report=report)
+        versions = build(what)
         stamp = _Stamp(engine=engine, device=device, lock_digest=digest, versions=versions)
         (folder / STAMP).write_text(json.dumps(asdict(stamp), indent=2) + "\n")
     except BaseException:
