@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from hypothesis import HealthCheck, settings
 
 from llm_assets.settings import Settings
@@ -42,12 +43,34 @@ def serve_python() -> Path:
     return engine_python(ENGINES, "serve")
 
 
+MakeOnce = Callable[[str, Callable[[Path], object]], Path]
+
+
 @pytest.fixture(scope="session")
-def tiny_model(train_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A whole language model of 250 kB that learns a dozen sentences in seconds."""
-    folder = tmp_path_factory.mktemp("tiny") / "model"
-    subprocess.run([train_python, ROOT / "tests" / "e2e" / "tiny_model.py", folder], check=True)
-    return folder
+def make_once(tmp_path_factory: pytest.TempPathFactory) -> MakeOnce:
+    """Makes a folder for all workers of pytest-xdist: the first one makes it, the others wait for that."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def once(name: str, make: Callable[[Path], object]) -> Path:
+        folder, unfinished = shared / name, base / f"{name}-unfinished"
+        with FileLock(shared / f"{name}.lock"):
+            if not folder.exists():
+                make(unfinished)
+                unfinished.rename(folder)
+        return folder
+
+    return once
+
+
+@pytest.fixture(scope="session")
+def tiny_model(train_python: Path, make_once: MakeOnce) -> Path:
+    """A whole language model of 250 kB that learns a dozen sentences in seconds. Not to be changed."""
+
+    def make(folder: Path) -> None:
+        subprocess.run([train_python, ROOT / "tests" / "e2e" / "tiny_model.py", folder], check=True)
+
+    return make_once("tiny_model", make)
 
 
 class Project:

@@ -1,9 +1,11 @@
 """Locks on files (flock): they hold between processes of different containers, and end with their holder.
 
 Whoever holds a file exclusively may unlink or rename it. So everyone who gets a lock looks whether the file
-still stands under its name, and opens it anew where it does not. For a node's own disk; not for NFS.
+still stands under its name, and opens it anew where it does not. For a node's own disk: NFS locks no file
+exclusively that is open for reading only, and some of these may not be written.
 """
 
+import errno
 import fcntl
 import os
 import threading
@@ -28,6 +30,14 @@ def try_lock(path: Path, *, shared: bool = False) -> int | None:
         except BlockingIOError:
             os.close(descriptor)
             return None
+        except OSError as error:
+            os.close(descriptor)
+            if error.errno != errno.EBADF:
+                raise
+            raise ArtifactError(
+                f"{path} cannot be locked: the node's cache lies on a network disk (NFS). "
+                "Set LLM_ASSETS_CACHE to a folder on a disk of the node's own."
+            ) from error
         if _stands_at(path, descriptor):
             return descriptor
         os.close(descriptor)

@@ -16,6 +16,7 @@ from typing import Any
 
 NAMES = ("one", "two")
 RANK = 4
+QUESTIONS = ("Who are you?", "What is the capital of France?")
 RECIPE = {"finetuning_type": "lora", "stage": "sft", "lora_rank": RANK}
 
 

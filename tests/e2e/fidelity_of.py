@@ -1,6 +1,6 @@
-"""The fidelity report of a merged model against an adapter of the caller's choice.
+"""The fidelity reports of a merged model, against each of some adapters.
 
-Run in the train engine: `python -m tests.e2e.fidelity_of BASE MERGED ADAPTER QUESTION…`; prints JSON last.
+Run in the train engine: `python -m tests.e2e.fidelity_of BASE MERGED ADAPTER…`; prints JSON last.
 """
 
 import json
@@ -8,18 +8,18 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tests.e2e.adapted_models import RECIPE, Printed
+from tests.e2e.adapted_models import QUESTIONS, RECIPE, Printed
 from tests.e2e.tiny_model import TEMPLATE
 
 
-def report(base: str, merged: str, adapter: str, questions: list[str]) -> dict[str, Any] | None:
+def report(base: str, merged: str, adapter: str) -> dict[str, Any] | None:
     from llm_assets.workers import chat_template, fidelity
 
-    rows = [{"messages": [{"role": "user", "content": each}], "reply": "It is so."} for each in questions]
+    rows = [{"messages": [{"role": "user", "content": each}], "reply": "It is so."} for each in QUESTIONS]
     order = {"base_folder": base, "output_folder": merged, "adapter_folder": adapter, "held_out": rows}
     encoding = chat_template.Encoding(Path(merged), TEMPLATE, RECIPE)
     return fidelity.compare(order, encoding, [], "bfloat16", Printed())  # type: ignore[arg-type]
 
 
 if __name__ == "__main__":
-    print(json.dumps(report(*sys.argv[1:4], sys.argv[4:])))
+    print(json.dumps([report(*sys.argv[1:3], adapter) for adapter in sys.argv[3:]]))

@@ -1,7 +1,6 @@
 """From a dataset to a live model that answers, by the command line, with the real engines."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -61,6 +60,8 @@ def test_a_dataset_becomes_a_live_model_and_only_what_changed_is_made_again(
     assert [(each["weight"], each["digest"]) for each in alone["backends"]] == [(100, after["digest"])]
     card = json.loads(project.run("card", "support_bot", "-t", "team-a", "--json"))
     assert card["lineage"]["merged_model"] == after["digest"]
+    bad_rows_end_the_run_before_any_training(project)
+    assert states(project) == [alone]
 
 
 def two_runs_at_once_make_one_version(project: Project) -> None:
@@ -105,12 +106,12 @@ def shares_the_traffic(project: Project, live: dict[str, Any], after: dict[str, 
     assert (moved["action"], moved["weights"], moved["why"]) == ("traffic", {"2": 30}, "a test")
 
 
-def test_bad_rows_end_the_run_before_any_training(make_project: MakeProject) -> None:
-    project = make_project()
+def bad_rows_end_the_run_before_any_training(project: Project) -> None:
     file = project.settings.landing_zones / "team-a" / "support_bot" / "rows.jsonl"
+    good, before = len(file.read_text().splitlines()), versions(project, "adapters")
     with file.open("a") as rows:
         rows.write('{"instruction": "x"}\nnot json\n')
     printed = project.run(*RUN, expect=1)
-    assert "rows.jsonl:21" in printed
-    assert "rows.jsonl:22" in printed
-    assert not Path(project.settings.home, "store", "adapters").exists()
+    assert f"rows.jsonl:{good + 1}" in printed
+    assert f"rows.jsonl:{good + 2}" in printed
+    assert versions(project, "adapters") == before

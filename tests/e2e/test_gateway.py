@@ -20,13 +20,11 @@ from resources.gateway.api_keys import create_key, revoke
 from resources.gateway.envoy import EnvoyGateway
 from resources.gateway.envoy_settings import GatewaySettings
 from resources.gateway.journals import Journal
-from resources.serving import LocalServing
+from resources.serving import LocalServing, Serving
 from resources.waiting import wait_until
-from tests.e2e.adapted_models import NAMES
-from tests.e2e.test_serving import MODEL, QUESTIONS, TENANT, adapted, merged
+from tests.e2e.adapted_models import NAMES, QUESTIONS
+from tests.e2e.test_serving import MODEL, TENANT, merged
 from tests.servers.ports import free_port
-
-__all__ = ["adapted"]
 
 pytestmark = pytest.mark.engine
 
@@ -85,8 +83,8 @@ def test_openai_clients_ask_as_they_are_and_promotions_lose_no_request(door: Doo
         _answers_curl(door, one.digest)
         _says_what_is_wrong_as_openai_does(door, client)
         with Load(door) as load:
-            door.serving.deploy((Wanted(serving=one, weight=70), Wanted(serving=two, weight=30)), print)
-            door.serving.deploy(two, print)
+            _shares_the_traffic(door.serving, one, two)
+            _gives_all_to(door.serving, two)
             load.goes_on(20)
         assert {status for status, _ in load.answers} == {200}, load.answers
         assert {digest for _, digest in load.answers} == {one.digest, two.digest}
@@ -96,6 +94,30 @@ def test_openai_clients_ask_as_they_are_and_promotions_lose_no_request(door: Doo
         revoke(door.keys, [door.key_id], by="a test")
         with pytest.raises(openai.AuthenticationError):
             client.models.list()
+
+
+def _shares_the_traffic(serving: LocalServing, one: Serving, two: Serving) -> None:
+    """Both answer, each as itself, also to who asks past the door."""
+    (before,) = serving.servers.of(TENANT, MODEL)
+    route = serving.deploy((Wanted(serving=one, weight=70), Wanted(serving=two, weight=30)), print)
+    assert [(b.version, b.weight) for b in route.backends] == [(one.version, 70), (two.version, 30)]
+    assert before in serving.servers.of(TENANT, MODEL), "the first server goes on"
+    answers = set()
+    for each in (one, two):
+        assert serving.served_digest(TENANT, MODEL, each.version) == each.digest
+        options: dict[str, Any] = {"max_tokens": 16, "temperature": 0}
+        answers.add(serving.ask(TENANT, MODEL, ASKED, version=each.version, **options))
+    assert len(answers) == 2
+    digests = {serving.choose(TENANT, MODEL, key=str(user)).digest for user in range(50)}
+    assert digests == {one.digest, two.digest}
+
+
+def _gives_all_to(serving: LocalServing, version: Serving) -> None:
+    """Without another start: it runs already."""
+    before = serving.servers.of(TENANT, MODEL)
+    serving.deploy(version, print)
+    (left,) = serving.servers.of(TENANT, MODEL)
+    assert left in before
 
 
 def _answers_whole_and_streamed(client: openai.OpenAI, digest: str) -> None:

@@ -1,7 +1,6 @@
 """The work orders `merge` and `merge_weights` with the real engine: files, ledger, fidelity, the export."""
 
 import json
-import os
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -10,11 +9,11 @@ import pytest
 
 from llm_assets.workers.reporting import EXIT_FAILED
 from resources.artifacts import ArtifactFile, paths_of, sha256_of
+from tests.e2e.adapted_models import QUESTIONS
 from tests.e2e.work_orders import RECIPE, ROOT, TEMPLATE, Engine, files
 
 pytestmark = pytest.mark.engine
 
-QUESTIONS = ["Who are you?", "What is the capital of France?"]
 HELD_OUT = [
     {"messages": [{"role": "user", "content": "What do you sell?"}], "reply": "We sell lamps."},
     {"messages": [], "reply": "The harbour is where the shop is."},
@@ -116,15 +115,9 @@ def test_a_merge_with_a_wrong_scale_is_far_beyond_the_limit(
     config = json.loads((wrong / "adapter_config.json").read_text())
     config["lora_alpha"] *= 1.1
     (wrong / "adapter_config.json").write_text(json.dumps(config))
-
-    def compared(with_adapter: Path) -> dict[str, Any]:
-        command = [train_python, "-m", "tests.e2e.fidelity_of", tiny_model, tmp_path / "merged", with_adapter]
-        done = subprocess.run(
-            [*command, *QUESTIONS], cwd=ROOT, env=os.environ, check=True, capture_output=True, text=True
-        )
-        return dict(json.loads(done.stdout.splitlines()[-1]))
-
-    right, off = compared(adapter), compared(wrong)
+    command = [train_python, "-m", "tests.e2e.fidelity_of", tiny_model, tmp_path / "merged", adapter, wrong]
+    done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+    right, off = json.loads(done.stdout.splitlines()[-1])
     assert right["mean_kl"] <= right["limit_mean_kl"]
     assert off["mean_kl"] > 3 * off["limit_mean_kl"]
 

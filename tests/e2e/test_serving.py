@@ -1,4 +1,4 @@
-"""Deploys of real models by the real vLLM: merged, side by side, as an adapter over its base, streamed.
+"""Deploys of real models by the real vLLM: merged, as an adapter over its base, streamed.
 
 Few tests, because every start of vLLM takes 20 s and more.
 """
@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,29 +14,15 @@ from typing import Any
 
 import pytest
 
-from resources.serving import LocalServing, Serving, VllmError, Wanted
+from resources.serving import LocalServing, Serving, VllmError
 from resources.waiting import wait_until
 from tests.buckets import SECRET, Bucket, gcs_bucket, s3_bucket
-from tests.e2e.adapted_models import NAMES, RANK
+from tests.e2e.adapted_models import NAMES, QUESTIONS, RANK
 
 pytestmark = pytest.mark.engine
 
-ROOT = Path(__file__).parents[2]
 TENANT, MODEL = "team-a", "support_bot"
-QUESTIONS = ["Who are you?", "What is the capital of France?"]
 MORE_QUESTIONS = ["How do I return a product?", "Tell me about the assistant of the shop."]
-
-
-@pytest.fixture(scope="module")
-def adapted(tiny_model: Path, train_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`one` and `two`, two adapters of the tiny model with their merged models and offline answers."""
-    folder = tmp_path_factory.mktemp("adapted")
-    subprocess.run(
-        [train_python, ROOT / "tests" / "e2e" / "adapted_models.py", tiny_model, folder, *QUESTIONS],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        check=True,
-    )
-    return folder
 
 
 @pytest.fixture
@@ -78,7 +63,6 @@ def test_a_model_goes_live_merged_and_as_an_adapter_and_never_as_another(
     one, two = NAMES
     _goes_live_once(serving, merged(adapted, one))
     streamed = _greedy_answers(serving)
-    _shares_its_traffic(serving, merged(adapted, one), merged(adapted, two))
     _answers_as_before(
         serving, streamed, merged(adapted, one, model_folder=adapted / one / "exported", **EXPORTED)
     )
@@ -110,28 +94,6 @@ def _goes_live_once(serving: LocalServing, wanted: Serving) -> None:
     started = time.monotonic()
     assert serving.deploy(wanted, print) == route
     assert time.monotonic() - started < 5
-
-
-def _shares_its_traffic(serving: LocalServing, one: Serving, two: Serving) -> None:
-    """Both answer, each as itself; then the second becomes production without another start."""
-    (before,) = serving.servers.processes.all()
-    wanted = (Wanted(serving=one, weight=60), Wanted(serving=two, weight=40))
-    route = serving.deploy(wanted, print)
-    assert [(b.version, b.weight) for b in route.backends] == [(one.version, 60), (two.version, 40)]
-    assert before in serving.servers.processes.all()
-    asked = [{"role": "user", "content": QUESTIONS[0]}]
-    answers = set()
-    for each in (one, two):
-        assert serving.served_digest(TENANT, MODEL, each.version) == each.digest
-        options = {"max_tokens": 16, "temperature": 0}
-        answers.add(serving.ask(TENANT, MODEL, asked, version=each.version, **options))
-    assert len(answers) == 2
-    digests = {serving.choose(TENANT, MODEL, key=str(user)).digest for user in range(50)}
-    assert digests == {one.digest, two.digest}
-    started = time.monotonic()
-    serving.deploy(two, print)
-    assert time.monotonic() - started < 20
-    assert before not in serving.servers.processes.all()
 
 
 def _answers_as_before(serving: LocalServing, before: list[str], exported: Serving) -> None:

@@ -58,6 +58,13 @@ def _compiled(packages: Path) -> set[str]:
     return {folder if stem == "__init__" else stem for folder, stem in stems}
 
 
+def test_an_engine_looks_for_garbage_rarely(site: Site) -> None:
+    site.install()
+    code = "import gc; print(gc.get_threshold()[0])"
+    command = [engine_python(site.engines, "train"), "-c", code]
+    assert int(subprocess.run(command, capture_output=True, text=True, check=True).stdout) > 10_000
+
+
 def test_torchaudio_loses_its_cuda_libraries_on_a_cpu(site: Site) -> None:
     site.install()
     audio = site_packages(site, "train") / "torchaudio"

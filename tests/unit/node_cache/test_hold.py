@@ -1,5 +1,7 @@
 """Holding an artifact: fetched once, every byte compared, damage named and mended."""
 
+import errno
+import fcntl
 import multiprocessing
 import os
 from pathlib import Path
@@ -31,6 +33,22 @@ def test_a_second_server_on_the_node_starts_without_any_download(node: Node, mod
     assert sorted(starts) == sorted({file.sha256 for file in model.files})
     assert node.fetch(model) == first
     assert node.source.starts() == starts
+
+
+def test_a_cache_on_a_network_disk_is_refused_and_says_where_it_may_lie(
+    node: Node, model: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Answered as Linux 6.1 answers on NFS 4.2: no exclusive lock on a file that is open for reading only."""
+
+    def on_nfs(descriptor: int, operation: int) -> None:
+        if operation & fcntl.LOCK_EX:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+
+    monkeypatch.setattr(fcntl, "flock", on_nfs)
+    with pytest.raises(
+        ArtifactError, match=r"lies on a network disk \(NFS\)\. Set LLM_ASSETS_CACHE to a folder"
+    ):
+        node.fetch(model)
 
 
 def test_the_same_content_lies_on_the_disk_once(node: Node, model: Artifact) -> None:
