@@ -10,6 +10,7 @@ is older than `LEFT_ALONE`, because a publication on another machine may still b
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -26,7 +27,7 @@ from resources.artifacts import (
     sha256_of,
 )
 from resources.object_stores.disk import DiskStore
-from resources.object_stores.objects import ObjectStore, StoredObject, Transferred
+from resources.object_stores.objects import ObjectMissing, ObjectStore, StoredObject, Transferred
 from resources.transfer_progress import TransferProgress
 
 TRANSFERS = 8
@@ -99,6 +100,7 @@ class Publication:
         self._sign = sign
         self._threads = ThreadPoolExecutor(TRANSFERS, thread_name_prefix="publish")
         self._files: dict[str, Future[ArtifactFile]] = {}
+        self._sources: dict[str, Path] = {}
 
     def add(self, path: str, source: Path, *, sha256: str | None = None) -> None:
         """Begins to bring a file in and returns at once. `source` must not change any more.
@@ -108,6 +110,7 @@ class Publication:
             sha256: What whoever wrote it found while writing; saves reading it again.
         """
         if path not in self._files:
+            self._sources[path] = source
             self._files[path] = self._threads.submit(self._bring, path, source, sha256)
 
     def files(self) -> tuple[ArtifactFile, ...]:
@@ -127,7 +130,7 @@ class Publication:
             self.withdraw()
             return twin
         artifact = replace(self._draft, files=files, attributes=dict(attributes))
-        self._require_whole(artifact)
+        self._make_whole(artifact)
         if (signature := self._sign(artifact)) is not None:
             self._objects.create(f"{artifact.key}/{SIGNATURE_NAME}", signature)
         if not self._objects.create(f"{artifact.key}/{MANIFEST_NAME}", manifest_text(artifact).encode()):
@@ -170,23 +173,33 @@ class Publication:
         if sha256 is None and self._holdings.may_have(size_bytes):
             sha256 = sha256_of(source)
         if sha256 and (known := self._holdings.whole.get((sha256, size_bytes))):
-            self._objects.copy(known, key)
-            return Transferred(size_bytes=size_bytes, sha256=sha256)
+            with suppress(ObjectMissing):  # somebody deleted it out of its version
+                self._objects.copy(known, key)
+                return Transferred(size_bytes=size_bytes, sha256=sha256)
         for stored in self._holdings.leftovers.get((path, size_bytes), ()):
             if same := self._objects.matches(stored, source):
                 self._objects.copy(stored.key, key)
                 return same
         return None
 
-    def _require_whole(self, artifact: Artifact) -> None:
+    def _make_whole(self, artifact: Artifact) -> None:
+        """A file that was cut in an earlier version is no better in a copy of it, and is sent after all."""
+        unlike = self._unlike(artifact)
+        if cut := [file.path for file, found in unlike if found is not None]:
+            for path in cut:
+                self._objects.upload(self._sources[path], f"{artifact.key}/{path}", self._progress.moved)
+            unlike = self._unlike(artifact)
+        for file, found in unlike:
+            what = "is gone" if found is None else f"has {found} bytes instead of {file.size_bytes}"
+            raise ArtifactError(
+                f"{artifact.uri} was not published: {file.path} {what} in {self._objects.url}. Run again."
+            )
+
+    def _unlike(self, artifact: Artifact) -> list[tuple[ArtifactFile, int | None]]:
+        """The files that lie there in another size, with that size, or None where they do not lie there."""
         stored = {each.key: each.size_bytes for each in self._objects.list(f"{artifact.key}/")}
-        for file in artifact.files:
-            found = stored.get(f"{artifact.key}/{file.path}")
-            if found != file.size_bytes:
-                what = "is gone" if found is None else f"has {found} bytes instead of {file.size_bytes}"
-                raise ArtifactError(
-                    f"{artifact.uri} was not published: {file.path} {what} in {self._objects.url}. Run again."
-                )
+        found = [(file, stored.get(f"{artifact.key}/{file.path}")) for file in artifact.files]
+        return [(file, size) for file, size in found if size != file.size_bytes]
 
 
 def folders_without_manifest(objects: ObjectStore, line: str, versions: Iterable[str]) -> Iterator[str]:

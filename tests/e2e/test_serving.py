@@ -16,8 +16,9 @@ import pytest
 
 from resources.serving import LocalServing, Serving, VllmError
 from resources.waiting import wait_until
-from tests.buckets import SECRET, Bucket, gcs_bucket, s3_bucket
+from tests.buckets import Bucket, gcs_bucket, s3_bucket
 from tests.e2e.adapted_models import NAMES, QUESTIONS, RANK
+from tests.servers.s3 import SECRET
 
 pytestmark = pytest.mark.engine
 

@@ -103,6 +103,21 @@ def test_a_file_that_an_earlier_version_or_a_parent_has_is_linked(
     assert len({file.stat().st_ino for file in weights}) == 2
 
 
+@pytest.mark.parametrize("now", ["", None])
+def test_what_was_cut_or_deleted_in_an_earlier_version_is_sent_anew(
+    store: ArtifactStore, tmp_path: Path, place: Path, now: str | None
+) -> None:
+    first = store.publish(LINE, a_folder(tmp_path), {"fingerprint": "1"})
+    damaged = place / first.key / "nested" / "config.json"
+    damaged.unlink()
+    if now is not None:
+        damaged.write_text(now)
+    second = store.publish(LINE, a_folder(tmp_path, "other"), {"fingerprint": "2"})
+    hold(store, second)
+    with pytest.raises(ArtifactError, match=r"nested/config\.json"):
+        hold(store, first)
+
+
 def test_another_tenants_files_are_never_taken_over(
     store: ArtifactStore, tmp_path: Path, place: Path
 ) -> None:
