@@ -65,8 +65,8 @@ _REMEDIES = {
 class Build:
     """One environment to be made: which engine, for which device, where, and by which uv.
 
-    `compiled` says whether the bytecode of all modules is written now: half a minute, for ten times as many
-    modules as a start imports.
+    `compiled` says whether the bytecode of all modules is written now: half a minute, for four times as many
+    modules as work imports.
     """
 
     engine: EngineName
@@ -212,7 +212,7 @@ def _write_metadata(site_packages: Path, *, name: str, version: str) -> None:
 
 
 def _collect_rarely(what: Build) -> None:
-    """Importing an engine makes a million objects and no garbage; looking for some took a tenth of it."""
+    """Importing an engine makes 850,000 objects and no garbage; looking for some took a tenth of it."""
     (what.site_packages / "collect_rarely.pth").write_text("import gc; gc.set_threshold(50_000, 20, 20)\n")
 
 
