@@ -3,9 +3,11 @@
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 
 import pytest
 
+from llm_assets.workers import checkpoints
 from resources.waiting import wait_until
 from tests.conftest import MakeProject, Project
 from tests.e2e.projects import RUN, engines_at_work, family, versions
@@ -22,7 +24,7 @@ def test_killed_at_ten_moments_the_same_command_finishes(make_project: MakeProje
     kill_the_run(project, "support_bot/dataset")
     kill_the_run(project, "lora_adapter: step")
     kill_the_engine(project, "lora_adapter: step")
-    kill_the_engine(project, "lora_adapter: step")
+    kill_the_engine(project, "lora_adapter: step", once=lambda: has_checkpoint(project))
     kill_the_run(project, "merged_model: merge runs")
     kill_the_engine(project, "merged_model: merge runs")
     kill_the_run(project, "support_bot/model_card")
@@ -44,13 +46,18 @@ def kill_the_run(project: Project, moment: str) -> None:
     wait_until(lambda: not engines_at_work(project), what="the end of the engine", timeout_s=15)
 
 
-def kill_the_engine(project: Project, moment: str) -> None:
+def kill_the_engine(project: Project, moment: str, once: Callable[[], bool] = lambda: True) -> None:
     process = started_up_to(project, moment)
+    wait_until(once, what=f"what shall be there before the kill at {moment!r}", timeout_s=30, every_s=0.01)
     for engine in wait_until(lambda: engines_at_work(project), what="an engine", timeout_s=30):
         if "supervisor" not in " ".join(engine.cmdline()):
             engine.kill()
     assert process.wait(timeout=60) == 1
     assert "killed (signal 9" in (project.root / "command.log").read_text()
+
+
+def has_checkpoint(project: Project) -> bool:
+    return any(project.settings.work.rglob(checkpoints.WHOLE))
 
 
 def started_up_to(project: Project, moment: str) -> subprocess.Popen[bytes]:
