@@ -23,15 +23,15 @@ from benchmarks.gateway_load import Question
 from benchmarks.gateway_stand_ins import DIGEST, MODEL, StandIns, envoy, running, wait_listening
 from benchmarks.peers import environment_of
 from llm_assets.settings import find_settings
-from resources.deployment_state import Deployment, LiveServer
 from resources.gateway.api_keys import KEYS_FILE, create_key
 from resources.gateway.envoy import EnvoyGateway
 from resources.gateway.envoy_settings import GatewaySettings
 from resources.gateway.journals import Journal
 from resources.gateway.limits import Limits
 from resources.gateway.publishing import Live, Publication
-from resources.routes import WHOLE
-from resources.vllm import Serving
+from resources.serving.deployment_state import Deployment, LiveServer
+from resources.serving.routes import WHOLE
+from resources.vllm.program import Serving
 from tests.servers.ports import free_port
 
 LITELLM = "litellm[proxy]==1.106.2"  # 1.107.0 was withdrawn; what later ones need is not all there

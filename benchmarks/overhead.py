@@ -27,7 +27,7 @@ from rich.console import Console
 from benchmarks.measuring import Measured, conclude, measure
 from llm_assets.catalog.loading import load_catalog
 from llm_assets.settings import find_settings
-from resources.engines import engine_python
+from resources.engines.installation import engine_python
 
 ROOT = Path(__file__).parent.parent
 MODEL, TENANT = "support_bot", "team-a"

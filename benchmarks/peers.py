@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from llm_assets.settings import find_settings
-from resources.package_indexes import uv_environment
+from resources.engines.package_indexes import uv_environment
 
 
 def environment_of(name: str, *requirements: str) -> Path:

@@ -31,7 +31,7 @@ from rich.console import Console
 
 from benchmarks.measuring import conclude
 from benchmarks.peers import boto_config, environment_of
-from resources.mlflow_server import MlflowServer
+from resources.mlflow.server import MlflowServer
 from tests.servers.gcs import gcs_server
 from tests.servers.ports import free_port
 
@@ -226,8 +226,8 @@ def forget(folder: Path) -> None:
 
 def second_adapter_share_sent(folder: Path) -> float:
     """Publishes a base model and two adapters; what the second one's publication sends, over all of it."""
-    from resources.artifact_store import ArtifactStore
-    from resources.artifacts import Line
+    from resources.artifact_store.artifacts import Line
+    from resources.artifact_store.store import ArtifactStore
 
     store = ArtifactStore(
         url=f"gs://{BUCKET}/{uuid.uuid4().hex}", cache=str(folder / "cache"), cache_limit_bytes=2**34

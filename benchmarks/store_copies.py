@@ -23,8 +23,8 @@ GIB = 2**30
 
 
 def publish(order: Order) -> Work:
-    from resources.artifact_store import ArtifactStore
-    from resources.artifacts import Line
+    from resources.artifact_store.artifacts import Line
+    from resources.artifact_store.store import ArtifactStore
 
     store = ArtifactStore(url=order["url"], cache=order["cache"], cache_limit_bytes=64 * GIB)
     line = Line(collection="models", tenant="team-a", name="bench")
@@ -32,8 +32,8 @@ def publish(order: Order) -> Work:
 
 
 def fetch(order: Order) -> Work:
-    from resources.artifact_store import ArtifactStore
-    from resources.artifacts import Line
+    from resources.artifact_store.artifacts import Line
+    from resources.artifact_store.store import ArtifactStore
 
     store = ArtifactStore(url=order["url"], cache=order["cache"], cache_limit_bytes=64 * GIB)
     artifact = next(store.versions(Line(collection="models", tenant="team-a", name="bench")))

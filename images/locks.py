@@ -13,7 +13,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from resources.package_indexes import uv_environment, with_torch_index  # noqa: E402 (path set up above)
+from resources.engines.package_indexes import uv_environment, with_torch_index  # noqa: E402 (path set up above)
 
 PLATFORM = "images/platform"
 # lock: what goes into it, and further options.

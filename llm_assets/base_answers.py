@@ -12,7 +12,7 @@ from llm_assets.keys import base_model_key
 from llm_assets.lineage import materialized
 from llm_assets.runs import QUIET, dagster_instance
 from llm_assets.settings import Settings
-from resources.artifact_store import ArtifactStore
+from resources.artifact_store.store import ArtifactStore
 from resources.compute import LocalCompute, WorkOrder
 
 

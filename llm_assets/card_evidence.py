@@ -7,8 +7,8 @@ from llm_assets.catalog.models import ModelEntry
 from llm_assets.catalog.tenants import TenantEntry
 from llm_assets.made_from import Lineage
 from llm_assets.model_cards import Evidence, SampleAnswer, model_summary, version_summary
-from resources.artifacts import Artifact
-from resources.mlflow import RegistryEntry
+from resources.artifact_store.artifacts import Artifact
+from resources.mlflow.registry import RegistryEntry
 
 
 def evidence_of(tenant: TenantEntry, model: ModelEntry, base: BaseModelEntry, lineage: Lineage) -> Evidence:

@@ -6,11 +6,11 @@ from typing import Any
 import llm_assets
 from llm_assets.settings import Settings
 from llm_assets.stack import Stack
-from resources.artifact_store import ArtifactStore
+from resources.artifact_store.store import ArtifactStore
 from resources.compute import LocalCompute
-from resources.mlflow import MlflowRegistry
-from resources.mlflow_server import MlflowServer
-from resources.serving import LocalServing
+from resources.mlflow.registry import MlflowRegistry
+from resources.mlflow.server import MlflowServer
+from resources.serving.local import LocalServing
 
 PACKAGE = str(Path(llm_assets.__file__).parent)
 

@@ -2,8 +2,8 @@
 
 import dagster as dg
 
-from resources.artifact_store import ArtifactStore
-from resources.artifacts import Artifact, ArtifactError
+from resources.artifact_store.artifacts import Artifact, ArtifactError
+from resources.artifact_store.store import ArtifactStore
 
 
 class LineageError(Exception):

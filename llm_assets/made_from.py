@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from resources.artifacts import Artifact
+from resources.artifact_store.artifacts import Artifact
 
 
 @dataclass(frozen=True, kw_only=True)

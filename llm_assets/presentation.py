@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import dagster as dg
 
-from resources.artifacts import Artifact
-from resources.routes import Backend, BackendState
+from resources.artifact_store.artifacts import Artifact
+from resources.serving.routes import Backend, BackendState
 
 CELL_LIMIT = 160
 

@@ -15,10 +15,10 @@ from llm_assets.catalog.tenants import TenantEntry
 from llm_assets.model_cards.ai_act import can_be_filled_in
 from llm_assets.settings import Settings
 from llm_assets.signature_policy import bundle_of, require_signature, verifier_of
-from resources.artifact_store import ArtifactStore
-from resources.artifacts import Artifact, ArtifactError, Line
-from resources.mlflow import RegisteredVersion
-from resources.signatures import SignatureError, Verifier
+from resources.artifact_store.artifacts import Artifact, ArtifactError, Line
+from resources.artifact_store.store import ArtifactStore
+from resources.mlflow.registry import RegisteredVersion
+from resources.signing.signatures import SignatureError, Verifier
 
 Rule = Literal["artifact", "signature", "risk class", "thresholds", "model card", "reason"]
 OVERRIDABLE: tuple[Rule, ...] = ("thresholds", "model card")

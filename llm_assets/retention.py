@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from resources.artifacts import LABEL_TIME, Artifact, Line
+from resources.artifact_store.artifacts import LABEL_TIME, Artifact, Line
 
 PARENTS = ("base_uri", "dataset_uri", "adapter_uri")
 

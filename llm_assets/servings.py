@@ -10,12 +10,12 @@ from llm_assets.catalog.models import ModelEntry
 from llm_assets.lineage import check_bound
 from llm_assets.settings import Settings
 from llm_assets.signature_policy import require_signatures, verifier_of
-from resources.artifact_store import ArtifactStore
-from resources.artifacts import Artifact, ArtifactError
-from resources.engines import installed_engine
+from resources.artifact_store.artifacts import Artifact, ArtifactError
+from resources.artifact_store.store import ArtifactStore
+from resources.artifact_store.transfer_progress import Log
+from resources.engines.installation import installed_engine
 from resources.node_cache import Held
-from resources.serving import Serving
-from resources.transfer_progress import Log
+from resources.serving.local import Serving
 
 
 @dataclass(frozen=True, kw_only=True)

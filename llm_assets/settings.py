@@ -99,17 +99,17 @@ class Settings:
 
     @property
     def keys(self) -> Path:
-        """The signing key and the public keys that are trusted; see `resources/signing_keys.py`."""
+        """The signing key and the public keys that are trusted; see `resources/signing/keys.py`."""
         return Path(os.environ.get("LLM_ASSETS_KEYS", self.home / "keys")).absolute()
 
     @property
     def signer(self) -> str:
-        """Who signs what is published; see `resources/signers.py`."""
+        """Who signs what is published; see `resources/signing/signers.py`."""
         return os.environ.get("LLM_ASSETS_SIGNER", "key")
 
     @property
     def trusted_identities(self) -> str:
-        """Whose Sigstore signatures are trusted; see `resources/signers.py`."""
+        """Whose Sigstore signatures are trusted; see `resources/signing/signers.py`."""
         return os.environ.get("LLM_ASSETS_TRUSTED_IDENTITIES", "")
 
     @property

@@ -2,10 +2,10 @@
 
 from llm_assets.catalog.tenants import TenantEntry
 from llm_assets.settings import Settings
-from resources.artifact_store import ArtifactStore
-from resources.artifacts import Artifact
-from resources.signatures import SignatureError, SignedBy, Signer, UnsignedError, Verifier
-from resources.signers import sigstore_identities
+from resources.artifact_store.artifacts import Artifact
+from resources.artifact_store.store import ArtifactStore
+from resources.signing.signatures import SignatureError, SignedBy, Signer, UnsignedError, Verifier
+from resources.signing.signers import sigstore_identities
 
 
 def signer_of(settings: Settings) -> Signer:

@@ -18,15 +18,15 @@ from llm_assets.gateway.parts import GatewayParts
 from llm_assets.runs import dagster_instance, end_abandoned_runs
 from llm_assets.servings import Shelf, VersionIdentity, serving_of
 from llm_assets.settings import Settings
-from resources.artifact_store import ArtifactStore
-from resources.artifacts import ArtifactError
-from resources.engines import EngineError
+from resources.artifact_store.artifacts import ArtifactError
+from resources.artifact_store.store import ArtifactStore
+from resources.engines.installation import EngineError
 from resources.gateway.errors import GatewayError
-from resources.local_processes import LocalProcesses, ProcessRecord, require_free_port
-from resources.mlflow_server import MlflowServer
+from resources.mlflow.server import MlflowServer
 from resources.object_stores.objects import ObjectStoreError
-from resources.serving import LocalServing, Serving, VllmError
-from resources.signatures import SignatureError
+from resources.processes.local_processes import LocalProcesses, ProcessRecord, require_free_port
+from resources.serving.local import LocalServing, Serving, VllmError
+from resources.signing.signatures import SignatureError
 from resources.waiting import wait_until
 
 FAULTS = (VllmError, GatewayError, ArtifactError, SignatureError, ObjectStoreError, EngineError)

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from llm_assets.catalog.recipes import Recipe
-from resources.artifacts import Artifact, fingerprint_of
+from resources.artifact_store.artifacts import Artifact, fingerprint_of
 from resources.compute import WorkOrder
-from resources.engines import InstalledEngine
+from resources.engines.installation import InstalledEngine
 
 CHECKPOINT_OVERHEAD_BYTES = 256 * 2**20
 # Of a 16-bit base model: float32 weights and two optimizer moments in each checkpoint, and one more

@@ -19,9 +19,9 @@ from typing import Any
 
 import dagster as dg
 
-from resources import supervisor
-from resources.engine_locks import EngineName
-from resources.engines import InstalledEngine, engine_python, installed_engine
+from resources.engines.installation import InstalledEngine, engine_python, installed_engine
+from resources.engines.locks import EngineName
+from resources.processes import supervisor
 
 PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "USER", "LD_LIBRARY_PATH")
 PASSED_ON_PREFIXES = ("CUDA_", "NVIDIA_", "NCCL_", "OMP_", "GLOO_")

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from resources.artifact_store import ArtifactStore
-from resources.artifacts import Line
+from resources.artifact_store.artifacts import Line
+from resources.artifact_store.store import ArtifactStore
 from resources.object_stores.opening import open_object_store
 from tests.servers.gcs import gcs_server
 from tests.servers.s3 import CREDENTIALS, s3_server

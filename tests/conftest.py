@@ -13,7 +13,7 @@ from filelock import FileLock
 from hypothesis import HealthCheck, settings
 
 from llm_assets.settings import Settings
-from resources.engines import engine_python
+from resources.engines.installation import engine_python
 from tests.servers.ports import free_port
 
 # How long an example takes says how busy the machine is.

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from resources.artifact_store import ArtifactStore
-from resources.artifacts import Artifact
+from resources.artifact_store.artifacts import Artifact
+from resources.artifact_store.store import ArtifactStore
 
 
 def folder_of(store: ArtifactStore, artifact: Artifact) -> Path:

@@ -67,7 +67,7 @@ def _make(environment: Path, lock: Path) -> None:
 
 def _install(environment: Path, lock: Path) -> None:
     sys.path.insert(0, str(ROOT))
-    from resources.package_indexes import uv_environment
+    from resources.engines.package_indexes import uv_environment
 
     python = str(environment / "bin" / "python")
     settings = uv_environment(python=python)

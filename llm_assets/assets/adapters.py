@@ -16,8 +16,8 @@ from llm_assets.partitions import tenants_of
 from llm_assets.presentation import artifact_metadata, as_json, picture
 from llm_assets.settings import Settings
 from llm_assets.training import Training
-from resources.artifact_store import ArtifactStore
-from resources.artifacts import Artifact, Line
+from resources.artifact_store.artifacts import Artifact, Line
+from resources.artifact_store.store import ArtifactStore
 from resources.compute import LocalCompute
 from resources.disk import require_free_space
 

@@ -11,10 +11,10 @@ from llm_assets.keys import BASE_MODELS, base_model_key
 from llm_assets.line_lock import line_lock
 from llm_assets.presentation import artifact_metadata
 from llm_assets.settings import Settings
-from resources.artifact_store import ArtifactStore
-from resources.artifacts import Artifact, Line, fingerprint_of
-from resources.base_model_folders import files_of
-from resources.base_model_sources import Fetched, fetch, inspect
+from resources.artifact_store.artifacts import Artifact, Line, fingerprint_of
+from resources.artifact_store.store import ArtifactStore
+from resources.base_models.folders import files_of
+from resources.base_models.sources import Fetched, fetch, inspect
 from resources.compute import LocalCompute, WorkOrder
 from resources.disk import require_free_space
 

@@ -10,8 +10,8 @@ from llm_assets.catalog.models import ModelEntry
 from llm_assets.keys import model_key
 from llm_assets.lineage import materialized
 from llm_assets.partitions import tenants_of
-from resources.artifact_store import ArtifactStore
-from resources.artifacts import Artifact
+from resources.artifact_store.artifacts import Artifact
+from resources.artifact_store.store import ArtifactStore
 
 # Partitioned checks are a preview in Dagster 1.13; without them a check of one tenant would block another.
 warnings.filterwarnings("ignore", message="Specifying a partitions_def on an AssetCheckSpec")

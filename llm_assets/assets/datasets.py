@@ -23,8 +23,8 @@ from llm_assets.lineage import materialized
 from llm_assets.partitions import tenants_of
 from llm_assets.presentation import artifact_metadata, table
 from llm_assets.settings import Settings
-from resources.artifact_store import ArtifactStore
-from resources.artifacts import Artifact, Line, fingerprint_of
+from resources.artifact_store.artifacts import Artifact, Line, fingerprint_of
+from resources.artifact_store.store import ArtifactStore
 
 DEFAULT_CUTOFF_LEN = 2048  # LLaMA-Factory's own
 TOKENIZER = "tokenizer.json"

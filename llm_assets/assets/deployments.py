@@ -14,14 +14,14 @@ from llm_assets.presentation import backends_table, table
 from llm_assets.promotion_rules import promotion_check, rules_of
 from llm_assets.servings import Shelf, VersionIdentity, serving_of
 from llm_assets.settings import Settings
-from resources.artifact_store import ArtifactStore
-from resources.artifacts import ArtifactError
-from resources.mlflow import MlflowRegistry, RegisteredVersion, RegistryError
-from resources.mlflow_server import MlflowServer
-from resources.mlflow_traffic import MlflowTraffic, TrafficShare
-from resources.routes import WHOLE, Route
-from resources.serving import LocalServing, VllmError, Wanted
-from resources.signatures import SignatureError
+from resources.artifact_store.artifacts import ArtifactError
+from resources.artifact_store.store import ArtifactStore
+from resources.mlflow.registry import MlflowRegistry, RegisteredVersion, RegistryError
+from resources.mlflow.server import MlflowServer
+from resources.mlflow.traffic import MlflowTraffic, TrafficShare
+from resources.serving.local import LocalServing, VllmError, Wanted
+from resources.serving.routes import WHOLE, Route
+from resources.signing.signatures import SignatureError
 
 DIGEST_SHOWN = 19  # "sha256:" and twelve digits
 AUTOMATIC_WHO = "llm-assets"

@@ -18,11 +18,11 @@ from llm_assets.partitions import tenants_of
 from llm_assets.presentation import artifact_metadata, table
 from llm_assets.settings import Settings
 from llm_assets.workers.merging.journal import MERGE_VERSION
-from resources.artifact_store import ArtifactStore
-from resources.artifacts import Artifact, Line, fingerprint_of, paths_of
+from resources.artifact_store.artifacts import Artifact, Line, fingerprint_of, paths_of
+from resources.artifact_store.store import ArtifactStore
 from resources.compute import LocalCompute, Message, WorkOrder
 from resources.disk import require_free_space
-from resources.engines import InstalledEngine
+from resources.engines.installation import InstalledEngine
 
 ANSWER_TOKENS = 32
 COMPARED_ROWS = 8

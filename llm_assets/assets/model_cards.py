@@ -21,10 +21,10 @@ from llm_assets.model_cards.ai_act import can_be_filled_in
 from llm_assets.partitions import tenants_of
 from llm_assets.presentation import artifact_metadata
 from llm_assets.settings import Settings
-from resources.artifact_store import ArtifactStore
-from resources.artifacts import Artifact, Line, fingerprint_of
-from resources.mlflow import MlflowRegistry
-from resources.mlflow_server import MlflowServer
+from resources.artifact_store.artifacts import Artifact, Line, fingerprint_of
+from resources.artifact_store.store import ArtifactStore
+from resources.mlflow.registry import MlflowRegistry
+from resources.mlflow.server import MlflowServer
 
 TRAINING_LOG = "training/trainer_log.jsonl"
 COMPARED = "llm/compared_with_production"

@@ -10,9 +10,9 @@ from llm_assets.lineage import materialized
 from llm_assets.partitions import tenants_of
 from llm_assets.settings import Settings
 from llm_assets.signature_policy import bundle_of, verifier_of
-from resources.artifact_store import ArtifactStore
-from resources.artifacts import Artifact
-from resources.signatures import SignatureError, UnsignedError, Verifier
+from resources.artifact_store.artifacts import Artifact
+from resources.artifact_store.store import ArtifactStore
+from resources.signing.signatures import SignatureError, UnsignedError, Verifier
 
 
 def signature_check(catalog: Catalog, model: ModelEntry) -> dg.AssetChecksDefinition:

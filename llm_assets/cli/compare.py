@@ -12,7 +12,7 @@ from llm_assets.cli.options import AsJson, Model, Tenant, UsageError
 from llm_assets.cli.versions import by_alias, by_name, with_registry
 from llm_assets.comparison import compare_versions, comparison_text
 from llm_assets.embedded import embedded_store
-from resources.mlflow import RegisteredVersion
+from resources.mlflow.registry import RegisteredVersion
 
 Before = Annotated[
     str | None, typer.Argument(help="A label or number; production if left out, or what was before it.")

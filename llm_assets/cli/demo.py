@@ -19,7 +19,7 @@ from llm_assets.embedded import embedded_stack
 from llm_assets.gateway.own_keys import door_of, key_file
 from llm_assets.gateway.parts import gateway_of
 from llm_assets.stack import Stack
-from resources.engine_locks import ENGINES
+from resources.engines.locks import ENGINES
 
 MODEL = "support_bot"
 DEMO = "demo"

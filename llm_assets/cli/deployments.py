@@ -18,10 +18,10 @@ from llm_assets.cli.versions import Version, by_alias, by_name, named_or_product
 from llm_assets.embedded import embedded_store
 from llm_assets.keys import VLLM_DEPLOYMENT
 from llm_assets.promotion_rules import promotion_check, rollback_check, rules_of
-from resources.artifacts import Line
-from resources.mlflow import Move
-from resources.mlflow_traffic import MlflowTraffic, TrafficChange
-from resources.routes import WHOLE
+from resources.artifact_store.artifacts import Line
+from resources.mlflow.registry import Move
+from resources.mlflow.traffic import MlflowTraffic, TrafficChange
+from resources.serving.routes import WHOLE
 
 Candidate = Annotated[
     str | None, typer.Argument(help="A version's label or number; the candidate if left out.")

@@ -19,8 +19,8 @@ from llm_assets.cli.options import AsJson
 from llm_assets.embedded import embedded_stack
 from llm_assets.gateway.parts import gateway_of
 from llm_assets.settings import Settings, find_settings
-from resources.engine_locks import ENGINES
-from resources.engines import EngineStatus, engine_status
+from resources.engines.installation import EngineStatus, engine_status
+from resources.engines.locks import ENGINES
 from resources.gateway.envoy import METRICS_PORT_SETTING, PORT_SETTING, envoy_program, running_gateway
 from resources.gateway.errors import GatewayError
 

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 
 from llm_assets.cli.options import AsJson
 from llm_assets.settings import find_settings
-from resources.engines import ENGINES, Device, EngineName, EngineStatus, engine_status, install
+from resources.engines.installation import ENGINES, Device, EngineName, EngineStatus, engine_status, install
 
 NAMES: dict[EngineName, str] = {"train": "LLaMA-Factory", "serve": "vLLM"}
 VERSIONS_OF: dict[EngineName, tuple[str, ...]] = {

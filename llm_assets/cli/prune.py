@@ -12,10 +12,10 @@ from llm_assets.catalog.loading import Catalog
 from llm_assets.cli.installation import Installation, installation
 from llm_assets.embedded import embedded_resources
 from llm_assets.retention import Decision, Keeping, decide, published_at
-from resources.artifact_store import ArtifactStore
-from resources.artifacts import Line
-from resources.mlflow import MlflowRegistry
-from resources.serving import LocalServing
+from resources.artifact_store.artifacts import Line
+from resources.artifact_store.store import ArtifactStore
+from resources.mlflow.registry import MlflowRegistry
+from resources.serving.local import LocalServing
 
 GB = 1e9
 

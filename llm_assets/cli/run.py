@@ -16,7 +16,7 @@ from llm_assets.keys import DATASET, LORA_ADAPTER, model_key
 from llm_assets.line_lock import line_lock
 from llm_assets.partitions import tenants_using
 from llm_assets.runs import dagster_instance, execute_chain, new_run_id
-from resources.mlflow_client import warm
+from resources.mlflow.client import warm
 
 Experiment = Annotated[
     str | None,

@@ -15,10 +15,10 @@ from llm_assets.cli.versions import Version, named_or_production, with_registry
 from llm_assets.embedded import embedded_store
 from llm_assets.made_from import lineage_of
 from llm_assets.signature_policy import bundle_of, require_signature, sign_published, signer_of, verifier_of
-from resources.artifact_store import ArtifactStore
-from resources.artifacts import Artifact, ArtifactError, Line
-from resources.mlflow import RegisteredVersion
-from resources.signatures import SignatureError, Verifier
+from resources.artifact_store.artifacts import Artifact, ArtifactError, Line
+from resources.artifact_store.store import ArtifactStore
+from resources.mlflow.registry import RegisteredVersion
+from resources.signing.signatures import SignatureError, Verifier
 
 SHOWN_KEY = len("key ") + 16  # of 64 digits; --json has them all
 

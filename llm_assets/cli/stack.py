@@ -18,7 +18,7 @@ from llm_assets.gateway.parts import gateway_of
 from llm_assets.settings import find_settings
 from llm_assets.stack import Stack, StackError
 from resources.gateway.envoy import EnvoyGateway
-from resources.serving import DeploymentState
+from resources.serving.local import DeploymentState
 
 WATCH_S = 1.0
 DEATHS, DEATHS_S = 5, 60  # of the gateway's processes, after which starting them again is no remedy

@@ -13,9 +13,9 @@ from llm_assets.audit_log import sealer_of
 from llm_assets.cli.options import AsJson, UsageError
 from llm_assets.made_from import lineage_of
 from llm_assets.settings import Settings, find_settings
-from resources.artifacts import Artifact, ArtifactError
+from resources.artifact_store.artifacts import Artifact, ArtifactError
+from resources.artifact_store.manifests import published
 from resources.audit.sealing import Sealer
-from resources.manifests import published
 from resources.object_stores.objects import ObjectStoreError
 from resources.object_stores.opening import open_object_store
 

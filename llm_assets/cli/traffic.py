@@ -12,7 +12,7 @@ from llm_assets.cli.options import AsJson, Model, Tenant, UsageError, Why
 from llm_assets.cli.versions import with_registry
 from llm_assets.embedded import embedded_store
 from llm_assets.promotion_rules import promotion_check, rules_of
-from resources.mlflow_traffic import MlflowTraffic, TrafficShare
+from resources.mlflow.traffic import MlflowTraffic, TrafficShare
 
 Weights = Annotated[
     list[str] | None,

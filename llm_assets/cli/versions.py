@@ -8,7 +8,7 @@ import typer
 from llm_assets.cli.installation import Installation, installation
 from llm_assets.cli.options import UsageError
 from llm_assets.embedded import embedded_resources, embedded_stack
-from resources.mlflow import MlflowRegistry, RegisteredVersion
+from resources.mlflow.registry import MlflowRegistry, RegisteredVersion
 
 Version = Annotated[
     str | None, typer.Argument(help="A version's label or number; the one in production if left out.")

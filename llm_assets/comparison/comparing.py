@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from llm_assets.comparison.rows import RowChanges
 from llm_assets.made_from import Lineage
-from resources.mlflow import RegisteredVersion
+from resources.mlflow.registry import RegisteredVersion
 
 Judgement = Literal["better", "worse", "same", ""]
 

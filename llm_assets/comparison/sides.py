@@ -9,9 +9,9 @@ from llm_assets.comparison.markdown import comparison_markdown
 from llm_assets.comparison.rows import compare_rows
 from llm_assets.made_from import lineage_of
 from llm_assets.model_cards.markdown import inline
-from resources.artifact_store import ArtifactStore
-from resources.artifacts import ArtifactError, Line
-from resources.mlflow import RegisteredVersion
+from resources.artifact_store.artifacts import ArtifactError, Line
+from resources.artifact_store.store import ArtifactStore
+from resources.mlflow.registry import RegisteredVersion
 
 
 def compare_versions(store: ArtifactStore, before: RegisteredVersion, after: RegisteredVersion) -> Comparison:

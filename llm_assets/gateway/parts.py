@@ -14,8 +14,8 @@ from llm_assets.gateway.listening import gateway_settings
 from llm_assets.settings import Settings
 from resources.gateway.envoy import NAME, EnvoyGateway
 from resources.gateway.errors import GatewayError
-from resources.local_processes import LocalProcesses, ProcessError, ProcessRecord
-from resources.serving import LocalServing
+from resources.processes.local_processes import LocalProcesses, ProcessError, ProcessRecord
+from resources.serving.local import LocalServing
 from resources.waiting import WaitError, wait_until
 
 BESIDE = ("keeper", "collector")

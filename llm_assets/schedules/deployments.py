@@ -10,7 +10,7 @@ import dagster as dg
 from llm_assets.catalog.models import ModelEntry
 from llm_assets.keys import VLLM_DEPLOYMENT, model_key
 from llm_assets.presentation import backends_table
-from resources.serving import DeploymentState, LocalServing
+from resources.serving.local import DeploymentState, LocalServing
 
 EVERY_MINUTE = "* * * * *"
 

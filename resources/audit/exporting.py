@@ -15,7 +15,7 @@ from resources.audit import outside_verifier
 from resources.audit.chain import iso
 from resources.audit.places import AuditError, AuditPlaces
 from resources.audit.segments import HEAD, SEAL, segments_in
-from resources.signing_keys import trusted_keys
+from resources.signing.keys import trusted_keys
 
 README = """# Audit log of {tenant}
 

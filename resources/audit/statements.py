@@ -1,4 +1,4 @@
-"""Short texts signed with the installation's key (`resources/signing_keys.py`): heads, seals, proofs of
+"""Short texts signed with the installation's key (`resources/signing/keys.py`): heads, seals, proofs of
 deletion.
 
 A statement is canonical JSON (sorted keys, no spaces), kept as text beside its ECDSA signature over SHA-256,
@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from resources.audit.places import AuditError
-from resources.signing_keys import SIGNING_KEY, SignatureError, signing_key, trusted_keys
+from resources.signing.keys import SIGNING_KEY, SignatureError, signing_key, trusted_keys
 
 _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 HOW = ec.ECDSA(hashes.SHA256())

@@ -20,7 +20,13 @@ from resources.gateway.envoy_settings import GatewaySettings
 from resources.gateway.envoy_tls import require_pair, secret_discovery
 from resources.gateway.errors import GatewayError
 from resources.gateway.files import replace_json
-from resources.local_processes import LocalProcesses, ProcessError, ProcessRecord, listens, require_free_port
+from resources.processes.local_processes import (
+    LocalProcesses,
+    ProcessError,
+    ProcessRecord,
+    listens,
+    require_free_port,
+)
 from resources.waiting import WaitError, wait_until
 
 NAME = "gateway"

@@ -16,7 +16,6 @@ from urllib.parse import urlsplit
 
 import filelock
 
-from resources.deployment_state import Deployment, LiveServer
 from resources.gateway.cluster_file import ClusterFile
 from resources.gateway.envoy import running_gateway
 from resources.gateway.envoy_admin import EnvoyAdmin
@@ -25,6 +24,7 @@ from resources.gateway.errors import GatewayError
 from resources.gateway.files import replace_json
 from resources.gateway.journals import Journal
 from resources.gateway.scrape_targets import SCRAPE_TARGETS, scrape_targets
+from resources.serving.deployment_state import Deployment, LiveServer
 from resources.waiting import WaitError, wait_until
 
 FOLDER = "gateway"

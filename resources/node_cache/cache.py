@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from resources.artifacts import Artifact, ArtifactError
+from resources.artifact_store.artifacts import Artifact, ArtifactError
 from resources.node_cache import folders, space, survey
 from resources.node_cache.crew import Crew
 from resources.node_cache.damages import AT_ONCE, damages

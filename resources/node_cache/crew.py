@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
-from resources.artifacts import ArtifactFile
+from resources.artifact_store.artifacts import ArtifactFile
 
 IDLE = 0.75
 """The share of their time from which on threads have mostly waited."""

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from resources.artifacts import ArtifactFile
+from resources.artifact_store.artifacts import ArtifactFile
 from resources.node_cache import folders
 from resources.node_cache.files import damage
 from resources.node_cache.places import Places

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from resources.artifacts import ArtifactError, ArtifactFile
+from resources.artifact_store.artifacts import ArtifactError, ArtifactFile
 from resources.node_cache.locks import locked
 from resources.node_cache.places import Places
 

@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from resources.artifacts import ArtifactFile
+from resources.artifact_store.artifacts import ArtifactFile
 from resources.node_cache.locks import locked
 from resources.node_cache.places import Places
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from resources.artifacts import ArtifactError
+from resources.artifact_store.artifacts import ArtifactError
 
 WAIT_S = 4 * 3600  # a model of hundreds of GB over a slow line
 TELL_AFTER_S = 0.5

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from resources.artifacts import ArtifactError, ArtifactFile
+from resources.artifact_store.artifacts import ArtifactError, ArtifactFile
 
 SHA256 = re.compile(r"[0-9a-f]{64}")
 

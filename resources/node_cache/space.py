@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from resources.artifacts import Artifact, ArtifactError
+from resources.artifact_store.artifacts import Artifact, ArtifactError
 from resources.node_cache import folders
 from resources.node_cache.locks import locked, try_lock, unlock
 from resources.node_cache.places import Places

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from resources.artifacts import Artifact, ArtifactError, ArtifactFile, digest_of
+from resources.artifact_store.artifacts import Artifact, ArtifactError, ArtifactFile, digest_of
 from resources.node_cache.locks import try_lock
 from resources.node_cache.places import Places
 

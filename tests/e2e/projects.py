@@ -7,8 +7,8 @@ from typing import Any
 import psutil
 import pytest
 
-from resources.artifact_store import ArtifactStore
-from resources.artifacts import Collection, Line
+from resources.artifact_store.artifacts import Collection, Line
+from resources.artifact_store.store import ArtifactStore
 from tests.conftest import Project
 
 RUN = ("run", "support_bot", "--tenant", "team-a")

@@ -3,8 +3,8 @@
 import json
 from pathlib import Path
 
-from resources.artifact_store import ArtifactStore
-from resources.artifacts import SIGNATURE_NAME, Line
+from resources.artifact_store.artifacts import SIGNATURE_NAME, Line
+from resources.artifact_store.store import ArtifactStore
 from tests.conftest import Project
 from tests.stored import folder_of
 

@@ -15,12 +15,12 @@ import httpx
 import openai
 import pytest
 
-from resources.deployment_state import Wanted
 from resources.gateway.api_keys import create_key, revoke
 from resources.gateway.envoy import EnvoyGateway
 from resources.gateway.envoy_settings import GatewaySettings
 from resources.gateway.journals import Journal
-from resources.serving import LocalServing, Serving
+from resources.serving.deployment_state import Wanted
+from resources.serving.local import LocalServing, Serving
 from resources.waiting import wait_until
 from tests.e2e.adapted_models import NAMES, QUESTIONS
 from tests.e2e.test_serving import MODEL, TENANT, merged

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from llm_assets.workers.reporting import EXIT_FAILED
-from resources.artifacts import ArtifactFile, paths_of, sha256_of
+from resources.artifact_store.artifacts import ArtifactFile, paths_of, sha256_of
 from tests.e2e.adapted_models import QUESTIONS
 from tests.e2e.work_orders import RECIPE, ROOT, TEMPLATE, Engine, files
 

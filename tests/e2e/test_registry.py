@@ -21,8 +21,8 @@ from typing import Any
 
 import pytest
 
-from resources.mlflow import MlflowRegistry, RegisteredVersion, RegistryEntry, RegistryError
-from resources.mlflow_server import MlflowServer
+from resources.mlflow.registry import MlflowRegistry, RegisteredVersion, RegistryEntry, RegistryError
+from resources.mlflow.server import MlflowServer
 
 pytestmark = pytest.mark.mlflow
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from resources.serving import LocalServing, Serving, VllmError
+from resources.serving.local import LocalServing, Serving, VllmError
 from resources.waiting import wait_until
 from tests.buckets import Bucket, gcs_bucket, s3_bucket
 from tests.e2e.adapted_models import NAMES, QUESTIONS, RANK

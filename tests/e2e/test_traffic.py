@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from resources.mlflow import MlflowRegistry, RegisteredVersion, RegistryEntry, RegistryError
-from resources.mlflow_server import MlflowServer
-from resources.mlflow_traffic import TRAFFIC_TAG, MlflowTraffic
+from resources.mlflow.registry import MlflowRegistry, RegisteredVersion, RegistryEntry, RegistryError
+from resources.mlflow.server import MlflowServer
+from resources.mlflow.traffic import TRAFFIC_TAG, MlflowTraffic
 from tests.e2e.test_registry import Cut
 from tests.servers.ports import free_port
 

@@ -17,7 +17,7 @@ from selenium.webdriver import Chrome, ChromeOptions, ChromeService
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
-from resources.local_processes import LocalProcesses
+from resources.processes.local_processes import LocalProcesses
 from resources.waiting import wait_until
 from tests.conftest import MakeProject, Project
 from tests.e2e.projects import RUN, engines_at_work, family

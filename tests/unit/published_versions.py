@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from resources.artifact_store import ArtifactStore
-from resources.artifacts import Artifact, Line
-from resources.mlflow import RegisteredVersion
+from resources.artifact_store.artifacts import Artifact, Line
+from resources.artifact_store.store import ArtifactStore
+from resources.mlflow.registry import RegisteredVersion
 
 TENANT, MODEL = "team-a", "support_bot"
 LAYOUT = {"columns": {"prompt": "instruction", "query": "input", "response": "output"}}

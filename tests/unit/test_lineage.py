@@ -8,8 +8,8 @@ import pytest
 
 from llm_assets.keys import DATASET, model_key
 from llm_assets.lineage import LineageError, check_bound, materialized
-from resources.artifact_store import ArtifactStore
-from resources.artifacts import Artifact, Line
+from resources.artifact_store.artifacts import Artifact, Line
+from resources.artifact_store.store import ArtifactStore
 
 KEY = model_key("support_bot", DATASET)
 

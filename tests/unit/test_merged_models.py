@@ -3,7 +3,7 @@
 from typing import Any
 
 from llm_assets.assets.merged_models import merged_answers_as_base_with_adapter
-from resources.artifacts import Artifact, Line
+from resources.artifact_store.artifacts import Artifact, Line
 
 
 def merged(method: str, fidelity: dict[str, Any] | None) -> Artifact:

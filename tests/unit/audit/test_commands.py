@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from llm_assets.settings import Settings
-from resources.artifact_store import ArtifactStore
+from resources.artifact_store.store import ArtifactStore
 from resources.audit.segments import segments_in
 from tests.conftest import ROOT
 from tests.unit.audit.conftest import Log, MakeLog

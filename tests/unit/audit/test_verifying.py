@@ -14,7 +14,7 @@ from resources.audit.chain import SegmentLimits
 from resources.audit.segments import GENESIS, HEAD, line_of, record_in, segments_in
 from resources.audit.statements import Signing
 from resources.audit.verifying import verify_tenant
-from resources.signing_keys import SIGNING_KEY
+from resources.signing.keys import SIGNING_KEY
 from tests.unit.audit.conftest import Log, MakeLog
 
 RECORDS, IN_SEGMENT = 17, 5

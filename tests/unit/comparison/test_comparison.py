@@ -18,7 +18,7 @@ from llm_assets.comparison import (
 )
 from llm_assets.comparison.comparing import Change, Metric
 from llm_assets.comparison.rows import SHOWN_ROWS
-from resources.artifact_store import ArtifactStore
+from resources.artifact_store.store import ArtifactStore
 from tests.unit.published_versions import LAYOUT, Made, publish_version
 
 OLD: dict[str, Any] = {}

@@ -14,7 +14,6 @@ from typing import Any
 import httpx
 import pytest
 
-from resources.deployment_state import Deployment, Wanted
 from resources.gateway.api_keys import create_key
 from resources.gateway.cluster_file import ClusterFile
 from resources.gateway.envoy import EnvoyGateway
@@ -23,7 +22,8 @@ from resources.gateway.envoy_upstream import Endpoint
 from resources.gateway.errors import GatewayError
 from resources.gateway.journals import Journal
 from resources.gateway.publishing import Live, Publication
-from resources.serving import LocalServing, Serving
+from resources.serving.deployment_state import Deployment, Wanted
+from resources.serving.local import LocalServing, Serving
 from tests.servers.ports import free_port
 from tests.unit.serving.conftest import STAND_IN, MakeServing, as_it_was, make_serving
 

@@ -47,10 +47,8 @@ class Site:
         self.root = root
         self.engines = root / "engines"
         self.wheels = root / "wheels"
-        (root / "resources").mkdir()
-        for source in (ROOT / "resources").glob("*.py"):
-            if source.name in ("__init__.py", "package_indexes.py") or source.stem.startswith("engine"):
-                shutil.copy(source, root / "resources")
+        shutil.copytree(ROOT / "resources" / "engines", root / "resources" / "engines")
+        shutil.copy(ROOT / "resources" / "__init__.py", root / "resources")
         self.environ = {
             **{k: v for k, v in os.environ.items() if not k.startswith(("PIP_", "UV_", "LLM_"))},
             "PIP_CONFIG_FILE": os.devnull,
@@ -97,7 +95,7 @@ class Site:
         """Starts an installation; its last line is the status, the lines before are its phases."""
         code = (
             "import dataclasses, json, pathlib, sys\n"
-            "from resources.engines import EngineError, install\n"
+            "from resources.engines.installation import EngineError, install\n"
             "try:\n"
             f"    done = install(pathlib.Path({str(self.engines)!r}), {engine!r}, device='cpu',"
             " report=lambda text: print(text, flush=True))\n"

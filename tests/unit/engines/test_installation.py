@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from resources.engines import STAMP, EngineError, engine_python, engine_status
+from resources.engines.installation import STAMP, EngineError, engine_python, engine_status
 from tests.unit.engines.sites import Site
 
 
@@ -45,7 +45,7 @@ def test_what_a_start_imports_is_compiled_even_where_python_is_told_to_write_non
 
 
 def test_an_image_has_every_module_compiled(site: Site) -> None:
-    command = [sys.executable, "-m", "resources.engine_builds", "train", "cpu", str(site.root / "image")]
+    command = [sys.executable, "-m", "resources.engines.builds", "train", "cpu", str(site.root / "image")]
     subprocess.run(command, cwd=site.root, env=site.environ, check=True)
     packages = next((site.root / "image" / "lib").glob("python3.*")) / "site-packages"
     assert _compiled(packages) >= {"tuner", "gguf", "dagster_pipes", "llamafactory", "torchaudio"}
@@ -214,11 +214,11 @@ def test_a_full_disk_is_called_that_and_given_back(site: Site, tmp_path: Path) -
 
 def test_the_images_builder_says_how_it_is_called(site: Site) -> None:
     said = subprocess.run(
-        [sys.executable, "-m", "resources.engine_builds", "train", "tpu", "x"],
+        [sys.executable, "-m", "resources.engines.builds", "train", "tpu", "x"],
         cwd=site.root,
         env=site.environ,
         capture_output=True,
         text=True,
     )
     assert said.returncode == 1
-    assert said.stderr == "usage: python -m resources.engine_builds train|serve cpu|cuda FOLDER\n"
+    assert said.stderr == "usage: python -m resources.engines.builds train|serve cpu|cuda FOLDER\n"

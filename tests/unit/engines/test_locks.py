@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from resources.engine_locks import (
+from resources.engines.locks import (
     ENGINES,
     IMAGES,
     EngineError,
@@ -107,6 +107,6 @@ def test_a_machine_without_the_nvidia_driver_gets_the_cpu(
     smi.write_text("#!/bin/sh\necho 'NVIDIA-SMI has failed'\nexit 9\n")
     assert device_here() == "cpu"
     smi.write_text("#!/bin/sh\nexec /bin/sleep 60\n")
-    monkeypatch.setattr("resources.engine_locks.NVIDIA_SMI_S", 0.2)
+    monkeypatch.setattr("resources.engines.locks.NVIDIA_SMI_S", 0.2)
     with pytest.raises(EngineError, match="the NVIDIA driver hangs"):
         device_here()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from resources.package_indexes import (
+from resources.engines.package_indexes import (
     TORCH_CPU_INDEX,
     PackageIndexError,
     pip_settings,

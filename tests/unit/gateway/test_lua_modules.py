@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from resources.routes import Backend, choose
+from resources.serving.routes import Backend, choose
 from tests.servers.ports import free_port
 from tests.unit.gateway.gateways import BODY_LIMIT_BYTES, LUA, bootstrap, envoy_of
 

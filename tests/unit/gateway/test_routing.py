@@ -5,7 +5,7 @@ from collections import Counter
 
 import httpx
 
-from resources.routes import Backend, choose
+from resources.serving.routes import Backend, choose
 from tests.unit.gateway.gateways import DIGESTS, Gateway, backend, error_of, route, tenant
 
 DOOR = "/t/spread/v1/chat/completions"

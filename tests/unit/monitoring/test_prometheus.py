@@ -18,12 +18,12 @@ import httpx
 import pytest
 import yaml
 
-from resources.deployment_state import Deployment, LiveServer
 from resources.gateway.envoy_upstream import Endpoint
 from resources.gateway.publishing import Live, Publication
 from resources.gateway.scrape_targets import SCRAPE_TARGETS, scrape_targets
-from resources.routes import WHOLE
-from resources.vllm import Serving
+from resources.serving.deployment_state import Deployment, LiveServer
+from resources.serving.routes import WHOLE
+from resources.vllm.program import Serving
 from tests.servers.ports import free_port
 from tests.unit.monitoring.conftest import MetricsDoor
 

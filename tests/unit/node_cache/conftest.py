@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from resources.artifacts import Artifact, ArtifactFile, Line
+from resources.artifact_store.artifacts import Artifact, ArtifactFile, Line
 from resources.node_cache import Download, Held, NodeCache
 
 CHUNK = 4096

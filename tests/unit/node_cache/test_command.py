@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from llm_assets.settings import CACHE_GIB, GIB, Settings, SettingsError
-from resources.artifacts import Artifact
+from resources.artifact_store.artifacts import Artifact
 from resources.node_cache import NodeCache
 from tests.conftest import ROOT, Project
 from tests.unit.node_cache.conftest import Node, Source, some_bytes

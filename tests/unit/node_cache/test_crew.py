@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from resources.artifacts import ArtifactError, ArtifactFile
+from resources.artifact_store.artifacts import ArtifactError, ArtifactFile
 from resources.node_cache.crew import Crew, Pace
 
 MOST = 16

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from resources.artifacts import Artifact, ArtifactError, ArtifactFile
-from resources.local_processes import LocalProcesses
+from resources.artifact_store.artifacts import Artifact, ArtifactError, ArtifactFile
 from resources.node_cache import Held
+from resources.processes.local_processes import LocalProcesses
 from resources.waiting import wait_until
 from tests.unit.node_cache.conftest import AMPLE, Node, a_node, problem_of, some_bytes
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from resources.artifacts import Artifact, ArtifactError, ArtifactFile
+from resources.artifact_store.artifacts import Artifact, ArtifactError, ArtifactFile
 from tests.unit.node_cache.conftest import CHUNK, LINE, Node, problem_of, some_bytes
 
 WEIGHTS = some_bytes(3 * CHUNK + 5)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from resources.artifacts import Artifact, ArtifactError
+from resources.artifact_store.artifacts import Artifact, ArtifactError
 from resources.node_cache.locks import locked, try_lock, unlock
 from resources.node_cache.places import Places
 from resources.waiting import wait_until

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from resources.artifacts import ArtifactError
+from resources.artifact_store.artifacts import ArtifactError
 from resources.node_cache.places import Places
 from tests.unit.node_cache.conftest import FORK, a_node, hold_and_compare, running
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from resources.artifact_store import ArtifactStore
-from resources.artifacts import Artifact, ArtifactError
+from resources.artifact_store.artifacts import Artifact, ArtifactError
+from resources.artifact_store.store import ArtifactStore
 from tests.unit.node_cache.conftest import AMPLE, LINE, problem_of, some_bytes
 
 FORK = multiprocessing.get_context("fork")

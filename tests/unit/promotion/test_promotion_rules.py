@@ -11,10 +11,10 @@ from llm_assets.catalog.tenants import TenantEntry
 from llm_assets.model_cards.ai_act import ai_act
 from llm_assets.promotion_rules import PromotionRefused, PromotionRules, promotion_check, rollback_check
 from llm_assets.signature_policy import sign_published
-from resources.artifact_store import ArtifactStore
-from resources.artifacts import SIGNATURE_NAME
-from resources.mlflow import RegisteredVersion
-from resources.signatures import Signer, Verifier
+from resources.artifact_store.artifacts import SIGNATURE_NAME
+from resources.artifact_store.store import ArtifactStore
+from resources.mlflow.registry import RegisteredVersion
+from resources.signing.signatures import Signer, Verifier
 from tests.stored import folder_of
 from tests.unit.published_versions import MODEL, TENANT, Made, publish_version
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_assets.retention import Decision, Keeping, decide, published_at
-from resources.artifacts import Artifact, ArtifactFile, Collection, Line, new_version
+from resources.artifact_store.artifacts import Artifact, ArtifactFile, Collection, Line, new_version
 
 NOW = datetime(2026, 11, 21, tzinfo=UTC)
 FILES = (ArtifactFile(path="a", size_bytes=1, sha256="0" * 64),)

@@ -12,8 +12,8 @@ from llm_assets.embedded import embedded_serving
 from llm_assets.graph import build_definitions
 from llm_assets.keys import VLLM_DEPLOYMENT, model_key
 from llm_assets.settings import Settings
-from resources.deployment_state import Deployment, LiveServer
-from resources.serving import Serving
+from resources.serving.deployment_state import Deployment, LiveServer
+from resources.serving.local import Serving
 
 PROJECT = Path(__file__).parents[2] / "e2e" / "project"
 

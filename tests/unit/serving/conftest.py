@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from resources.serving import LocalServing, Serving
+from resources.serving.local import LocalServing, Serving
 
 STAND_IN = Path(__file__).parent / "stand_in_vllm.py"
 QUESTION = "Who are you?"

@@ -1,7 +1,7 @@
 """What the Dagster UI is told of a deployment."""
 
 from llm_assets.schedules.deployments import observation
-from resources.routes import BackendState, DeploymentState
+from resources.serving.routes import BackendState, DeploymentState
 
 LIVE = BackendState(
     version="v1", digest="sha256:1", weight=90, status="live", address="http://127.0.0.1:8001", since=1.0

@@ -12,8 +12,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from resources.local_processes import ProcessRecord
-from resources.serving import LocalServing, Serving, VllmError
+from resources.processes.local_processes import ProcessRecord
+from resources.serving.deployment_state import STATE_FILE
+from resources.serving.local import LocalServing, Serving, VllmError
 from resources.waiting import wait_until
 from tests.unit.serving.conftest import MakeServing, as_it_was, known_answer
 
@@ -189,7 +190,7 @@ def test_two_deploys_at_once_take_turns(local_serving: LocalServing, make_servin
 def test_a_deploy_that_waits_too_long_for_its_turn_says_what_to_end(
     local_serving: LocalServing, make_serving: MakeServing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("resources.deploy_turns.DEPLOY_TURN_S", 0.1)
+    monkeypatch.setattr("resources.serving.deploy_turns.DEPLOY_TURN_S", 0.1)
     with (
         local_serving._turn(TENANT, MODEL).to_deploy(quiet),
         pytest.raises(
@@ -235,6 +236,31 @@ def test_what_was_stopped_is_stopped_until_it_is_revived(
     local_serving.stop(TENANT, MODEL)
     local_serving.revive(TENANT, MODEL, quiet, verified=as_it_was)
     assert [state.status for state in local_serving.states()] == ["live"]
+
+
+@pytest.mark.parametrize(
+    ("written", "replacement", "named"),
+    [
+        ("{", "", "JSONDecodeError"),
+        ('"serving": {', '"served": {', "KeyError: 'serving'"),
+        ('"digest"', '"checksum"', "unexpected keyword argument 'checksum'"),
+        ('"known_answers": [', '"known_answers": 7, "chat": [', "not iterable"),
+    ],
+)
+def test_a_state_file_that_nobody_can_read_is_named_and_made_anew(
+    local_serving: LocalServing, make_serving: MakeServing, written: str, replacement: str, named: str
+) -> None:
+    local_serving.deploy(make_serving(), quiet)
+    file = local_serving.servers.folder(TENANT, MODEL).path / STATE_FILE
+    file.write_text(file.read_text().replace(written, replacement))
+    for use in (local_serving.states, lambda: local_serving.deploy(make_serving(), quiet)):
+        with pytest.raises(VllmError, match=f"{file} is no deployment .*{named}.*Remove the file"):
+            use()
+    assert len(local_serving.servers.processes.all()) == 1
+    file.unlink()
+    local_serving.deploy(make_serving(), quiet)
+    assert local_serving.ask(TENANT, MODEL, ASKED) == "v1"
+    assert len(local_serving.servers.processes.all()) == 1
 
 
 def test_stopping_ends_a_deploy_that_is_under_way(

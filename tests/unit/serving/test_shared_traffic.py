@@ -12,11 +12,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from resources.deployment_state import STATE_FILE, Wanted
-from resources.local_processes import ProcessRecord
-from resources.routes import Backend, choose
-from resources.serving import LocalServing, Serving, VllmError
-from resources.vllm import gpu_memory_share
+from resources.processes.local_processes import ProcessRecord
+from resources.serving.deployment_state import STATE_FILE, Wanted
+from resources.serving.local import LocalServing, Serving, VllmError
+from resources.serving.routes import Backend, choose
+from resources.vllm.program import gpu_memory_share
 from resources.waiting import wait_until
 from tests.unit.serving.conftest import MakeServing, as_it_was, known_answer
 
@@ -253,7 +253,7 @@ def test_a_state_file_from_before_versions_shared_traffic_is_understood(
     local_serving.deploy(make_serving("v1"), quiet)
     file = local_serving.servers.folder(TENANT, MODEL).path / STATE_FILE
     (server,) = json.loads(file.read_text())["servers"]
-    del server["weight"]
+    del server["weight"], server["serving"]["leases"]
     file.write_text(json.dumps({**server, "stopped": False}))
     assert live(local_serving) == {"v1": 100}
 

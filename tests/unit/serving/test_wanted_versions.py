@@ -12,10 +12,10 @@ from llm_assets.assets.deployments import _wanted
 from llm_assets.catalog.loading import Catalog, load_catalog
 from llm_assets.servings import Shelf
 from llm_assets.settings import Settings
-from resources.artifact_store import ArtifactStore
-from resources.artifacts import Artifact, ArtifactError, Line
-from resources.mlflow import RegisteredVersion
-from resources.mlflow_traffic import TrafficShare
+from resources.artifact_store.artifacts import Artifact, ArtifactError, Line
+from resources.artifact_store.store import ArtifactStore
+from resources.mlflow.registry import RegisteredVersion
+from resources.mlflow.traffic import TrafficShare
 from tests.stored import folder_of
 from tests.unit.serving.conftest import known_answer
 

@@ -1,0 +1,1 @@
+"""Where base models come from, and what is looked at before anything is trained on one."""

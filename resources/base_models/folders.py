@@ -1,0 +1,117 @@
+"""Looks at a base model's folder before anything is trained on it: is it whole, safe to load, and what is it?
+
+Nothing is loaded: configuration, headers and names are read. That the weights have the right values, only
+a digest can tell. Code that a model brings along (`*.py`) is not looked at, because it is never run.
+"""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from resources.base_models.error import BaseModelSourceError
+from resources.base_models.safetensors_files import Tensor, read_folder
+
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib")
+DTYPES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32", "F64": "float64"}
+FRONT_MATTER_LICENCE = re.compile(r"\A---\n(?:.*\n)*?license:[ \t]*['\"]?([\w.+-]+)")
+LICENCE_TEXTS = {"apache license": "apache-2.0", "mit license": "mit", "bsd 3-clause license": "bsd-3-clause"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaseModelFacts:
+    """What a folder says of its model. `licence` is None where neither README.md nor LICENSE tells."""
+
+    architecture: str
+    parameters: int
+    dtype: str
+    size_bytes: int
+    licence: str | None
+    has_tokenizer_json: bool
+
+
+def inspect(folder: Path) -> BaseModelFacts:
+    """The facts of a folder in Hugging Face's format.
+
+    Raises:
+        BaseModelSourceError: It holds pickles, lacks its configuration or weights, or a file is not whole.
+    """
+    if not folder.is_dir():
+        raise BaseModelSourceError(f"{folder} is no folder; give one with config.json and model.safetensors.")
+    refuse_pickles(folder)
+    config = _config(folder / "config.json")
+    tensors = read_folder(folder)
+    return BaseModelFacts(
+        architecture=_architecture(folder, config),
+        parameters=sum(tensor.elements for tensor in tensors),
+        dtype=_dtype(tensors),
+        size_bytes=sum(file.stat().st_size for file in files_of(folder)),
+        licence=_licence(folder),
+        has_tokenizer_json=(folder / "tokenizer.json").is_file(),
+    )
+
+
+def refuse_pickles(folder: Path) -> None:
+    """Raises BaseModelSourceError if any file of the folder is a pickle by its name."""
+    pickles = sorted(
+        str(file.relative_to(folder)) for file in files_of(folder) if file.suffix.lower() in PICKLES
+    )
+    if pickles:
+        raise BaseModelSourceError(
+            f"{folder} holds pickles, which can run code when they are loaded: {', '.join(pickles)}. "
+            "Give a folder with safetensors weights only."
+        )
+
+
+def files_of(folder: Path) -> Iterator[Path]:
+    """All files below the folder but those of hidden folders (a download's own records), by name."""
+    for path in sorted(folder.rglob("*")):
+        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts[:-1])
+        if path.is_file() and not hidden:
+            yield path
+
+
+def _config(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise BaseModelSourceError(f"{path.parent} has no config.json; give the whole folder of the model.")
+    try:
+        config = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise BaseModelSourceError(f"{path} is not JSON ({error}); fetch it again.") from error
+    if not isinstance(config, dict):
+        raise BaseModelSourceError(f"{path} holds no configuration; fetch it again.")
+    return config
+
+
+def _architecture(folder: Path, config: dict[str, Any]) -> str:
+    architectures = config.get("architectures")
+    if isinstance(architectures, list) and architectures:
+        return str(architectures[0])
+    if config.get("model_type"):
+        return str(config["model_type"])
+    raise BaseModelSourceError(
+        f"{folder}/config.json names no architecture; give the configuration of a model."
+    )
+
+
+def _dtype(tensors: tuple[Tensor, ...]) -> str:
+    elements: Counter[str] = Counter()
+    for tensor in tensors:
+        elements[tensor.dtype] += tensor.elements
+    dtype = max(elements, key=lambda name: (elements[name], name), default="")
+    return DTYPES.get(dtype, dtype.lower())
+
+
+def _licence(folder: Path) -> str | None:
+    readme = folder / "README.md"
+    if readme.is_file():
+        named = FRONT_MATTER_LICENCE.match(readme.read_text(encoding="utf-8", errors="replace"))
+        if named:
+            return named.group(1).lower()
+    for path in sorted(folder.glob("LICEN[CS]E*")):
+        start = path.read_text(encoding="utf-8", errors="replace")[:500].lower()
+        return next((name for text, name in LICENCE_TEXTS.items() if text in start), None)
+    return None

@@ -1,0 +1,64 @@
+"""Which packages an engine is made of: a lock with hashes for each engine and device, beside its Dockerfile.
+
+Only the standard library is used here: the images are built from this code, before anything is installed.
+"""
+
+import hashlib
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Literal, get_args
+
+EngineName = Literal["train", "serve"]
+Device = Literal["cpu", "cuda"]
+ENGINES: tuple[EngineName, ...] = get_args(EngineName)
+
+IMAGES = Path(__file__).resolve().parents[2] / "images"
+# Goes into the digest of a lock: raise it when what is done to an environment after the lock changes.
+BUILD_REVISION = 1
+NVIDIA_SMI_S = 60  # it takes seconds where the driver is not kept loaded
+
+
+class EngineError(Exception):
+    """An engine's environment cannot be made, or is not there."""
+
+
+def lock_file(engine: EngineName, device: Device) -> Path:
+    """The lock of one engine and device; an EngineError says how to get it when it is missing."""
+    path = IMAGES / engine / f"{device}.lock.txt"
+    if not path.is_file():
+        raise EngineError(
+            f"No lock of the {engine} engine for {device}: {path} is missing; `make lock` makes it"
+        )
+    return path
+
+
+def lock_digest(engine: EngineName, device: Device) -> str:
+    """Names what an environment is made of; the same lock gives the same digest on every machine."""
+    content = lock_file(engine, device).read_bytes() + f"revision {BUILD_REVISION}".encode()
+    return hashlib.sha256(content).hexdigest()
+
+
+def locked(engine: EngineName, device: Device) -> dict[str, str]:
+    """Package and version, as the lock pins them."""
+    lines = lock_file(engine, device).read_text().splitlines()
+    pins = (line.split(" ")[0].partition("==") for line in lines if "==" in line and line[0].isalnum())
+    return {name: version.removeprefix("=") for name, _, version in pins}  # `===` is a pin too
+
+
+def device_here() -> Device:
+    """cuda where an NVIDIA GPU and its driver can be seen, cpu elsewhere. EngineError: the driver hangs."""
+    if Path("/dev/nvidia0").exists():
+        return "cuda"
+    if shutil.which("nvidia-smi") is None:
+        return "cpu"
+    try:
+        listing = subprocess.run(
+            ["nvidia-smi", "--list-gpus"], capture_output=True, text=True, timeout=NVIDIA_SMI_S
+        )
+    except subprocess.TimeoutExpired as error:
+        raise EngineError(
+            f"`nvidia-smi --list-gpus` did not answer in {NVIDIA_SMI_S} s: the NVIDIA driver hangs. "
+            "Restart the machine, or say which engine you want: --device cpu"
+        ) from error
+    return "cuda" if listing.returncode == 0 and "GPU 0" in listing.stdout else "cpu"

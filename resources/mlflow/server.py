@@ -1,0 +1,153 @@
+"""The local MLflow server: SQLite, files on disk, one detached process that outlives its starter.
+
+For one machine. In production MLflow runs elsewhere, on PostgreSQL, and only `MlflowRegistry` is used.
+"""
+
+import os
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from resources.mlflow.client import RegistryError
+from resources.processes.local_processes import (
+    LocalProcesses,
+    ProcessError,
+    ProcessRecord,
+    listens,
+    require_free_port,
+)
+from resources.waiting import WaitError, wait_until
+
+NAME = "mlflow"
+PORT_SETTING = "LLM_ASSETS_MLFLOW_PORT"
+APP = Path(__file__).with_name("app.py")
+LOG_TAIL_LINES = 15
+
+ENVIRONMENT = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    # Background jobs would cost eight more processes and ten seconds, for features of no use here.
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    # What is registered is an artifact of the store and nothing else.
+    "MLFLOW_CREATE_MODEL_VERSION_SOURCE_VALIDATION_REGEX": "^artifact://models/",
+}
+INHERITED = ("PATH", "HOME", "USER", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH")
+INHERITED_PREFIXES = ("MLFLOW_", "PYTHON")
+FOR_CLIENTS = "MLFLOW_TRACKING_"  # addresses, users and passwords
+
+
+def server_environment(inherited: Mapping[str, str]) -> dict[str, str]:
+    """The whole environment of a server: only what is named here, so no other program's credential."""
+    kept = {
+        name: value
+        for name, value in inherited.items()
+        if (name in INHERITED or name.startswith(INHERITED_PREFIXES)) and not name.startswith(FOR_CLIENTS)
+    }
+    return kept | ENVIRONMENT
+
+
+@dataclass(frozen=True, kw_only=True)
+class MlflowServer:
+    """The server whose database lies in `home`/mlflow, on `port` of this machine."""
+
+    home: Path
+    port: int
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def folder(self) -> Path:
+        return self.home.absolute() / "mlflow"
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "server.log"
+
+    def start(self) -> ProcessRecord:
+        """Starts the server unless it runs, and returns at once; `wait_ready` waits for it.
+
+        Raises:
+            RegistryError: The port is taken (names its holder), or a server on another port cannot be ended.
+        """
+        running = self._running()
+        if running and running.attributes["port"] == self.port:
+            return running
+        try:
+            if running:
+                self.stop()
+            require_free_port(self.port, what="MLflow", setting=PORT_SETTING)
+            return self._start()
+        except ProcessError as error:
+            meanwhile = self._running()
+            if meanwhile and meanwhile.attributes["port"] == self.port:
+                return meanwhile
+            raise RegistryError(str(error)) from error
+
+    def ensure_ready(self) -> str:
+        """Starts the server unless it runs, waits until it answers, and gives back its address."""
+        self.start()
+        return self.wait_ready()
+
+    def wait_ready(self, timeout_s: float = 120) -> str:
+        """Waits until the server answers and gives back its address.
+
+        Raises:
+            RegistryError: It ended, or did not answer in time; holds the end of its log.
+        """
+        try:
+            return wait_until(
+                lambda: self.url if self.ready() else None,
+                what=f"MLflow at {self.url}",
+                timeout_s=timeout_s,
+                failed=lambda: None if self._running() else "its process ended.",
+            )
+        except WaitError as error:
+            raise RegistryError(f"{error} The end of its log, {self.log}:\n{self._log_tail()}") from error
+
+    def ready(self) -> bool:
+        """Whether this very server, and not another on its port, answers now."""
+        running = self._running()
+        if running is None or not listens(running, self.port):
+            return False
+        try:
+            with urllib.request.urlopen(f"{self.url}/health", timeout=5) as answer:  # noqa: S310 (http, our own)
+                return answer.status == 200
+        except (urllib.error.URLError, OSError):
+            return False
+
+    def running(self) -> bool:
+        """Whether its process is there, ready or not yet."""
+        return self._running() is not None
+
+    def stop(self) -> None:
+        """Ends the server; nothing to do where none runs."""
+        self._processes.stop(NAME)
+
+    def _start(self) -> ProcessRecord:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        command = (
+            *(sys.executable, "-P", str(APP)),  # -P: no module beside it may be taken for another's
+            *("--backend-store-uri", f"sqlite:///{self.folder / 'mlflow.db'}"),
+            *("--artifacts-destination", str(self.folder / "artifacts")),
+            *("--port", str(self.port)),
+        )
+        env = server_environment(os.environ)
+        attributes = {"port": self.port, "url": self.url}
+        return self._processes.start(NAME, command=command, env=env, log=self.log, attributes=attributes)
+
+    @property
+    def _processes(self) -> LocalProcesses:
+        return LocalProcesses(self.home / "processes")
+
+    def _running(self) -> ProcessRecord | None:
+        record = self._processes.find(NAME)
+        return record if record and self._processes.alive(record) else None
+
+    def _log_tail(self) -> str:
+        if not self.log.exists():
+            return "(there is none)"
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-LOG_TAIL_LINES:])

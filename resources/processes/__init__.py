@@ -1,0 +1,1 @@
+"""Detached processes of this machine: started, recorded, supervised, ended."""

@@ -1,0 +1,1 @@
+"""Live deployments: what is wanted, which servers are live, and the way from one to the other."""

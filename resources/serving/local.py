@@ -1,0 +1,241 @@
+"""Live vLLM servers on this machine: of each tenant and model one, or several versions side by side.
+
+A deploy starts each new server beside what is live, asks it the known questions, switches
+`deployment.json` over in one rename and then ends what is not wanted any more. Killed at any moment it
+leaves the old set of servers live or the new one, and nothing unrecorded: the next deploy takes over
+the server that was being started, or ends it.
+
+Addresses change with each deploy unless the model sets a port. Only this machine can reach them.
+Not covered: on a fixed port, old and new both answer for the second or two of the switch (a request
+that the old one has just taken may fail and has to be sent again), and the new one's proof was given
+by a twin of it on another port. A fixed port is production's; other versions get a free one.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from resources.gateway.publishing import Live, Publication
+from resources.serving.deploy_turns import Turn
+from resources.serving.deployment_state import Deployment, LiveServer, Wanted, check_wanted
+from resources.serving.observed_state import state_of
+from resources.serving.rollout import Rollout
+from resources.serving.routes import Backend, DeploymentState, Route, choose
+from resources.serving.servers import Log, VllmServers
+from resources.vllm.client import Message, VllmClient, VllmUnreachable
+from resources.vllm.program import Serving, VllmError
+
+__all__ = ["DeploymentState", "LocalServing", "Route", "Serving", "VllmError", "Wanted"]
+
+
+class LocalServing(dg.ConfigurableResource[Any]):
+    """Serves models with the `vllm` of `<engines>/serve`; what it knows lies in `<home>/serving`.
+
+    `gateway`: whether the gateway of `home` is told what is live, before what was live ends.
+    """
+
+    home: str
+    engines: str
+    gateway: bool = False
+
+    @property
+    def servers(self) -> VllmServers:
+        # The environment's own folder, not the link to it: an upgrade must not mix two under one server.
+        environment = (Path(self.engines) / "serve").resolve()
+        return VllmServers(home=Path(self.home), executable=environment / "bin" / "vllm")
+
+    def deploy(self, wanted: Serving | tuple[Wanted, ...], log: Log) -> Route:
+        """Makes a version live, or several with their weights, or finds that they are.
+
+        Two deploys of one tenant and model take turns.
+
+        Args:
+            wanted: Production first. The weights add up to 100; a `Serving` alone has them all.
+
+        Raises:
+            VllmError: A new server did not start or answers differently than the merged model did;
+                it is ended. What was live before goes on; production does not wait for another version.
+        """
+        every = (Wanted(serving=wanted),) if isinstance(wanted, Serving) else wanted
+        check_wanted(every)
+        for each in every:
+            _require_files(each.serving)
+        production = every[0].serving
+        others = (replace(each, serving=replace(each.serving, port=None)) for each in every[1:])
+        with self._turn(production.tenant, production.model).to_deploy(log):
+            rollout = Rollout(
+                servers=self.servers, wanted=(every[0], *others), log=log, gateway=self._publication
+            )
+            return rollout.carry_out().route
+
+    def route(self, tenant: str, model: str) -> Route | None:
+        """What should be live, with which weights; None where nothing is, or it was stopped."""
+        deployment = self.servers.folder(tenant, model).read()
+        return deployment.route if deployment and not deployment.stopped else None
+
+    def state(self, tenant: str, model: str) -> DeploymentState:
+        """How a deployment is right now; its servers are asked."""
+        return state_of(self.servers, tenant, model)
+
+    def states(self) -> tuple[DeploymentState, ...]:
+        """Every deployment that this installation ever had."""
+        return tuple(self.state(folder.parent.name, folder.name) for folder in self._folders())
+
+    def _folders(self) -> list[Path]:
+        return sorted((Path(self.home) / "serving").glob("*/*/"))
+
+    def stop(self, tenant: str, model: str) -> None:
+        """Ends a deployment's servers, one that is being started too. `revive` or `deploy` start it again."""
+
+        def end_servers() -> None:
+            for server in self.servers.of(tenant, model):
+                self.servers.end(server)
+
+        with self._turn(tenant, model).to_stop(end_servers):
+            if self._publication:
+                self._publication.withdraw(tenant, model)
+            end_servers()
+            folder = self.servers.folder(tenant, model)
+            if deployment := folder.read():
+                folder.write(replace(deployment, stopped=True))
+
+    def stop_all(self) -> None:
+        for state in self.states():
+            self.stop(state.tenant, state.model)
+
+    def revive(self, tenant: str, model: str, log: Log, *, verified: Callable[[Serving], Serving]) -> Route:
+        """Makes live again what was live when it died or was stopped.
+
+        Args:
+            verified: Gives the same version again, its files verified; raises if they are not right.
+
+        Raises:
+            VllmError: Nothing ever was, or it does not start.
+        """
+        deployment = self.servers.folder(tenant, model).read()
+        if deployment is None:
+            raise VllmError(
+                f"{tenant}/{model} was never live, so there is nothing to revive. Deploy it first."
+            )
+        wanted = tuple(replace(live.wanted, serving=verified(live.serving)) for live in deployment.servers)
+        return self.deploy(wanted, log)
+
+    def publish_all(self) -> None:
+        """Tells the gateway everything anew: of each deployment the servers that run."""
+        if self._publication is None:
+            return
+        lives, stopped = [], []
+        for folder in self._folders():
+            tenant, model = folder.parent.name, folder.name
+            if alive := self._running_servers(tenant, model):
+                key = self.servers.folder(tenant, model).api_key()
+                lives.append(Live(deployment=Deployment(servers=alive), api_key=key))
+            else:
+                stopped.append((tenant, model))
+        self._publication.publish_all(lives, stopped)
+
+    def ask(self, tenant: str, model: str, messages: list[Message], **options: Any) -> str:
+        """The live model's answer. Options as for `stream`.
+
+        Raises:
+            VllmError: Nothing is live, or it failed.
+        """
+        return "".join(self.stream(tenant, model, messages, **options))
+
+    def stream(
+        self,
+        tenant: str,
+        model: str,
+        messages: list[Message],
+        *,
+        version: str | None = None,
+        key: str | None = None,
+        **options: Any,
+    ) -> Iterator[str]:
+        """As `ask`, piece by piece. A switch to a new server between looking and asking is bridged.
+
+        Args:
+            version: The label of the live version that is to answer; by weight if left out.
+            key: Requests of equal key go to the same version (see `routes.choose`).
+            options: Those of an OpenAI chat completion (`max_tokens`, …).
+        """
+        chosen = self._choose(tenant, model, version, key)
+        begun = False
+        try:
+            for piece in self._stream_from(chosen, messages, options):
+                begun = True
+                yield piece
+        except VllmUnreachable:
+            again = self._choose(tenant, model, version, key)
+            if begun or again.server == chosen.server:
+                raise
+            yield from self._stream_from(again, messages, options)
+
+    def choose(
+        self, tenant: str, model: str, *, version: str | None = None, key: str | None = None
+    ) -> Backend:
+        """The live version that would answer; ask it by its `version`.
+
+        Raises:
+            VllmError: Nothing is live, or not that version.
+        """
+        return self._choose(tenant, model, version, key).backend
+
+    def served_digest(self, tenant: str, model: str, version: str | None = None) -> str:
+        """The digest on a response of a live version's server (of production's), asked just now."""
+        route = self.route(tenant, model)
+        wanted = version or (route.production.version if route else None)
+        with self._client(self._choose(tenant, model, wanted, None)) as client:
+            return client.digest(model)
+
+    def _choose(self, tenant: str, model: str, version: str | None, key: str | None) -> LiveServer:
+        alive = self._alive(tenant, model)
+        known = {live.backend: live for live in alive.servers if version in (None, live.serving.version)}
+        if not known:
+            versions = " and ".join(live.serving.version for live in alive.servers)
+            raise VllmError(f"{tenant}/{model} has no live version {version}; live is {versions}.")
+        return known[choose(tuple(known), key)]
+
+    def _alive(self, tenant: str, model: str) -> Deployment:
+        """What is live, of it the servers that run: a dead one's requests go to the others."""
+        if alive := self._running_servers(tenant, model):
+            return Deployment(servers=alive)
+        state = self.state(tenant, model)
+        raise VllmError(f"{tenant}/{model} is {state.status}, not live. {state.why or ''}".strip())
+
+    def _running_servers(self, tenant: str, model: str) -> tuple[LiveServer, ...]:
+        deployment = self.servers.folder(tenant, model).read()
+        servers = deployment.servers if deployment and not deployment.stopped else ()
+        return tuple(live for live in servers if self._runs(live))
+
+    def _runs(self, live: LiveServer) -> bool:
+        server = self.servers.processes.find(live.server)
+        return server is not None and self.servers.processes.alive(server)
+
+    def _stream_from(
+        self, live: LiveServer, messages: list[Message], options: dict[str, Any]
+    ) -> Iterator[str]:
+        with self._client(live) as client:
+            yield from client.stream(live.serving.model, messages, **options)
+
+    def _client(self, live: LiveServer) -> VllmClient:
+        key = self.servers.folder(live.serving.tenant, live.serving.model).api_key()
+        return VllmClient(live.address, key)
+
+    @property
+    def _publication(self) -> Publication | None:
+        return Publication(home=Path(self.home)) if self.gateway else None
+
+    def _turn(self, tenant: str, model: str) -> Turn:
+        return Turn(locks=Path(self.home) / "locks", tenant=tenant, model=model)
+
+
+def _require_files(serving: Serving) -> None:
+    for path in (serving.model_folder, serving.adapter_folder, serving.chat_template):
+        if path is not None and not path.exists():
+            raise VllmError(
+                f"{serving.name} version {serving.version} cannot be served: {path} does not exist."
+            )

@@ -1,0 +1,1 @@
+"""Signatures of artifacts: who signs, by which key, and whose signature is trusted."""

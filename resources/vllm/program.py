@@ -1,0 +1,254 @@
+"""vLLM as a program: what one server of one model is, and the command and environment that run it.
+
+Everything here is a pure function of the frozen `Serving`. The CPU settings are those that started
+fastest of the ones tried on two cores (warm disk cache, a small model): 22 s with vLLM's defaults
+as far as they fit into memory, 16 s as below. What is left is importing vLLM twice, 6 to 7 s each.
+"""
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from resources.names import MODEL, TENANT, VERSION
+from resources.vllm.streaming import DISK, STREAMED_SCHEMES, stream_environment, stream_options
+
+LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # vllm.config.lora.MaxLoRARanks of 0.32
+GPU_MEMORY = 0.9  # of a GPU; the rest is for CUDA itself
+INHERITED = ("PATH", "HOME", "USER", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "XDG_CACHE_HOME")
+INHERITED_PREFIXES = ("CUDA_", "NVIDIA_", "NCCL_")
+
+
+class VllmError(Exception):
+    """vLLM, or one server of it, did not do what was asked of it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Serving:
+    """One model version of one tenant as it is to be served; the same on a laptop and a cluster.
+
+    Attributes:
+        version: The label of the version; served names carry it.
+        digest: The digest of the version; every response carries it as `system_fingerprint`.
+        model_folder: The merged model, or in adapter mode the base model; None where it is streamed.
+        model_uri: Where vLLM streams it from instead (`s3://…`, `gs://…`), past this node's disk.
+        model_digest: The digest of what is streamed: of the merged model, or in adapter mode of the base.
+        chat_template: The template that was trained with; None where the model folder holds it.
+        lora_rank: The adapter's rank.
+        port: A fixed port; None for any free one.
+        tool_call_parser: vLLM's name of how this model writes tool calls; None where it takes no tools.
+        leases: Files that the server keeps locked, so that the node's cache keeps what it serves.
+        known_answers: Questions with what the merged model answered offline (`vllm_answers`).
+        engine: The digest of the serve engine's lock: another vLLM is another server.
+
+    Raises:
+        VllmError: The values do not fit together.
+    """
+
+    tenant: str
+    model: str
+    version: str
+    digest: str
+    mode: Literal["merged", "adapter"]
+    model_folder: Path | None = None
+    model_uri: str | None = None
+    model_digest: str | None = None
+    adapter_folder: Path | None = None
+    chat_template: Path | None = None
+    lora_rank: int | None = None
+    max_model_len: int
+    max_num_seqs: int
+    kv_cache_mib: int
+    dtype: str
+    port: int | None = None
+    tool_call_parser: str | None = None
+    leases: tuple[Path, ...] = ()
+    known_answers: tuple[dict[str, Any], ...]
+    engine: str
+    device: Literal["cpu", "cuda"]
+
+    def __post_init__(self) -> None:
+        if problem := next(_problems(self), None):
+            raise VllmError(f"{self.tenant}/{self.model} version {self.version} cannot be served: {problem}")
+
+    @property
+    def name(self) -> str:
+        return f"{self.tenant}/{self.model}"
+
+    @property
+    def model_location(self) -> str:
+        return self.model_uri or str(self.model_folder)
+
+    @property
+    def served_names(self) -> tuple[str, str]:
+        """The name that pins this version, and the one that always means the live version."""
+        return f"{self.model}@{self.version}", self.model
+
+
+def _problems(serving: Serving) -> Iterator[str]:
+    if not TENANT.fullmatch(serving.tenant):
+        yield f"the tenant name {serving.tenant!r} is not a DNS label"
+    if not MODEL.fullmatch(serving.model):
+        yield f"the model name {serving.model!r} is not made of a-z, 0-9 and _"
+    if not VERSION.fullmatch(serving.version):
+        yield f"the version {serving.version!r} is not made of up to 127 letters, digits, '.', '_' and '-'"
+    if (serving.model_folder is None) == (serving.model_uri is None):
+        yield "it needs either a model folder or the address that its weights are streamed from"
+    if (serving.model_uri is None) != (serving.model_digest is None):
+        yield "a streamed model needs its address and its digest"
+    if serving.model_uri is not None and not serving.model_uri.startswith(STREAMED_SCHEMES):
+        yield f"vLLM streams from {' and '.join(STREAMED_SCHEMES)}, not from {serving.model_uri}; set {DISK}"
+    if (serving.mode == "adapter") != (serving.adapter_folder is not None):
+        yield f"mode {serving.mode} and adapter folder {serving.adapter_folder} do not fit together"
+    if serving.mode == "adapter" and serving.lora_rank is None:
+        yield "mode adapter needs the adapter's rank"
+    if (serving.lora_rank or 0) > LORA_RANKS[-1]:
+        yield f"its adapter has rank {serving.lora_rank}, vLLM serves up to {LORA_RANKS[-1]}; serve it merged"
+    if not serving.known_answers or not all(known["tokens"] for known in serving.known_answers):
+        yield "it has no known answer (or an empty one) that could tell whether the right model answers"
+
+
+def gpu_memory_share(live_versions: int) -> float:
+    """What one server may take of a GPU, so that every live version and one that is coming fit."""
+    return math.floor(100 * GPU_MEMORY / (live_versions + 1)) / 100
+
+
+def serve_command(
+    serving: Serving, *, port: int, executable: Path, live_versions: int = 1
+) -> tuple[str, ...]:
+    """The command line of one server on this machine. It holds no secret.
+
+    Args:
+        live_versions: How many versions of the model are to be live at once; a GPU's memory is shared.
+    """
+    return (
+        *(str(executable), "serve", serving.model_location),
+        *("--host", "127.0.0.1", "--port", str(port)),
+        *("--dtype", serving.dtype),
+        *(stream_options() if serving.model_uri else ("--load-format", "safetensors")),
+        *("--max-model-len", str(serving.max_model_len), "--max-num-seqs", str(serving.max_num_seqs)),
+        *("--fingerprint-mode", "custom", "--fingerprint-value", serving.digest),
+        *("--disable-access-log-for-endpoints", "/health,/metrics"),
+        *(("--chat-template", str(serving.chat_template)) if serving.chat_template else ()),
+        *_tool_options(serving),
+        *_device_options(serving, live_versions),
+        *_name_options(serving),
+    )
+
+
+def _tool_options(serving: Serving) -> tuple[str, ...]:
+    if serving.tool_call_parser is None:
+        return ()
+    return ("--enable-auto-tool-choice", "--tool-call-parser", serving.tool_call_parser)
+
+
+def _device_options(serving: Serving, live_versions: int) -> tuple[str, ...]:
+    if serving.device == "cuda":
+        return ("--gpu-memory-utilization", str(gpu_memory_share(live_versions)))
+    # Compiling for a CPU takes a C++ compiler and minutes; a KV cache sized by default does not fit.
+    return ("--enforce-eager", "--kv-cache-memory-bytes", str(serving.kv_cache_mib * 1024 * 1024))
+
+
+def _name_options(serving: Serving) -> tuple[str, ...]:
+    """Both served names. The base model below an adapter can be asked too, as `<model>.base`."""
+    if serving.mode == "merged":
+        return ("--served-model-name", *serving.served_names)
+    rank = next(rank for rank in LORA_RANKS if rank >= (serving.lora_rank or 0))
+    modules = [
+        json.dumps({"name": name, "path": str(serving.adapter_folder)}) for name in serving.served_names
+    ]
+    adapters = ("--enable-lora", "--max-loras", str(len(modules)), "--max-lora-rank", str(rank))
+    return ("--served-model-name", f"{serving.model}.base", *adapters, "--lora-modules", *modules)
+
+
+def serve_environment(
+    serving: Serving,
+    *,
+    api_key: str,
+    executable: Path,
+    cache: Path,
+    inherited: Mapping[str, str],
+    cores: int,
+) -> dict[str, str]:
+    """The whole environment of a server: of the starter's only what `INHERITED` names, so no credential.
+
+    A server that streams its weights gets those of the bucket too, and nothing else does.
+
+    Args:
+        cache: Where a server that streams its weights keeps the few other files of the model.
+        inherited: The starter's environment.
+        cores: How many cores this machine has.
+    """
+    kept = {
+        name: value
+        for name, value in inherited.items()
+        if name in INHERITED or name.startswith(INHERITED_PREFIXES)
+    }
+    path = f"{executable.parent}:{kept.get('PATH', '/usr/bin:/bin')}"
+    own = {
+        "PATH": path,
+        "VLLM_API_KEY": api_key,
+        "VLLM_NO_USAGE_STATS": "1",
+        "HF_HUB_OFFLINE": "1",
+        "PYTHONSAFEPATH": "1",  # no import from the folder the platform happens to run in
+    }
+    streaming = stream_environment(inherited, cache) if serving.model_uri else {}
+    return {**kept, **streaming, **own, **(_cpu_environment(cores) if serving.device == "cpu" else {})}
+
+
+def _cpu_environment(cores: int) -> dict[str, str]:
+    return {
+        "OMP_NUM_THREADS": str(max(1, min(4, cores // 2))),  # more only spin where others work
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        "TORCH_COMPILE_DISABLE": "1",
+        # The worker lives in the engine's process, as on one GPU: 6 s and 500 MB less than a process
+        # of its own, which vLLM's CPU build takes only to set the two OMP variables above by itself.
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    }
+
+
+def settings_fingerprint(serving: Serving) -> str:
+    """Changes with anything that a running server would have to be replaced for.
+
+    Known answers and leases are not part of it, and the chat template counts by its text.
+    """
+    apart = ("known_answers", "leases")
+    values = {name: value for name, value in vars(serving).items() if name not in apart}
+    if serving.chat_template:
+        values["chat_template"] = serving.chat_template.read_text()
+    text = json.dumps(values, sort_keys=True, default=str)
+    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
+
+
+LOG_PREFIX = re.compile(r"^(\([^)]*pid=\d+\) )?((INFO|WARNING|ERROR) \d\d-\d\d [\d:]+ \[[^\]]*\] ?)?")
+CAUSE = re.compile(r"^([\w.]*(Error|Exception|Exit)|vllm[\w. ]*: error): ")
+# vLLM says these when something else, said before, went wrong.
+SECOND_HAND = ("Engine core initialization failed", "EngineDeadError", "WorkerProc initialization failed")
+# vLLM's own advice is about GPUs and its command line.
+REMEDIES = {
+    "memory for the cache blocks": "Raise serving.kv_cache_mib of the model.",
+    "KV cache is needed": "Raise serving.kv_cache_mib of the model, or lower its serving.max_model_len.",
+    "greater than the derived max_model_len": "Lower serving.max_model_len of the model.",
+}
+
+
+def last_error(log: str) -> str | None:
+    """The last line of a server's log that tells an error and is no echo of another, with the remedy."""
+    lines = [LOG_PREFIX.sub("", line).strip() for line in log.splitlines()]
+    for at in reversed(range(len(lines))):
+        if CAUSE.match(lines[at]) and not any(echo in lines[at] for echo in SECOND_HAND):
+            told = 2 if "validation error" in lines[at] else 1  # pydantic says what is wrong on the next line
+            error = " ".join(lines[at : at + told])
+            remedies = [remedy for sign, remedy in REMEDIES.items() if sign in error]
+            return " ".join([error, *remedies[:1]])
+    return None
+
+
+def cause_of_death(log: str) -> str:
+    """The line of a dead server's log that says why: its last error, else its last line."""
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    return last_error(log) or (f"its last line was {lines[-1]!r}" if lines else "its log is empty")

@@ -1,0 +1,230 @@
+"""LocalProcesses with real processes."""
+
+import fcntl
+import json
+import multiprocessing
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from resources.processes.local_processes import LocalProcesses, ProcessError, ProcessRecord, require_free_port
+from resources.waiting import wait_until
+
+ENV = {"PATH": os.environ["PATH"]}
+STUBBORN = """
+import signal, subprocess, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+if len(sys.argv) > 1:
+    subprocess.Popen([sys.executable, "-IS", __file__], start_new_session=True)
+print("up", flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.fixture
+def processes(tmp_path: Path) -> Iterator[LocalProcesses]:
+    processes = LocalProcesses(tmp_path / "processes")
+    yield processes
+    for record in processes.all():
+        processes.stop(record.name)
+
+
+def start(
+    processes: LocalProcesses, *command: str, name: str = "it", holds: tuple[Path, ...] = (), **env: str
+) -> ProcessRecord:
+    log = processes.folder.parent / "it.log"
+    return processes.start(name, command=command, env=ENV | env, log=log, attributes={"port": 1}, holds=holds)
+
+
+def wait_for_line(log: Path, count: int = 1) -> None:
+    wait_until(lambda: log.read_text().count("\n") >= count, what=f"line {count} of {log}", timeout_s=10)
+
+
+def test_the_record_is_there_before_the_process_runs(processes: LocalProcesses) -> None:
+    record = start(processes, "cat", str(processes.folder / "it.json"))
+    wait_until(lambda: not processes.alive(record), what="cat", timeout_s=10)
+    assert json.loads(record.log.read_text())["pid"] == record.pid
+
+
+def test_a_process_is_found_by_its_name_and_leads_its_own_session(processes: LocalProcesses) -> None:
+    record = start(processes, "sleep", "600")
+    assert processes.find("it") == record
+    assert processes.all() == (record,)
+    assert processes.alive(record)
+    assert os.getsid(record.pid) == record.pid
+    processes.stop("it")
+    assert processes.find("it") is None
+    assert not psutil.pid_exists(record.pid) or not processes.alive(record)
+
+
+def test_secrets_travel_in_the_environment_and_not_in_the_record(processes: LocalProcesses) -> None:
+    record = start(processes, "sh", "-c", "echo $KEY; exec sleep 600", KEY="s3cret")
+    wait_for_line(record.log)
+    assert record.log.read_text() == "s3cret\n"
+    assert "s3cret" not in (processes.folder / "it.json").read_text()
+    processes.stop("it")
+
+
+def test_each_process_has_a_folder_for_temporary_files_that_goes_with_it(processes: LocalProcesses) -> None:
+    record = start(processes, "sh", "-c", "touch $TMPDIR/left; echo $TMPDIR; exec sleep 600")
+    wait_for_line(record.log)
+    assert record.log.read_text().strip() == str(record.temporary_folder)
+    assert (record.temporary_folder / "left").exists()
+    processes.stop("it")
+    assert not record.temporary_folder.exists()
+
+
+def test_a_name_that_runs_already_is_refused(processes: LocalProcesses) -> None:
+    record = start(processes, "sleep", "600")
+    with pytest.raises(ProcessError, match=f"it runs already \\(pid {record.pid}"):
+        start(processes, "sleep", "600")
+    processes.stop("it")
+
+
+def test_the_name_of_a_dead_process_is_free(processes: LocalProcesses) -> None:
+    dead = start(processes, "true")
+    wait_until(lambda: not processes.alive(dead), what="true", timeout_s=10)
+    assert start(processes, "sleep", "600").pid != dead.pid
+    assert not dead.temporary_folder.exists()
+    processes.stop("it")
+
+
+HOLDS = """
+import fcntl, sys
+with open(sys.argv[1]) as lease:
+    fcntl.flock(lease, fcntl.LOCK_EX | fcntl.LOCK_NB)
+"""
+
+
+def test_a_process_holds_the_files_that_it_was_given_until_it_is_gone(
+    processes: LocalProcesses, tmp_path: Path
+) -> None:
+    leases = (tmp_path / "lease-1", tmp_path / "lease-2")
+    for lease in leases:
+        lease.touch()
+    start(processes, "sleep", "600", holds=leases)
+    for lease in leases:
+        taking = subprocess.run([sys.executable, "-c", HOLDS, lease], capture_output=True, text=True)
+        assert "BlockingIOError" in taking.stderr
+    processes.stop("it")
+    for lease in leases:
+        subprocess.run([sys.executable, "-c", HOLDS, lease], check=True)
+
+
+def test_a_process_that_cannot_hold_what_it_is_given_is_not_started(
+    processes: LocalProcesses, tmp_path: Path
+) -> None:
+    with pytest.raises(ProcessError, match=r"it could not be started: .*No such file.*gone'"):
+        start(processes, "sleep", "600", holds=(tmp_path / "gone",))
+    with (tmp_path / "taken").open("w") as taken:
+        fcntl.flock(taken, fcntl.LOCK_EX)
+        with pytest.raises(ProcessError, match=r"taken is not to be had: what it keeps is being removed"):
+            start(processes, "sleep", "600", holds=(tmp_path / "taken",))
+    assert processes.all() == ()
+
+
+def test_a_lock_that_is_never_freed_is_named(
+    processes: LocalProcesses, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("resources.processes.local_processes.LOCK_S", 0.1)
+    with processes._changing(), pytest.raises(ProcessError, match=r"Another process has held .*\.lock"):
+        start(processes, "true")
+
+
+def test_a_command_that_does_not_exist_is_an_error_and_leaves_nothing(processes: LocalProcesses) -> None:
+    with pytest.raises(ProcessError, match=r"it could not be started: .*No such file or directory"):
+        start(processes, "/nowhere/vllm")
+    assert processes.all() == ()
+
+
+def test_stopping_what_never_ran_succeeds(processes: LocalProcesses) -> None:
+    processes.stop("it")
+
+
+def test_a_process_ignores_no_signal_that_its_starter_ignores(processes: LocalProcesses) -> None:
+    """As a script's background job ignores SIGINT, and Dagster SIGTERM with it."""
+    endings = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(ending, signal.SIG_IGN) for ending in endings]
+    try:
+        record = start(processes, "grep", "SigIgn", "/proc/self/status")
+    finally:
+        for ending, handler in zip(endings, before, strict=True):
+            signal.signal(ending, handler)
+    wait_for_line(record.log)
+    ignored = int(record.log.read_text().split()[1], 16)
+    assert not [each for each in endings if ignored >> (each - 1) & 1]
+
+
+def test_children_that_ignore_the_signal_or_leave_the_session_are_ended_too(
+    processes: LocalProcesses,
+) -> None:
+    script = processes.folder.parent / "stubborn.py"
+    script.write_text(STUBBORN)
+    record = start(processes, sys.executable, "-IS", str(script), "parent")
+    wait_for_line(record.log, 2)
+    tree = [psutil.Process(record.pid), *psutil.Process(record.pid).children(recursive=True)]
+    assert len(tree) == 2
+    processes.stop("it", timeout_s=0.3)
+    assert [p for p in tree if p.is_running() and p.status() != psutil.STATUS_ZOMBIE] == []
+
+
+def test_children_of_a_process_that_died_are_ended(processes: LocalProcesses) -> None:
+    record = start(processes, "sh", "-c", "sleep 600 & echo $!; exec sleep 600")
+    wait_for_line(record.log)
+    child = psutil.Process(int(record.log.read_text()))
+    os.kill(record.pid, signal.SIGKILL)
+    wait_until(lambda: not processes.alive(record), what="the kill", timeout_s=10)
+    processes.stop("it")
+    assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
+
+
+def test_a_process_that_got_the_pid_of_a_recorded_one_is_never_signalled(processes: LocalProcesses) -> None:
+    record = start(processes, "true")
+    with subprocess.Popen(["sleep", "600"], start_new_session=True) as innocent:
+        file = processes.folder / "it.json"
+        file.write_text(json.dumps({**json.loads(file.read_text()), "pid": innocent.pid}))
+        reused = processes.find("it")
+        assert reused is not None
+        assert not processes.alive(reused)
+        processes.stop("it")
+        assert innocent.poll() is None
+        innocent.kill()
+    assert not record.temporary_folder.exists()
+
+
+def test_a_starter_killed_at_any_moment_leaves_no_unrecorded_process(processes: LocalProcesses) -> None:
+    for moment, seconds in enumerate(s / 1000 for s in range(0, 60, 4)):
+        starter = multiprocessing.get_context("fork").Process(
+            target=start, args=(processes, "sleep", f"599.{moment}"), kwargs={"name": f"it-{moment}"}
+        )
+        starter.start()
+        time.sleep(seconds)
+        starter.kill()
+        starter.join()
+        starter.close()
+    wait_until(lambda: not _launchers(processes), what="the launchers", timeout_s=10)
+    recorded = {record.pid for record in processes.all()}
+    running = {p.pid for p in psutil.process_iter(["cmdline"]) if "599." in str(p.info["cmdline"])}
+    assert running <= recorded
+
+
+def _launchers(processes: LocalProcesses) -> list[psutil.Process]:
+    return [p for p in psutil.process_iter(["cmdline"]) if "process_launcher.py" in str(p.info["cmdline"])]
+
+
+def test_a_port_in_use_is_refused_with_its_holder() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as holder:
+        port = holder.getsockname()[1]
+        with pytest.raises(
+            ProcessError, match=rf"MLflow cannot listen on port {port}: .*pid {os.getpid()}.*set X"
+        ):
+            require_free_port(port, what="MLflow", setting="X")
+    require_free_port(port, what="MLflow", setting="X")
