@@ -128,7 +128,7 @@ class Stack:
         """
         for state in self.serving.states():
             tenant = catalog.tenants.get(state.tenant)
-            if state.status in ("stopped", "dead", "degraded") and tenant and state.model in tenant.models:
+            if (state.status == "stopped" or state.faulty) and tenant and state.model in tenant.models:
                 say(f"Starting {state.tenant}/{state.model} again …")
                 try:
                     self._revive(catalog, state.tenant, state.model, say)

@@ -1,4 +1,5 @@
--- Which deployment answers, as resources/serving/routes.py chooses: by weight, at random or by a stable key; or by name.
+-- Which deployment answers, as resources/serving/routes.py chooses: by weight, at random or by a stable key; or
+-- by name.
 local sha256 = require("sha256")
 
 local routing = {}

@@ -15,7 +15,7 @@ from llm_assets.retention import Decision, Keeping, decide, published_at
 from resources.artifact_store.artifacts import Line
 from resources.artifact_store.store import ArtifactStore
 from resources.mlflow.registry import MlflowRegistry
-from resources.serving.local import LocalServing
+from resources.serving.local import LocalServing, VllmError
 
 GB = 1e9
 
@@ -69,6 +69,8 @@ def _aliased(lines: list[Line], registry: MlflowRegistry) -> Iterator[tuple[str,
 
 def _deployed(serving: LocalServing) -> Iterator[tuple[str, str]]:
     for state in serving.states():
+        if state.status == "unreadable":  # it may serve any version
+            raise VllmError(state.why)
         line = Line(collection="models", tenant=state.tenant, name=state.model)
         for backend in state.backends:
             yield f"artifact://{line}/{backend.version}", f"is deployed ({backend.status})"

@@ -27,6 +27,7 @@ STYLES = {
     "starting": "yellow",
     "degraded": "bold red",
     "dead": "bold red",
+    "unreadable": "bold red",
     "stopped": "dim",
     "absent": "dim",
 }
@@ -113,7 +114,7 @@ def status(as_json: AsJson = False) -> None:
         console = table_console()
         _print_states(console, states)
         _print_doors(console, gateway, sorted({state.tenant for state in states}))
-    if any(state.status in ("dead", "degraded") for state in states):
+    if any(state.faulty for state in states):
         raise typer.Exit(1)
 
 

@@ -27,7 +27,7 @@ def deployments(models: tuple[ModelEntry, ...], status: dg.DefaultScheduleStatus
         if not states:
             return dg.SkipReason(f"Nothing is deployed of {len(served)} models.")
         for state in states:
-            if state.status in ("dead", "degraded"):
+            if state.faulty:
                 context.log.error(state.why)
             context.instance.report_runless_asset_event(observation(state))
         live = sum(state.status == "live" for state in states)

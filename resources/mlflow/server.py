@@ -130,7 +130,7 @@ class MlflowServer:
     def _start(self) -> ProcessRecord:
         self.folder.mkdir(parents=True, exist_ok=True)
         command = (
-            *(sys.executable, "-P", str(APP)),  # -P: no module beside it may be taken for another's
+            *(sys.executable, "-P", str(APP)),  # -P: what lies beside it is no top-level module
             *("--backend-store-uri", f"sqlite:///{self.folder / 'mlflow.db'}"),
             *("--artifacts-destination", str(self.folder / "artifacts")),
             *("--port", str(self.port)),

@@ -12,6 +12,7 @@ by a twin of it on another port. A fixed port is production's; other versions ge
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -88,7 +89,10 @@ class LocalServing(dg.ConfigurableResource[Any]):
         return sorted((Path(self.home) / "serving").glob("*/*/"))
 
     def stop(self, tenant: str, model: str) -> None:
-        """Ends a deployment's servers, one that is being started too. `revive` or `deploy` start it again."""
+        """Ends a deployment's servers, one that is being started too. `revive` or `deploy` start it again.
+
+        Of one that is unreadable nothing is written down; its state goes on saying so.
+        """
 
         def end_servers() -> None:
             for server in self.servers.of(tenant, model):
@@ -99,12 +103,13 @@ class LocalServing(dg.ConfigurableResource[Any]):
                 self._publication.withdraw(tenant, model)
             end_servers()
             folder = self.servers.folder(tenant, model)
-            if deployment := folder.read():
-                folder.write(replace(deployment, stopped=True))
+            with suppress(VllmError):
+                if deployment := folder.read():
+                    folder.write(replace(deployment, stopped=True))
 
     def stop_all(self) -> None:
-        for state in self.states():
-            self.stop(state.tenant, state.model)
+        for folder in self._folders():
+            self.stop(folder.parent.name, folder.name)
 
     def revive(self, tenant: str, model: str, log: Log, *, verified: Callable[[Serving], Serving]) -> Route:
         """Makes live again what was live when it died or was stopped.
@@ -124,13 +129,19 @@ class LocalServing(dg.ConfigurableResource[Any]):
         return self.deploy(wanted, log)
 
     def publish_all(self) -> None:
-        """Tells the gateway everything anew: of each deployment the servers that run."""
+        """Tells the gateway everything anew: of each deployment the servers that run.
+
+        One that is unreadable gets no requests, and keeps none from the others.
+        """
         if self._publication is None:
             return
         lives, stopped = [], []
         for folder in self._folders():
             tenant, model = folder.parent.name, folder.name
-            if alive := self._running_servers(tenant, model):
+            alive: tuple[LiveServer, ...] = ()
+            with suppress(VllmError):
+                alive = self._running_servers(tenant, model)
+            if alive:
                 key = self.servers.folder(tenant, model).api_key()
                 lives.append(Live(deployment=Deployment(servers=alive), api_key=key))
             else:

@@ -6,10 +6,15 @@ from resources.processes.local_processes import ProcessRecord
 from resources.serving.deployment_state import Deployment, LiveServer
 from resources.serving.routes import BackendState, DeploymentState, Status
 from resources.serving.servers import VllmServers
+from resources.vllm.program import VllmError
 
 
 def state_of(servers: VllmServers, tenant: str, model: str) -> DeploymentState:
-    deployment = servers.folder(tenant, model).read()
+    folder = servers.folder(tenant, model)
+    try:
+        deployment = folder.read()
+    except VllmError as error:
+        return DeploymentState(tenant=tenant, model=model, status="unreadable", why=str(error))
     stopped = deployment is not None and deployment.stopped
     recorded = deployment.servers if deployment else ()
     backends = tuple(_stopped(live) if stopped else _backend(servers, live) for live in recorded)

@@ -11,7 +11,7 @@ from typing import Literal
 WHOLE = 100
 
 ServerStatus = Literal["live", "dead", "stopped"]
-Status = Literal["live", "degraded", "dead", "starting", "stopped", "absent"]
+Status = Literal["live", "degraded", "dead", "starting", "stopped", "absent", "unreadable"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +55,8 @@ class BackendState:
 class DeploymentState:
     """A deployment as it is right now, production first. `why` names every server that is not live.
 
-    `degraded` is a deployment of which some version does not answer while another does.
+    `degraded` is a deployment of which some version does not answer while another does, `unreadable` one
+    whose `deployment.json` is damaged: nobody knows what should be live.
     `version`, `digest`, `address` and `since` are production's.
     """
 
@@ -68,6 +69,11 @@ class DeploymentState:
     since: float | None = None
     why: str | None = None
     backends: tuple[BackendState, ...] = ()
+
+    @property
+    def faulty(self) -> bool:
+        """Whether somebody has to look at it; `why` says at what."""
+        return self.status in ("dead", "degraded", "unreadable")
 
 
 def choose(backends: tuple[Backend, ...], key: str | None = None) -> Backend:

@@ -8,6 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from resources.serving.deployment_state import STATE_FILE
 from tests.conftest import MakeProject, Project
 from tests.e2e.projects import RUN, family
 from tests.servers.gcs import gcs_server
@@ -49,12 +50,23 @@ def test_a_chain_over_a_bucket_serves_from_the_nodes_cache(project: Project, tmp
     held = [each for each in cached(project) if each["held"]]
     assert {str(each["uri"]).split("/")[2] for each in held} == {"adapters", "base_models"}
     assert "0 artifacts go" in project.run("prune", "--dry-run")
+    a_state_that_nobody_can_read_is_named_and_nothing_is_deleted(project)
     a_server_that_died_is_named(project)
 
 
 def serve_the_adapter(project: Project) -> None:
     model = project.settings.catalog / "models" / "support_bot.yaml"
     model.write_text(model.read_text().replace("serving:\n", "serving:\n  mode: adapter\n"))
+
+
+def a_state_that_nobody_can_read_is_named_and_nothing_is_deleted(project: Project) -> None:
+    file = project.settings.home / "serving" / "team-a" / "support_bot" / STATE_FILE
+    known = file.read_text()
+    file.write_text("damaged")
+    for command in (["status"], ["prune", "--yes"]):
+        assert f"{file} is no deployment" in project.run(*command, expect=1)
+    file.write_text(known)
+    project.run("status")
 
 
 def a_server_that_died_is_named(project: Project) -> None:

@@ -3,7 +3,6 @@
 import signal
 import subprocess
 import time
-from collections.abc import Callable
 
 import pytest
 
@@ -24,7 +23,7 @@ def test_killed_at_ten_moments_the_same_command_finishes(make_project: MakeProje
     kill_the_run(project, "support_bot/dataset")
     kill_the_run(project, "lora_adapter: step")
     kill_the_engine(project, "lora_adapter: step")
-    kill_the_engine(project, "lora_adapter: step", once=lambda: has_checkpoint(project))
+    kill_the_engine(project, "lora_adapter: step", with_checkpoint=True)
     kill_the_run(project, "merged_model: merge runs")
     kill_the_engine(project, "merged_model: merge runs")
     kill_the_run(project, "support_bot/model_card")
@@ -46,9 +45,10 @@ def kill_the_run(project: Project, moment: str) -> None:
     wait_until(lambda: not engines_at_work(project), what="the end of the engine", timeout_s=15)
 
 
-def kill_the_engine(project: Project, moment: str, once: Callable[[], bool] = lambda: True) -> None:
+def kill_the_engine(project: Project, moment: str, *, with_checkpoint: bool = False) -> None:
     process = started_up_to(project, moment)
-    wait_until(once, what=f"what shall be there before the kill at {moment!r}", timeout_s=30, every_s=0.01)
+    if with_checkpoint:
+        wait_until(lambda: has_checkpoint(project), what="a checkpoint", timeout_s=30, every_s=0.01)
     for engine in wait_until(lambda: engines_at_work(project), what="an engine", timeout_s=30):
         if "supervisor" not in " ".join(engine.cmdline()):
             engine.kill()

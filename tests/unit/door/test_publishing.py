@@ -22,14 +22,14 @@ from resources.gateway.envoy_upstream import Endpoint
 from resources.gateway.errors import GatewayError
 from resources.gateway.journals import Journal
 from resources.gateway.publishing import Live, Publication
-from resources.serving.deployment_state import Deployment, Wanted
+from resources.serving.deployment_state import STATE_FILE, Deployment, Wanted
 from resources.serving.local import LocalServing, Serving
 from tests.servers.ports import free_port
 from tests.unit.serving.conftest import STAND_IN, MakeServing, as_it_was, make_serving
 
 __all__ = ["make_serving"]
 
-TENANT, MODEL = "team-a", "support_bot"
+TENANT, MODEL, OTHER = "team-a", "support_bot", "faq"
 ASKED = {"model": MODEL, "messages": [{"role": "user", "content": "Who are you?"}]}
 
 
@@ -38,7 +38,7 @@ def quiet(line: str) -> None:
 
 
 def tenant_line(name: str) -> dict[str, Any]:
-    models = {MODEL: {"risk_class": "limited"}}
+    models = {model: {"risk_class": "limited"} for model in (MODEL, OTHER)}
     return {"tenant": name, "models": models, "risk_classes": ["limited"], "limits": None, "jwt": None}
 
 
@@ -186,6 +186,17 @@ def test_what_is_stopped_is_told_as_not_live_and_comes_back(
     gateway.wait_ready()
     assert answered_by(ask(door)) == "v1"
     assert len(Journal(gateway.folder / "routes.jsonl").path.read_text().splitlines()) == 1
+
+
+def test_a_deployment_that_nobody_can_read_gets_no_requests_and_keeps_none_from_others(
+    serving: LocalServing, door: httpx.Client, make_serving: MakeServing
+) -> None:
+    serving.deploy(make_serving("v1"), quiet)
+    serving.deploy(make_serving("v2", model=OTHER), quiet)
+    (serving.servers.folder(TENANT, MODEL).path / STATE_FILE).write_text("damaged")
+    serving.publish_all()
+    assert ask(door).status_code == 503
+    assert answered_by(ask(door, model=OTHER)) == "v2"
 
 
 def test_a_version_whose_server_died_does_not_hold_up_the_other(

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import re
 import signal
 import socket
 import stat
@@ -253,14 +254,29 @@ def test_a_state_file_that_nobody_can_read_is_named_and_made_anew(
     local_serving.deploy(make_serving(), quiet)
     file = local_serving.servers.folder(TENANT, MODEL).path / STATE_FILE
     file.write_text(file.read_text().replace(written, replacement))
-    for use in (local_serving.states, lambda: local_serving.deploy(make_serving(), quiet)):
-        with pytest.raises(VllmError, match=f"{file} is no deployment .*{named}.*Remove the file"):
-            use()
+    said = f"{file} is no deployment .*{named}.*Remove the file"
+    state = local_serving.state(TENANT, MODEL)
+    assert (state.status, state.faulty) == ("unreadable", True)
+    assert re.match(said, state.why or "")
+    with pytest.raises(VllmError, match=said):
+        local_serving.deploy(make_serving(), quiet)
     assert len(local_serving.servers.processes.all()) == 1
     file.unlink()
     local_serving.deploy(make_serving(), quiet)
     assert local_serving.ask(TENANT, MODEL, ASKED) == "v1"
     assert len(local_serving.servers.processes.all()) == 1
+
+
+def test_a_state_file_that_nobody_can_read_holds_up_no_other_deployment(
+    local_serving: LocalServing, make_serving: MakeServing
+) -> None:
+    for tenant in (TENANT, "team-b"):
+        local_serving.deploy(make_serving(tenant=tenant), quiet)
+    (local_serving.servers.folder(TENANT, MODEL).path / STATE_FILE).write_text("damaged")
+    assert [state.status for state in local_serving.states()] == ["unreadable", "live"]
+    local_serving.stop_all()
+    assert _stand_ins(local_serving) == set()
+    assert [state.status for state in local_serving.states()] == ["unreadable", "stopped"]
 
 
 def test_stopping_ends_a_deploy_that_is_under_way(
