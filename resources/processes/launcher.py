@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 ZOMBIE_STATES = ("Z", "X")
+MEMORY_LOOK_S = 2.0  # a kill for want of memory is told from another by the kernel's count just before
 
 
 def process_identity(pid: int) -> str | None:
@@ -50,10 +51,59 @@ def launch(order: dict[str, Any]) -> str:
     read_end, write_end = os.pipe()  # closed by a successful exec, so the read ends then
     if os.fork() == 0:
         os.close(read_end)
-        _become(order, write_end)
+        _watch(order, write_end)
     os.close(write_end)
     with os.fdopen(read_end) as fault:
         return fault.read()
+
+
+def _watch(order: dict[str, Any], write_end: int) -> None:
+    """Starts the ordered process as a child, waits for its end and writes that down. Never returns."""
+    os.setsid()
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])
+    child = os.fork()
+    if child == 0:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
+        _become(order, write_end)
+    os.close(write_end)
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for descriptor in range(3):
+        os.dup2(nothing, descriptor)
+    os.chdir("/")
+    killed_before = _killed_for_memory()
+    while (end := os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT | os.WNOHANG)) is None:
+        killed_before = _killed_for_memory()
+        signal.sigtimedwait([signal.SIGCHLD], MEMORY_LOOK_S)
+    code = end.si_status if end.si_code == os.CLD_EXITED else -end.si_status
+    out_of_memory = code == -signal.SIGKILL and _killed_for_memory() > killed_before
+    # Not reaped before, so the pid is still its own.
+    _write_end(Path(order["record_file"]), child, {"exit_code": code, "out_of_memory": out_of_memory})
+    os._exit(0)
+
+
+def _killed_for_memory() -> int:
+    """How many processes the kernel has killed for want of memory since it booted (proc_vmstat(5))."""
+    lines = Path("/proc/vmstat").read_text().splitlines()
+    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
+
+
+def _write_end(record_file: Path, pid: int, end: dict[str, Any]) -> None:
+    """Beside the record, unless that is another process's by now or was forgotten."""
+    try:
+        record = json.loads(record_file.read_text())
+    except FileNotFoundError:
+        return
+    if record["pid"] != pid:
+        return
+    file, draft = end_file(record_file), record_file.with_name(f".{record_file.name}.{os.getpid()}")
+    draft.write_text(json.dumps({**end, "identity": record["identity"], "at": time.time()}))
+    draft.rename(file)
+    if not record_file.exists():  # it was forgotten meanwhile
+        file.unlink(missing_ok=True)
+
+
+def end_file(record_file: Path) -> Path:
+    return record_file.with_suffix(".ended")
 
 
 def _become(order: dict[str, Any], write_end: int) -> None:
@@ -108,7 +158,12 @@ def _redirect(log: Path) -> None:
 
 def _write_record(record_file: Path, record: dict[str, Any]) -> None:
     """Whole or not at all, and never over another's record: linking fails where the name exists."""
-    own = {"pid": os.getpid(), "identity": process_identity(os.getpid()), "started": time.time()}
+    own = {
+        "pid": os.getpid(),
+        "identity": process_identity(os.getpid()),
+        "started": time.time(),
+        "watcher": os.getppid(),
+    }
     draft = record_file.with_name(f".{record_file.name}.{os.getpid()}")
     draft.write_text(json.dumps({**record, **own}, indent=1))
     try:

@@ -25,12 +25,13 @@ import filelock
 import psutil
 
 from resources.processes import launcher as process_launcher
-from resources.processes.launcher import ZOMBIE_STATES, boot_id, process_identity, stat_fields
+from resources.processes.launcher import ZOMBIE_STATES, boot_id, end_file, process_identity, stat_fields
 from resources.waiting import WaitTimeout, wait_until
 
 KILL_S = 10
 LAUNCH_S = 60
 LOCK_S = 120  # longer than a launch, which is what it is held for
+END_WRITTEN_S = 5  # the watcher writes within milliseconds, on a machine that has any time for it
 
 
 class ProcessError(Exception):
@@ -39,7 +40,10 @@ class ProcessError(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class ProcessRecord:
-    """A process as it was started. `identity` tells it from a later one with the same pid."""
+    """A process as it was started. `identity` tells it from a later one with the same pid.
+
+    `watcher` is the pid of its parent, which writes down how it ends.
+    """
 
     name: str
     pid: int
@@ -49,6 +53,35 @@ class ProcessRecord:
     log: Path
     temporary_folder: Path
     attributes: dict[str, Any]
+    watcher: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProcessEnd:
+    """How a process ended. `exit_code` is minus the signal's number where one killed it; `at` epoch seconds."""
+
+    exit_code: int
+    out_of_memory: bool
+    at: float
+
+    @property
+    def killed(self) -> bool:
+        return self.exit_code < 0
+
+    @property
+    def text(self) -> str:
+        """As part of a sentence about the process."""
+        if not self.killed:
+            return f"it ended with exit code {self.exit_code}"
+        memory = ", because the machine ran out of memory" if self.out_of_memory else ""
+        return f"it was killed by {_signal_name(-self.exit_code)}{memory}"
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return f"{signal.Signals(number).name} (signal {number})"
+    except ValueError:  # a real-time signal has no name
+        return f"signal {number}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,6 +177,27 @@ class LocalProcesses:
     def alive(self, record: ProcessRecord) -> bool:
         return process_identity(record.pid) == record.identity
 
+    def end(self, record: ProcessRecord) -> ProcessEnd | None:
+        """How a process ended; None where it runs, or where its watcher did not see it (a machine that went down)."""
+        if self.alive(record):
+            return None
+        with contextlib.suppress(WaitTimeout):
+            wait_until(
+                lambda: self._end_written(record) or process_identity(record.watcher) is None,
+                what=f"the end of {record.name}",
+                timeout_s=END_WRITTEN_S,
+                every_s=0.02,
+            )
+        values = self._end_written(record)
+        return ProcessEnd(**values) if values else None
+
+    def _end_written(self, record: ProcessRecord) -> dict[str, Any] | None:
+        try:
+            values = json.loads(end_file(self._file(record.name)).read_text())
+        except FileNotFoundError:
+            return None
+        return values if values.pop("identity") == record.identity else None
+
     def stop(self, name: str, *, timeout_s: float = 20) -> None:
         """Ends a process and all that it started, and forgets it. One that is gone already is fine.
 
@@ -157,9 +211,9 @@ class LocalProcesses:
         if record is None:
             return
         with contextlib.suppress(WaitTimeout):
-            self._end(record, signal.SIGTERM, timeout_s)
+            self._signal_until_gone(record, signal.SIGTERM, timeout_s)
         try:
-            self._end(record, signal.SIGKILL, KILL_S)
+            self._signal_until_gone(record, signal.SIGKILL, KILL_S)
         except WaitTimeout as fault:
             left = ", ".join(str(seen.pid) for seen in self._members(record))
             raise ProcessError(f"{name} cannot be ended; these processes of it are left: {left}.") from fault
@@ -167,7 +221,7 @@ class LocalProcesses:
             if self.find(name) == record:
                 self._forget(record)
 
-    def _end(self, record: ProcessRecord, sign: signal.Signals, timeout_s: float) -> None:
+    def _signal_until_gone(self, record: ProcessRecord, sign: signal.Signals, timeout_s: float) -> None:
         signalled: set[_Seen] = set()
         tree: set[_Seen] = set()
 
@@ -198,6 +252,7 @@ class LocalProcesses:
     def _forget(self, record: ProcessRecord) -> None:
         shutil.rmtree(record.temporary_folder, ignore_errors=True)
         self._file(record.name).unlink(missing_ok=True)
+        end_file(self._file(record.name)).unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def _changing(self) -> Iterator[None]:

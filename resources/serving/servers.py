@@ -28,7 +28,7 @@ from resources.vllm.client import VllmClient
 from resources.vllm.program import (
     Serving,
     VllmError,
-    cause_of_death,
+    final_error,
     last_error,
     serve_command,
     serve_environment,
@@ -237,7 +237,11 @@ class VllmServers:
         return difference(known, served)
 
     def cause(self, server: ProcessRecord) -> str:
-        return cause_of_death(self._log_text(server))
+        """How a dead server ended; its log's last error too, where that may have ended it."""
+        end = self.processes.end(server)
+        how = end.text if end else "nobody saw how it ended"
+        error = None if end and end.killed else final_error(self._log_text(server))
+        return f"{how}: {error}" if error else how
 
     def log_tail(self, server: ProcessRecord) -> str:
         tail = self._log_text(server).splitlines()[-LOG_TAIL_LINES:]

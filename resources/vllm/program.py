@@ -228,6 +228,10 @@ LOG_PREFIX = re.compile(r"^(\([^)]*pid=\d+\) )?((INFO|WARNING|ERROR) \d\d-\d\d [
 CAUSE = re.compile(r"^([\w.]*(Error|Exception|Exit)|vllm[\w. ]*: error): ")
 # vLLM says these when something else, said before, went wrong.
 SECOND_HAND = ("Engine core initialization failed", "EngineDeadError", "WorkerProc initialization failed")
+# vLLM and uvicorn at work; what they say while they shut down is none.
+WORK = re.compile(
+    r"^(\([^)]*pid=\d+\) )?INFO(:? )(?! *(Shutting down|Waiting for|Application shutdown|Finished server))"
+)
 # vLLM's own advice is about GPUs and its command line.
 REMEDIES = {
     "memory for the cache blocks": "Raise serving.kv_cache_mib of the model.",
@@ -238,17 +242,33 @@ REMEDIES = {
 
 def last_error(log: str) -> str | None:
     """The last line of a server's log that tells an error and is no echo of another, with the remedy."""
-    lines = [LOG_PREFIX.sub("", line).strip() for line in log.splitlines()]
+    lines = _lines(log)
+    at = _last_error_at(lines)
+    return None if at is None else _error_at(lines, at)
+
+
+def final_error(log: str) -> str | None:
+    """As `last_error`, if the server said nothing of its work afterwards: what it survived did not end it."""
+    lines = _lines(log)
+    at = _last_error_at(lines)
+    if at is None or any(WORK.match(line) for line in log.splitlines()[at + 1 :]):
+        return None
+    return _error_at(lines, at)
+
+
+def _lines(log: str) -> list[str]:
+    return [LOG_PREFIX.sub("", line).strip() for line in log.splitlines()]
+
+
+def _last_error_at(lines: list[str]) -> int | None:
     for at in reversed(range(len(lines))):
         if CAUSE.match(lines[at]) and not any(echo in lines[at] for echo in SECOND_HAND):
-            told = 2 if "validation error" in lines[at] else 1  # pydantic says what is wrong on the next line
-            error = " ".join(lines[at : at + told])
-            remedies = [remedy for sign, remedy in REMEDIES.items() if sign in error]
-            return " ".join([error, *remedies[:1]])
+            return at
     return None
 
 
-def cause_of_death(log: str) -> str:
-    """The line of a dead server's log that says why: its last error, else its last line."""
-    lines = [line.strip() for line in log.splitlines() if line.strip()]
-    return last_error(log) or (f"its last line was {lines[-1]!r}" if lines else "its log is empty")
+def _error_at(lines: list[str], at: int) -> str:
+    told = 2 if "validation error" in lines[at] else 1  # pydantic says what is wrong on the next line
+    error = " ".join(lines[at : at + told])
+    remedies = [remedy for sign, remedy in REMEDIES.items() if sign in error]
+    return " ".join([error, *remedies[:1]])

@@ -15,7 +15,14 @@ from pathlib import Path
 import psutil
 import pytest
 
-from resources.processes.local_processes import LocalProcesses, ProcessError, ProcessRecord, require_free_port
+from resources.processes import launcher
+from resources.processes.local_processes import (
+    LocalProcesses,
+    ProcessEnd,
+    ProcessError,
+    ProcessRecord,
+    require_free_port,
+)
 from resources.waiting import wait_until
 
 ENV = {"PATH": os.environ["PATH"]}
@@ -143,6 +150,61 @@ def test_a_command_that_does_not_exist_is_an_error_and_leaves_nothing(processes:
     with pytest.raises(ProcessError, match=r"it could not be started: .*No such file or directory"):
         start(processes, "/nowhere/vllm")
     assert processes.all() == ()
+
+
+@pytest.mark.parametrize(
+    ("script", "code", "text"),
+    [
+        ("", 0, "it ended with exit code 0"),
+        ("raise SystemExit(3)", 3, "it ended with exit code 3"),
+        ("import os; os.kill(os.getpid(), 9)", -9, "it was killed by SIGKILL (signal 9)"),
+        ("import os; os.abort()", -6, "it was killed by SIGABRT (signal 6)"),
+        ("import os; os.kill(os.getpid(), 40)", -40, "it was killed by signal 40"),
+    ],
+)
+def test_how_a_process_ended_is_known(processes: LocalProcesses, script: str, code: int, text: str) -> None:
+    record = start(processes, sys.executable, "-IS", "-c", script)
+    wait_until(lambda: not processes.alive(record), what="the script", timeout_s=10)
+    end = processes.end(record)
+    assert end is not None
+    assert (end.exit_code, end.text, end.out_of_memory) == (code, text, False)
+    assert abs(end.at - time.time()) < 60
+
+
+def test_a_kill_for_want_of_memory_says_so() -> None:
+    end = ProcessEnd(exit_code=-9, out_of_memory=True, at=0)
+    assert end.text == "it was killed by SIGKILL (signal 9), because the machine ran out of memory"
+
+
+def test_the_kernels_count_of_kills_for_memory_is_read() -> None:
+    assert f"\noom_kill {launcher._killed_for_memory()}\n" in Path("/proc/vmstat").read_text()
+
+
+def test_a_process_whose_watcher_was_killed_runs_on_and_its_end_is_unknown(processes: LocalProcesses) -> None:
+    record = start(processes, "sleep", "600")
+    assert processes.end(record) is None
+    os.kill(record.watcher, signal.SIGKILL)
+    wait_until(lambda: launcher.process_identity(record.watcher) is None, what="the watcher", timeout_s=10)
+    assert processes.alive(record)
+    os.kill(record.pid, signal.SIGKILL)
+    wait_until(lambda: not processes.alive(record), what="sleep", timeout_s=10)
+    assert processes.end(record) is None
+
+
+def test_the_end_of_an_earlier_process_is_not_its_successors(processes: LocalProcesses) -> None:
+    first = start(processes, "true")
+    wait_until(lambda: not processes.alive(first), what="true", timeout_s=10)
+    assert processes.end(first)
+    second = start(processes, "sleep", "600")
+    assert processes.end(second) is None
+
+
+def test_what_was_stopped_leaves_nothing_behind(processes: LocalProcesses) -> None:
+    for _ in range(5):
+        record = start(processes, "sleep", "600")
+        processes.stop("it")
+        wait_until(lambda: launcher.process_identity(record.watcher) is None, what="its watcher", timeout_s=10)
+        assert [file.name for file in processes.folder.iterdir()] == [".lock"]
 
 
 def test_stopping_what_never_ran_succeeds(processes: LocalProcesses) -> None:

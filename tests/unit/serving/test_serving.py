@@ -214,7 +214,8 @@ def test_a_server_that_died_is_seen_and_named(local_serving: LocalServing, make_
     state = local_serving.state(TENANT, MODEL)
     assert state.status == "dead"
     assert state.address is None
-    assert f"vLLM of team-a/support_bot version v1 (pid {pid}) died" in (state.why or "")
+    died = f"vLLM of team-a/support_bot version v1 (pid {pid}) died: it was killed by SIGKILL (signal 9)"
+    assert died in (state.why or "")
     with pytest.raises(VllmError, match=rf"team-a/support_bot is dead, not live\. .*pid {pid}\) died"):
         local_serving.ask(TENANT, MODEL, ASKED)
 

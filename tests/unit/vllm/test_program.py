@@ -10,7 +10,7 @@ from resources.vllm.program import (
     GPU_MEMORY,
     Serving,
     VllmError,
-    cause_of_death,
+    final_error,
     gpu_memory_share,
     last_error,
     serve_command,
@@ -204,28 +204,38 @@ INFO:     Application shutdown complete.
 """
 
 
-def test_the_cause_of_death_is_the_first_fault_and_not_its_echoes() -> None:
-    assert cause_of_death(DEAD_ENGINE) == "RuntimeError: Unsupported CPU: head_dim=16"
+WORKING = """
+(APIServer pid=13358) json.decoder.JSONDecodeError: Expecting value: line 1 column 1 (char 0)
+(APIServer pid=13358) INFO:     127.0.0.1:41032 - "POST /v1/chat/completions HTTP/1.1" 400 Bad Request
+"""
 
 
-def test_a_refused_argument_is_a_cause_of_death() -> None:
+def test_the_final_error_is_the_first_fault_and_not_its_echoes() -> None:
+    assert final_error(DEAD_ENGINE) == "RuntimeError: Unsupported CPU: head_dim=16"
+
+
+def test_a_refused_argument_is_a_final_error() -> None:
     log = (
         "usage: vllm serve [model_tag] [options]\nvllm serve: error: argument --dtype: invalid choice: 'x'\n"
     )
-    assert cause_of_death(log) == "vllm serve: error: argument --dtype: invalid choice: 'x'"
+    assert final_error(log) == "vllm serve: error: argument --dtype: invalid choice: 'x'"
 
 
 def test_a_setting_that_does_not_fit_comes_with_the_setting_to_change() -> None:
     cache = "(EngineCore pid=7) ERROR 11-21 19:03:02 [core.py:1] ValueError: No memory for the cache blocks."
-    assert cause_of_death(cache).endswith("cache blocks. Raise serving.kv_cache_mib of the model.")
+    assert str(final_error(cache)).endswith("cache blocks. Raise serving.kv_cache_mib of the model.")
     length = (
         "(APIServer pid=7) pydantic_core._pydantic_core.ValidationError: 1 validation error for ModelConfig\n"
         "  Value error, max_model_len (9000) is greater than the derived max_model_len (8192)\n"
     )
-    assert "(9000) is greater than the derived max_model_len (8192) Lower serving." in cause_of_death(length)
+    assert "(9000) is greater than the derived max_model_len (8192) Lower serving." in str(final_error(length))
 
 
-def test_a_killed_server_has_its_last_line_for_a_cause() -> None:
+@pytest.mark.parametrize("log", ["", "INFO: up\n\n", WORKING])
+def test_what_a_server_survived_is_no_final_error(log: str) -> None:
+    assert final_error(log) is None
+
+
+def test_the_last_error_is_told_of_a_server_that_goes_on() -> None:
+    assert last_error(WORKING) == "json.decoder.JSONDecodeError: Expecting value: line 1 column 1 (char 0)"
     assert last_error("INFO: up\n\n") is None
-    assert cause_of_death("INFO: up\n\n") == "its last line was 'INFO: up'"
-    assert cause_of_death("") == "its log is empty"
