@@ -58,7 +58,10 @@ class ProcessRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class ProcessEnd:
-    """How a process ended. `exit_code` is minus the signal's number where one killed it; `at` epoch seconds."""
+    """How a process ended.
+
+    `exit_code` is minus the signal's number where one killed it; `at` is in epoch seconds.
+    """
 
     exit_code: int
     out_of_memory: bool
@@ -178,7 +181,10 @@ class LocalProcesses:
         return process_identity(record.pid) == record.identity
 
     def end(self, record: ProcessRecord) -> ProcessEnd | None:
-        """How a process ended; None where it runs, or where its watcher did not see it (a machine that went down)."""
+        """How a process ended; None where it runs, or where its watcher did not see it.
+
+        It did not when it was killed itself, or when the whole machine went down.
+        """
         if self.alive(record):
             return None
         with contextlib.suppress(WaitTimeout):

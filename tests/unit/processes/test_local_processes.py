@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -49,6 +50,10 @@ def start(
 ) -> ProcessRecord:
     log = processes.folder.parent / "it.log"
     return processes.start(name, command=command, env=ENV | env, log=log, attributes={"port": 1}, holds=holds)
+
+
+def watcher_is_gone(record: ProcessRecord) -> bool:
+    return launcher.process_identity(record.watcher) is None
 
 
 def wait_for_line(log: Path, count: int = 1) -> None:
@@ -184,7 +189,7 @@ def test_a_process_whose_watcher_was_killed_runs_on_and_its_end_is_unknown(proce
     record = start(processes, "sleep", "600")
     assert processes.end(record) is None
     os.kill(record.watcher, signal.SIGKILL)
-    wait_until(lambda: launcher.process_identity(record.watcher) is None, what="the watcher", timeout_s=10)
+    wait_until(partial(watcher_is_gone, record), what="the watcher", timeout_s=10)
     assert processes.alive(record)
     os.kill(record.pid, signal.SIGKILL)
     wait_until(lambda: not processes.alive(record), what="sleep", timeout_s=10)
@@ -203,7 +208,7 @@ def test_what_was_stopped_leaves_nothing_behind(processes: LocalProcesses) -> No
     for _ in range(5):
         record = start(processes, "sleep", "600")
         processes.stop("it")
-        wait_until(lambda: launcher.process_identity(record.watcher) is None, what="its watcher", timeout_s=10)
+        wait_until(partial(watcher_is_gone, record), what="its watcher", timeout_s=10)
         assert [file.name for file in processes.folder.iterdir()] == [".lock"]
 
 

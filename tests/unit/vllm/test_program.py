@@ -228,7 +228,9 @@ def test_a_setting_that_does_not_fit_comes_with_the_setting_to_change() -> None:
         "(APIServer pid=7) pydantic_core._pydantic_core.ValidationError: 1 validation error for ModelConfig\n"
         "  Value error, max_model_len (9000) is greater than the derived max_model_len (8192)\n"
     )
-    assert "(9000) is greater than the derived max_model_len (8192) Lower serving." in str(final_error(length))
+    assert "(9000) is greater than the derived max_model_len (8192) Lower serving." in str(
+        final_error(length)
+    )
 
 
 @pytest.mark.parametrize("log", ["", "INFO: up\n\n", WORKING])
