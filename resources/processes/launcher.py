@@ -1,7 +1,7 @@
 """Starts one detached process, recorded before its first instruction runs.
 
-`LocalProcesses` runs this file as a script (`python -I -S process_launcher.py`) with an order as
-JSON on standard input. The process that is to become the server writes its own record and only
+`LocalProcesses` runs this file as a script (`python -I -S launcher.py NAME`) with an order as JSON on
+standard input. The process that is to become the server writes its own record and only
 then calls exec, so no kill of the starter, at any moment, leaves a server that nobody knows of. It
 is a script of its own because code between fork and exec is not safe in a process with threads.
 Standard library only. Linux only: a process is told from a later one with the same pid by /proc.

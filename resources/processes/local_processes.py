@@ -146,7 +146,7 @@ class LocalProcesses:
         name = order["record"]["name"]
         try:
             launcher = subprocess.run(
-                [sys.executable, "-I", "-S", process_launcher.__file__],
+                [sys.executable, "-I", "-S", process_launcher.__file__, name],  # the name is for `ps` alone
                 input=json.dumps(order),
                 env=dict(env),
                 stdout=subprocess.DEVNULL,

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -268,23 +269,33 @@ def test_a_process_that_got_the_pid_of_a_recorded_one_is_never_signalled(process
 
 
 def test_a_starter_killed_at_any_moment_leaves_no_unrecorded_process(processes: LocalProcesses) -> None:
+    mark = uuid.uuid4().hex
     for moment, seconds in enumerate(s / 1000 for s in range(0, 60, 4)):
+        name = f"{mark}-{moment}"
         starter = multiprocessing.get_context("fork").Process(
-            target=start, args=(processes, "sleep", f"599.{moment}"), kwargs={"name": f"it-{moment}"}
+            target=start,
+            args=(processes, sys.executable, "-IS", "-c", "import time; time.sleep(599)", name),
+            kwargs={"name": name},
         )
         starter.start()
         time.sleep(seconds)
         starter.kill()
         starter.join()
         starter.close()
-    wait_until(lambda: not _launchers(processes), what="the launchers", timeout_s=10)
-    recorded = {record.pid for record in processes.all()}
-    running = {p.pid for p in psutil.process_iter(["cmdline"]) if "599." in str(p.info["cmdline"])}
-    assert running <= recorded
+    wait_until(lambda: not _launching(mark), what="the launchers", timeout_s=30)
+    assert {process.pid for process in _marked(mark, "time.sleep")} <= {r.pid for r in processes.all()}
 
 
-def _launchers(processes: LocalProcesses) -> list[psutil.Process]:
-    return [p for p in psutil.process_iter(["cmdline"]) if "process_launcher.py" in str(p.info["cmdline"])]
+def _marked(mark: str, part: str) -> list[psutil.Process]:
+    every = [(process, str(process.info["cmdline"])) for process in psutil.process_iter(["cmdline"])]
+    return [process for process, command in every if mark in command and part in command]
+
+
+def _launching(mark: str) -> list[psutil.Process]:
+    """Launchers that have not come as far as a watcher, whose one child is what was ordered."""
+    launchers = _marked(mark, "launcher.py")
+    ordered = {process.ppid() for process in _marked(mark, "time.sleep") if process.is_running()}
+    return [process for process in launchers if process.is_running() and process.pid not in ordered]
 
 
 def test_a_port_in_use_is_refused_with_its_holder() -> None:
