@@ -14,10 +14,10 @@ from llm_assets.automation import schedule_status, sensor_status
 from llm_assets.catalog.loading import Catalog
 from llm_assets.chains import Chains, chain
 from llm_assets.embedded import embedded_resources
-from llm_assets.schedules.deployments import deployments
 from llm_assets.schedules.usage import usage_schedule
 from llm_assets.sensors.abandoned_runs import abandoned_runs
 from llm_assets.sensors.changes import experiments, landing_zones
+from llm_assets.sensors.deployments import deployments
 from llm_assets.sensors.tenants import tenants
 from llm_assets.settings import Settings
 
@@ -43,10 +43,7 @@ def build_definitions(settings: Settings, catalog: Catalog) -> dg.Definitions:
         asset_checks=checks,
         jobs=list(chains.values()),
         sensors=_sensors(settings, catalog, chains),
-        schedules=[
-            deployments(tuple(catalog.models.values()), schedule_status()),
-            usage_schedule(settings, schedule_status()),
-        ],
+        schedules=[usage_schedule(settings, schedule_status())],
         resources=embedded_resources(settings),
         executor=dg.in_process_executor,
     )
@@ -58,5 +55,6 @@ def _sensors(settings: Settings, catalog: Catalog, chains: Chains) -> list[dg.Se
         tenants(settings, models, status),
         landing_zones(settings, chains, status),
         experiments(settings, chains, status),
+        deployments(models, status),
         abandoned_runs(status),
     ]

@@ -34,8 +34,9 @@ def check_tenant_name(name: str) -> str:
 
 def check_model_name(name: str) -> str:
     """The name itself, if a model or a base model may be called so. Raises ValueError otherwise."""
-    if name in RESERVED:
-        raise ValueError(f"{name!r} is the group {RESERVED[name]}; call it something else")
+    for group, owner in RESERVED.items():
+        if name == group or name.startswith(f"{group}__"):  # Dagster joins group and name with "__"
+            raise ValueError(f"{group!r} is the group {owner}; call it something else than {name!r}")
     return _check(MODEL, name, "a model's name", MODEL_NAME_RULE)
 
 

@@ -46,6 +46,12 @@ def test_a_models_name_is_snake_case(name: str) -> None:
         check_model_name(name)
 
 
+@pytest.mark.parametrize("name", ["base_models", "gateway", "base_models__a", "gateway__usage"])
+def test_a_model_is_not_called_like_what_the_graph_has_beside_the_models(name: str) -> None:
+    with pytest.raises(ValueError, match="call it something else"):
+        check_model_name(name)
+
+
 @pytest.mark.parametrize("name", ["2026-11-21", "run.1", "A_b-c"])
 def test_an_experiment_may_be_called_as_the_web_ui_calls_it(name: str) -> None:
     assert check_experiment_name(name) == name

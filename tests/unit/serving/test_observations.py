@@ -1,6 +1,6 @@
 """What the Dagster UI is told of a deployment."""
 
-from llm_assets.schedules.deployments import observation
+from llm_assets.sensors.deployments import observation
 from resources.serving.routes import BackendState, DeploymentState
 
 LIVE = BackendState(

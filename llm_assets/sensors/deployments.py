@@ -1,6 +1,8 @@
 """The state of every deployment, looked at every minute: a server that died is seen and named.
 
 A tick looks and writes observations by itself; it starts no run, which would cost more than what it looks at.
+So it is a sensor without a job: a schedule's target is one job, and no job holds assets of two models, whose
+partitions differ.
 """
 
 from datetime import UTC, datetime
@@ -12,16 +14,21 @@ from llm_assets.keys import VLLM_DEPLOYMENT, model_key
 from llm_assets.presentation import backends_table
 from resources.serving.local import DeploymentState, LocalServing
 
-EVERY_MINUTE = "* * * * *"
+INTERVAL_S = 60
 
 
-def deployments(models: tuple[ModelEntry, ...], status: dg.DefaultScheduleStatus) -> dg.ScheduleDefinition:
+def deployments(models: tuple[ModelEntry, ...], status: dg.DefaultSensorStatus) -> dg.SensorDefinition:
     """Observes every deployment of the models and writes what it saw onto the asset's partition."""
     served = {model.name for model in models if model.serving.mode != "none"}
     observed = dg.AssetSelection.assets(*(model_key(name, VLLM_DEPLOYMENT) for name in sorted(served)))
 
-    @dg.schedule(name="deployments", cron_schedule=EVERY_MINUTE, target=observed, default_status=status)
-    def _schedule(context: dg.ScheduleEvaluationContext, serving: LocalServing) -> dg.SkipReason:
+    @dg.sensor(
+        name="deployments",
+        asset_selection=observed,
+        minimum_interval_seconds=INTERVAL_S,
+        default_status=status,
+    )
+    def _sensor(context: dg.SensorEvaluationContext, serving: LocalServing) -> dg.SkipReason:
         """Writes the state of every deployment (live or dead, each version's weight) onto its asset."""
         states = [state for state in serving.states() if state.model in served]
         if not states:
@@ -33,7 +40,7 @@ def deployments(models: tuple[ModelEntry, ...], status: dg.DefaultScheduleStatus
         live = sum(state.status == "live" for state in states)
         return dg.SkipReason(f"Observed {len(states)} deployments, {live} live; no run is needed for that.")
 
-    return _schedule
+    return _sensor
 
 
 def observation(state: DeploymentState) -> dg.AssetObservation:

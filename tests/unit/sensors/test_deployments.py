@@ -1,4 +1,4 @@
-"""The schedule that looks at deployments, on a real Dagster instance, beside a server that died."""
+"""The sensor that looks at deployments, on a real Dagster instance, beside a server that died."""
 
 import shutil
 import time
@@ -28,17 +28,17 @@ def settings(tmp_path: Path) -> Settings:
 
 def tick(settings: Settings, instance: dg.DagsterInstance) -> str:
     definitions = build_definitions(settings, load_catalog(settings.catalog))
-    schedule = definitions.resolve_schedule_def("deployments")
+    sensor = definitions.resolve_sensor_def("deployments")
     resources = {"serving": embedded_serving(settings)}
-    with dg.build_schedule_context(instance=instance, resources=resources) as context:
-        data = schedule.evaluate_tick(context)
+    with dg.build_sensor_context(instance=instance, definitions=definitions, resources=resources) as context:
+        data = sensor.evaluate_tick(context)
     assert not data.run_requests
     return str(data.skip_message)
 
 
 def test_it_says_that_nothing_is_deployed(settings: Settings, tmp_path: Path) -> None:
     with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
-        assert tick(settings, instance) == "Nothing is deployed of 1 models."
+        assert "Nothing is deployed of 1 models." in tick(settings, instance)
 
 
 def test_a_server_that_died_is_observed_on_its_tenants_partition(settings: Settings, tmp_path: Path) -> None:
@@ -63,7 +63,7 @@ def test_a_server_that_died_is_observed_on_its_tenants_partition(settings: Setti
     folder = embedded_serving(settings).servers.folder(serving.tenant, serving.model)
     folder.write(Deployment(servers=(server,)))
     with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
-        assert tick(settings, instance) == "Observed 1 deployments, 0 live; no run is needed for that."
+        assert "Observed 1 deployments, 0 live; no run is needed for that." in tick(settings, instance)
         key = model_key(serving.model, VLLM_DEPLOYMENT)
         [record] = instance.fetch_observations(key, limit=5).records
     assert record.partition_key == serving.tenant
