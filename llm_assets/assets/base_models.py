@@ -13,11 +13,12 @@ from llm_assets.presentation import artifact_metadata
 from llm_assets.settings import Settings
 from resources.artifact_store.artifacts import Artifact, Line, fingerprint_of
 from resources.artifact_store.store import ArtifactStore
-from resources.base_models.folders import files_of
+from resources.base_models.folders import left_files, taken_files
 from resources.base_models.sources import Fetched, fetch, inspect
 from resources.compute import LocalCompute, WorkOrder
 from resources.disk import require_free_space
 
+SHOWN_FILES = 10
 GGUF_GROWTH = 4  # from four bits a weight, the least that is common, to sixteen
 
 
@@ -65,13 +66,14 @@ def _as_folder(
     """The fetched model as a new folder of safetensors that may be moved into the store."""
     folder = work / "folder"
     shutil.rmtree(folder, ignore_errors=True)
-    files = [fetched.path] if fetched.kind == "gguf" else list(files_of(fetched.path))
+    files = [fetched.path] if fetched.kind == "gguf" else taken_files(fetched.path)
     needed = sum(file.stat().st_size for file in files) * (GGUF_GROWTH if fetched.kind == "gguf" else 1)
     require_free_space(work, needed, what=f"The base model {fetched.path.name}")
     if fetched.kind == "gguf":
         order = {"gguf_file": str(fetched.path), "output_folder": str(folder), "dtype": "bfloat16"}
         compute.run(context, WorkOrder(engine="train", worker="import_gguf", order=order, folder=work))
     else:
+        _say_left(context, fetched.path)
         for file in files:
             target = folder / file.relative_to(fetched.path)
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -80,6 +82,13 @@ def _as_folder(
         tokenizer = {"model_folder": str(folder)}
         compute.run(context, WorkOrder(engine="train", worker="fast_tokenizer", order=tokenizer, folder=work))
     return folder
+
+
+def _say_left(context: dg.AssetExecutionContext, folder: Path) -> None:
+    left = [file.relative_to(folder).as_posix() for file in left_files(folder)]
+    if left:
+        shown = ", ".join(left[:SHOWN_FILES]) + (", …" if len(left) > SHOWN_FILES else "")
+        context.log.info(f"Taken without {len(left)} files that do not belong to the model: {shown}.")
 
 
 def _facts(artifact: Artifact) -> dict[str, dg.MetadataValue]:

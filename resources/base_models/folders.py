@@ -1,5 +1,7 @@
 """Looks at a base model's folder before anything is trained on it: is it whole, safe to load, and what is it?
 
+Of a folder, here or on a hub, only what belongs to the model is taken: safetensors and what goes with them
+(configuration, tokenizer, chat template, licence), no pickles, no code, no other formats in subfolders.
 Nothing is loaded: configuration, headers and names are read. That the weights have the right values, only
 a digest can tell. Code that a model brings along (`*.py`) is not looked at, because it is never run.
 """
@@ -9,12 +11,25 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 from resources.base_models.error import BaseModelSourceError
 from resources.base_models.safetensors_files import Tensor, read_folder
 
+WANTED = (
+    "*.safetensors",
+    "*.json",
+    "*.txt",
+    "*.model",
+    "*.jinja",
+    "*.tiktoken",
+    "LICEN[CS]E*",
+    "NOTICE*",
+    "README.md",
+)
+UNWANTED = ("consolidated*", "adapter_*", "*.onnx*", "training_args*")  # consolidated: the same weights again
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib")
 DTYPES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32", "F64": "float64"}
 FRONT_MATTER_LICENCE = re.compile(r"\A---\n(?:.*\n)*?license:[ \t]*['\"]?([\w.+-]+)")
@@ -41,37 +56,51 @@ def inspect(folder: Path) -> BaseModelFacts:
     """
     if not folder.is_dir():
         raise BaseModelSourceError(f"{folder} is no folder; give one with config.json and model.safetensors.")
-    refuse_pickles(folder)
+    _refuse_pickles_alone(folder)
     config = _config(folder / "config.json")
     tensors = read_folder(folder)
     return BaseModelFacts(
         architecture=_architecture(folder, config),
         parameters=sum(tensor.elements for tensor in tensors),
         dtype=_dtype(tensors),
-        size_bytes=sum(file.stat().st_size for file in files_of(folder)),
+        size_bytes=sum(file.stat().st_size for file in taken_files(folder)),
         licence=_licence(folder),
         has_tokenizer_json=(folder / "tokenizer.json").is_file(),
     )
 
 
-def refuse_pickles(folder: Path) -> None:
-    """Raises BaseModelSourceError if any file of the folder is a pickle by its name."""
-    pickles = sorted(
-        str(file.relative_to(folder)) for file in files_of(folder) if file.suffix.lower() in PICKLES
-    )
-    if pickles:
-        raise BaseModelSourceError(
-            f"{folder} holds pickles, which can run code when they are loaded: {', '.join(pickles)}. "
-            "Give a folder with safetensors weights only."
-        )
+def is_wanted(name: str) -> bool:
+    """Whether a file of a model's folder is taken; `name` is its path below the folder."""
+    kept = "/" not in name and any(fnmatch(name, pattern) for pattern in WANTED)
+    return kept and not any(fnmatch(name, pattern) for pattern in UNWANTED)
 
 
-def files_of(folder: Path) -> Iterator[Path]:
-    """All files below the folder but those of hidden folders (a download's own records), by name."""
+def taken_files(folder: Path) -> list[Path]:
+    """The files of the folder that belong to the model, by name."""
+    return [file for file in _files(folder) if is_wanted(file.relative_to(folder).as_posix())]
+
+
+def left_files(folder: Path) -> list[Path]:
+    """All other files of the folder, by name, but those of hidden folders (a download's own records)."""
+    return [file for file in _files(folder) if not is_wanted(file.relative_to(folder).as_posix())]
+
+
+def _files(folder: Path) -> Iterator[Path]:
     for path in sorted(folder.rglob("*")):
         hidden = any(part.startswith(".") for part in path.relative_to(folder).parts[:-1])
         if path.is_file() and not hidden:
             yield path
+
+
+def _refuse_pickles_alone(folder: Path) -> None:
+    """Pickles beside safetensors are left where they are; a model that is pickles alone is not taken."""
+    pickles = [file for file in left_files(folder) if file.suffix.lower() in PICKLES]
+    if pickles and not any(file.suffix == ".safetensors" for file in taken_files(folder)):
+        names = ", ".join(file.relative_to(folder).as_posix() for file in pickles)
+        raise BaseModelSourceError(
+            f"{folder} holds pickles, which can run code when they are loaded, and no safetensors: {names}. "
+            "Save the model as safetensors (`save_pretrained(folder, safe_serialization=True)`) and give it."
+        )
 
 
 def _config(path: Path) -> dict[str, Any]:

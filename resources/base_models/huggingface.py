@@ -13,25 +13,13 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 from resources.base_models.error import BaseModelSourceError
+from resources.base_models.folders import is_wanted
 from resources.disk import DiskError, require_free_space
 
-WANTED = (
-    "*.safetensors",
-    "*.json",
-    "*.txt",
-    "*.model",
-    "*.jinja",
-    "*.tiktoken",
-    "LICEN[CS]E*",
-    "NOTICE*",
-    "README.md",
-)
-UNWANTED = ("consolidated*", "adapter_*", "*.onnx*", "training_args*")  # consolidated: the same weights again
 PUBLIC_ENDPOINT = "https://huggingface.co"
 
 
@@ -54,7 +42,7 @@ def download_folder(revision: HubRevision, folder: Path) -> None:
     """
     with _hub_errors(revision):
         files = _files(revision)
-        wanted = {name: file for name, file in files.items() if _is_wanted(name)}
+        wanted = {name: file for name, file in files.items() if is_wanted(name)}
         if not any(name.endswith(".safetensors") for name in wanted):
             found = ", ".join(sorted(files)[:10])
             raise BaseModelSourceError(
@@ -96,12 +84,6 @@ def _files(revision: HubRevision) -> dict[str, Any]:
     api = HfApi(endpoint=endpoint(), token=_token())
     info = api.model_info(revision.repository, revision=revision.commit, files_metadata=True)
     return {file.rfilename: file for file in info.siblings or ()}
-
-
-def _is_wanted(name: str) -> bool:
-    """Files right in the repository; folders hold other formats (onnx/, original/)."""
-    kept = "/" not in name and any(fnmatch(name, pattern) for pattern in WANTED)
-    return kept and not any(fnmatch(name, pattern) for pattern in UNWANTED)
 
 
 def _download(revision: HubRevision, files: dict[str, Any], folder: Path) -> None:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Literal
 
 from resources.base_models.error import BaseModelSourceError
-from resources.base_models.folders import BaseModelFacts, files_of, inspect
+from resources.base_models.folders import BaseModelFacts, inspect, taken_files
 from resources.base_models.gguf_files import read_gguf
 from resources.base_models.huggingface import HubRevision, download_file, download_folder
 from resources.base_models.python_packages import PackageFile, download
@@ -189,7 +189,7 @@ def _local_folder(folder: Path, source: str) -> Fetched:
         raise BaseModelSourceError(f"{source}: there is no folder {folder}.")
     inspect(folder)
     content = hashlib.sha256()
-    for file in files_of(folder):
+    for file in taken_files(folder):
         content.update(f"{file.relative_to(folder).as_posix()}\0{_sha256_of(file)}\n".encode())
     return Fetched(path=folder, kind="folder", fingerprint=content.hexdigest())
 

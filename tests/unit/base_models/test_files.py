@@ -9,10 +9,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
+from resources.base_models.folders import left_files, taken_files
 from resources.base_models.gguf_files import read_gguf
 from resources.base_models.safetensors_files import INDEX, read_tensors
 from resources.base_models.sources import BaseModelSourceError, fetch, inspect, parse_source
-from tests.unit.base_models.conftest import COMMIT, gguf, safetensors, sha256
+from tests.unit.base_models.conftest import COMMIT, gguf, model_files, safetensors, sha256
 
 one_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
 
@@ -33,12 +34,37 @@ def test_a_licence_is_read_from_its_text_and_never_invented(folder: Path):
 
 
 @pytest.mark.parametrize(
-    "name", ["pytorch_model.bin", "model.pt", "a/consolidated.00.pth", "x.ckpt", "y.PKL"]
+    "name",
+    [
+        "training_args.bin",
+        "original/consolidated.00.pth",
+        "pytorch_model.bin",
+        "model.pt",
+        "x.ckpt",
+        "y.PKL",
+        "modeling_house.py",
+        "onnx/model.onnx",
+        "consolidated.safetensors",
+        ".gitattributes",
+    ],
 )
-def test_pickles_are_refused_by_name_even_beside_safetensors(folder: Path, name: str):
+def test_what_does_not_belong_to_the_model_is_left_as_on_a_hub(folder: Path, name: str):
+    before = fetch(f"file:{folder}", sha256=None, cache=folder.parent / "cache"), inspect(folder)
     (folder / name).parent.mkdir(exist_ok=True)
     (folder / name).write_bytes(b"x")
-    with pytest.raises(BaseModelSourceError, match=rf"holds pickles, which can run code when .*: {name}"):
+    assert (fetch(f"file:{folder}", sha256=None, cache=folder.parent / "cache"), inspect(folder)) == before
+    assert [path.name for path in left_files(folder)] == [Path(name).name]
+    assert {path.name for path in taken_files(folder)} == model_files().keys()
+
+
+@pytest.mark.parametrize(
+    "name", ["pytorch_model.bin", "model.pt", "original/consolidated.00.pth", "x.ckpt", "y.PKL"]
+)
+def test_a_model_that_is_only_there_as_pickles_is_refused(folder: Path, name: str):
+    (folder / "model.safetensors").unlink()
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).write_bytes(b"x")
+    with pytest.raises(BaseModelSourceError, match=rf"holds pickles, .* and no safetensors: {name}"):
         inspect(folder)
     with pytest.raises(BaseModelSourceError, match="holds pickles"):
         fetch(f"file:{folder}", sha256=None, cache=folder.parent / "cache")
