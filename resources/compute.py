@@ -2,7 +2,8 @@
 
 A work order names a module of `llm_assets.workers` and gives it a plain JSON order. Messages
 (progress, log lines, the result) come back through a file that Dagster tails; the engine's own
-output goes to `engine.log` in the work order's folder. Not covered here: Kubernetes Jobs.
+output goes to `engine.log` in the work order's folder. Its temporary files lie in that folder too, by way of
+a short path. Not covered here: Kubernetes Jobs.
 """
 
 import os
@@ -19,9 +20,11 @@ from typing import Any
 
 import dagster as dg
 
+from resources.engines.errors_in_log import is_messenger, own_error
 from resources.engines.installation import InstalledEngine, engine_python, installed_engine
 from resources.engines.locks import EngineName
 from resources.processes import supervisor
+from resources.processes.temporary_folders import TemporaryFolderError, linked_folder
 
 PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "USER", "LD_LIBRARY_PATH")
 PASSED_ON_PREFIXES = ("CUDA_", "NVIDIA_", "NCCL_", "OMP_", "GLOO_")
@@ -84,6 +87,8 @@ class LocalCompute(dg.ConfigurableResource):
             WorkOrderError: The engine failed, was killed, or sent no result; names the cause and the log.
         """
         work.folder.mkdir(parents=True, exist_ok=True)
+        log = work.folder / "engine.log"
+        earlier_bytes = log.stat().st_size if log.exists() else 0
         messages = dg.PipesFileMessageReader(str(work.folder / "messages.jsonl"))
         with (
             dg.open_pipes_session(
@@ -94,44 +99,43 @@ class LocalCompute(dg.ConfigurableResource):
             ) as session,
             self._process(work, session.get_bootstrap_env_vars()) as process,
         ):
-            context.log.info(f"{work.worker} runs as process {process.pid}; log: {work.folder}/engine.log")
+            context.log.info(f"{work.worker} runs as process {process.pid}; log: {log}")
             exit_code = _wait(process, session.get_custom_messages, heard)
-        return _result(work, exit_code, session.get_custom_messages())
+        return _result(work, exit_code, session.get_custom_messages(), earlier_bytes)
 
     @contextmanager
     def _process(self, work: WorkOrder, bootstrap: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
         python = engine_python(Path(self.engines), work.engine)
         command = [sys.executable, "-I", "-S", supervisor.__file__]
         command += [str(python), "-m", f"llm_assets.workers.{work.worker}"]
-        with (work.folder / "engine.log").open("ab") as log:
-            process = subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=log,
-                cwd=work.folder,
-                env={**self._environment(work.folder), **bootstrap},
-                start_new_session=True,
-            )
-        try:
-            yield process
-        except BaseException:
-            process.send_signal(signal.SIGTERM)
-            _wait_or_kill(process)
-            raise
-        finally:
-            if process.stdin is not None:
-                process.stdin.close()
+        with _temporary_folder(work) as temporary:
+            with (work.folder / "engine.log").open("ab") as log:
+                process = subprocess.Popen(
+                    command,
+                    stdin=subprocess.PIPE,
+                    stdout=log,
+                    stderr=log,
+                    cwd=work.folder,
+                    env={**self._environment(work.folder, temporary), **bootstrap},
+                    start_new_session=True,
+                )
+            try:
+                yield process
+            except BaseException:
+                process.send_signal(signal.SIGTERM)
+                _wait_or_kill(process)
+                raise
+            finally:
+                if process.stdin is not None:
+                    process.stdin.close()
 
-    def _environment(self, folder: Path) -> dict[str, str]:
+    def _environment(self, folder: Path, temporary: Path) -> dict[str, str]:
         """What an engine may see: no credentials, nothing from a network, caches of its own."""
         link = folder / "package" / "llm_assets"
         link.parent.mkdir(exist_ok=True)
         if not link.is_symlink() or link.readlink() != Path(self.package):  # made by another installation
             link.unlink(missing_ok=True)
             link.symlink_to(self.package)
-        temporary = folder / "tmp"
-        temporary.mkdir(exist_ok=True)
         inherited = {
             name: value
             for name, value in os.environ.items()
@@ -146,6 +150,21 @@ class LocalCompute(dg.ConfigurableResource):
             "TOKENIZERS_PARALLELISM": "false",
             "DO_NOT_TRACK": "1",
         }
+
+
+@contextmanager
+def _temporary_folder(work: WorkOrder) -> Iterator[Path]:
+    """A short path to a folder of the order, which is removed with what is left in it."""
+    folder = work.folder / "tmp"
+    shutil.rmtree(folder, ignore_errors=True)  # of a try that was killed
+    folder.mkdir()
+    try:
+        with linked_folder(folder) as short:
+            yield short
+    except TemporaryFolderError as error:
+        raise WorkOrderError(f"The work order {work.worker!r} was not started. {error}") from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _wait(process: subprocess.Popen[bytes], messages: Callable[[], Sequence[Message]], heard: Heard) -> int:
@@ -168,15 +187,35 @@ def _wait_or_kill(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def _result(work: WorkOrder, exit_code: int, messages: Any) -> dict[str, Any]:
+def _result(work: WorkOrder, exit_code: int, messages: Any, earlier_bytes: int) -> dict[str, Any]:
+    """`earlier_bytes`: of the log, said by earlier tries of the same work."""
     for message in messages:
         if exit_code == 0 and "result" in message:
             return dict(message["result"])
     log = work.folder / "engine.log"
-    causes = [message["failure"] for message in messages if "failure" in message]
-    ended = _full_disk(work.folder) or _how_it_ended(exit_code)
-    cause = causes[-1] if causes else f"{ended}. The end of its log:\n{_tail(log)}"
+    reported = next((message["failure"] for message in reversed(messages) if "failure" in message), None)
+    cause = _cause(work.folder, exit_code, reported, _said(log, earlier_bytes))
     raise WorkOrderError(f"The work order {work.worker!r} failed: {cause}\nThe whole log is in {log}.")
+
+
+def _cause(folder: Path, exit_code: int, reported: str | None, said: str) -> str:
+    """What was reported, unless it only passes on what a process of the engine said before it died."""
+    if reported is not None:
+        own = own_error(said) if is_messenger(reported) else None
+        return f"{own} (passed on as {reported})" if own else reported
+    ended = _full_disk(folder) or _how_it_ended(exit_code)
+    if own := own_error(said):
+        ended += f". Its last error: {own}"
+    tail = "\n".join(said.splitlines()[-LOG_TAIL_LINES:])
+    return f"{ended}. The end of its log:\n{tail}"
+
+
+def _said(log: Path, earlier_bytes: int) -> str:
+    if not log.is_file():
+        return ""
+    with log.open("rb") as stream:
+        stream.seek(earlier_bytes)
+        return stream.read().decode(errors="replace")
 
 
 def _full_disk(folder: Path) -> str | None:
@@ -195,8 +234,3 @@ def _how_it_ended(exit_code: int) -> str:
     if exit_code == 0:
         return "the engine ended without a result"
     return f"the engine ended with exit code {exit_code}"
-
-
-def _tail(log: Path) -> str:
-    lines = log.read_text(errors="replace").splitlines() if log.is_file() else []
-    return "\n".join(lines[-LOG_TAIL_LINES:])

@@ -24,6 +24,7 @@ settings.load_profile("busy")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).parent.parent
+LONG_HOME = 130  # characters: no unix socket's address may hold the path of a project's state folder
 ENGINES = Path(os.environ.get("LLM_ASSETS_ENGINES", ROOT / ".llm-assets" / "engines"))
 
 
@@ -134,7 +135,7 @@ def make_project(tmp_path: Path, tiny_model: Path) -> Iterator[MakeProject]:
     made: list[Project] = []
 
     def make() -> Project:
-        root = tmp_path / f"project-{len(made)}"
+        root = tmp_path / f"project-{len(made)}".ljust(LONG_HOME - len(str(tmp_path)), "x")
         shutil.copytree(ROOT / "tests" / "e2e" / "project", root)
         for name in ("dagster.yaml", "workspace.yaml"):
             shutil.copy(ROOT / name, root / name)

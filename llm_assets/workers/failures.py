@@ -47,7 +47,7 @@ def cause_of(error: BaseException, folder: Path) -> str:
             "The dataset is too short: no row is left to train on. Add rows; for `stage: pt` they must fill "
             "at least one block of cutoff_len tokens (or set `packing: false`)."
         )
-    return f"{type(error).__name__}: {_one_line(error)}"
+    return f"{type(error).__name__}: {_one_line(error)}".removesuffix(": ")
 
 
 def is_full_disk(error: BaseException) -> bool:

@@ -115,7 +115,8 @@ def _become(order: dict[str, Any], write_end: int) -> None:
         _redirect(Path(order["record"]["log"]))
         for held in order["holds"]:
             _hold(held)
-        _record_and_exec(Path(order["record_file"]), order["record"])
+        temporary = tempfile.mkdtemp(prefix=order["temporary_prefix"], dir=order["temporary_base"])
+        _record_and_exec(Path(order["record_file"]), {**order["record"], "temporary_folder": temporary})
     except OSError as fault:
         os.write(write_end, str(fault).encode())
     os._exit(1)
@@ -135,9 +136,9 @@ def _hold(path: str) -> None:
 
 
 def _record_and_exec(record_file: Path, record: dict[str, Any]) -> None:
-    os.environ["TMPDIR"] = temporary = tempfile.mkdtemp(prefix="llm-assets-")
+    os.environ["TMPDIR"] = temporary = record["temporary_folder"]
     try:
-        _write_record(record_file, {**record, "temporary_folder": temporary})
+        _write_record(record_file, record)
         try:
             os.execvp(record["command"][0], record["command"])  # noqa: S606 (a list, no shell)
         except OSError:

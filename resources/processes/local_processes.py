@@ -26,6 +26,7 @@ import psutil
 
 from resources.processes import launcher as process_launcher
 from resources.processes.launcher import ZOMBIE_STATES, boot_id, end_file, process_identity, stat_fields
+from resources.processes.temporary_folders import PREFIX, TemporaryFolderError, base_folder
 from resources.waiting import WaitTimeout, wait_until
 
 KILL_S = 10
@@ -135,6 +136,8 @@ class LocalProcesses:
                 "record_file": str(self._file(name).absolute()),
                 "record": record,
                 "holds": [str(held.absolute()) for held in holds],
+                "temporary_base": str(_temporary_base(name)),
+                "temporary_prefix": PREFIX,
             }
             self._launch(order, env)
             started = self.find(name)
@@ -278,6 +281,13 @@ class LocalProcesses:
 
     def _file(self, name: str) -> Path:
         return self.folder / f"{name}.json"
+
+
+def _temporary_base(name: str) -> Path:
+    try:
+        return base_folder()
+    except TemporaryFolderError as error:
+        raise ProcessError(f"{name} could not be started. {error}") from error
 
 
 def _look() -> list[_Seen]:

@@ -3,6 +3,7 @@
 import json
 import ssl
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from resources.gateway.envoy_upstream import clusters, endpoints_in
 from resources.gateway.errors import GatewayError
 from resources.gateway.files import replace_json
 from resources.gateway.shards import cluster_of
+from resources.processes.temporary_folders import ADDRESS_BYTES
+from tests.conftest import LONG_HOME
 from tests.servers.echo import Echo
 from tests.servers.ports import free_port
 from tests.servers.tls import SELF_SIGNED
@@ -44,6 +47,21 @@ def test_envoys_own_check_accepts_the_configuration(tmp_path: Path, pem: dict[st
     checked = subprocess.run(command, capture_output=True, text=True, cwd=settings.folder)
     assert checked.returncode == 0, checked.stderr
     assert "OK" in checked.stdout
+
+
+def pipes(config: Any) -> Iterator[str]:
+    """Every unix socket in a configuration."""
+    if isinstance(config, dict):
+        yield from [config["pipe"]["path"]] if "pipe" in config else []
+    for each in config.values() if isinstance(config, dict) else config if isinstance(config, list) else ():
+        yield from pipes(each)
+
+
+def test_no_socket_of_envoys_has_the_path_of_the_state_folder_in_its_address(tmp_path: Path) -> None:
+    home = tmp_path / "home".ljust(LONG_HOME, "x")
+    found = list(pipes(bootstrap(settings_in(home, metrics_port=free_port()))))
+    assert len(found) == 3
+    assert not [path for path in found if str(home) in path or len(path) > ADDRESS_BYTES]
 
 
 def test_no_tenant_and_no_secret_stands_in_the_bootstrap(tmp_path: Path, pem: dict[str, Any]) -> None:
