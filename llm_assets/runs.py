@@ -15,6 +15,7 @@ from filelock import FileLock
 from llm_assets.chains import line_tags
 from llm_assets.partitions import add_tenants
 from llm_assets.settings import Settings
+from resources.private_files import close_to_others
 
 PROCESS_TAG = "llm_assets/process"  # `<pid>@<creation time>` of the process that executes the run
 UNFINISHED = (DagsterRunStatus.STARTED, DagsterRunStatus.STARTING, DagsterRunStatus.CANCELING)
@@ -27,6 +28,7 @@ QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 def prepare_dagster_home(settings: Settings) -> None:
     """Makes DAGSTER_HOME with the project's `dagster.yaml` in it and points this process at it."""
     settings.dagster_home.mkdir(parents=True, exist_ok=True)
+    close_to_others(settings.home)  # made by an earlier version, or by hand
     target = settings.dagster_home / "dagster.yaml"
     text = (settings.root / "dagster.yaml").read_text()
     if not target.is_file() or target.read_text() != text:

@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, settings
 
 from llm_assets.settings import Settings
 from resources.engines.installation import engine_python
+from resources.private_files import open_to_others
 from tests.servers.ports import free_port
 
 # How long an example takes says how busy the machine is.
@@ -107,6 +108,7 @@ class Project:
             capture_output=True,
             text=True,
             check=False,
+            umask=0,
         )
         printed = done.stdout + done.stderr
         assert done.returncode == expect, printed
@@ -123,7 +125,13 @@ class Project:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
+                umask=0,
             )
+
+    def only_its_owner_can_open_its_files(self) -> None:
+        """Whatever ran, under a umask that keeps nothing private."""
+        home = self.settings.home
+        assert list(open_to_others(home, apart_from=self.settings.home / "engines")) == []
 
 
 MakeProject = Callable[[], Project]
@@ -146,3 +154,4 @@ def make_project(tmp_path: Path, tiny_model: Path) -> Iterator[MakeProject]:
     yield make
     for project in made:
         project.run("down")
+        project.only_its_owner_can_open_its_files()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import socket
 import sys
@@ -23,6 +24,7 @@ from resources.engines.installation import EngineStatus, engine_status
 from resources.engines.locks import ENGINES
 from resources.gateway.envoy import METRICS_PORT_SETTING, PORT_SETTING, envoy_program, running_gateway
 from resources.gateway.errors import GatewayError
+from resources.private_files import close_to_others, is_open_to_others, open_to_others
 
 GIB = 2**30
 NEEDED_DISK_GIB = 8
@@ -66,6 +68,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
         remedy="The engines are locked for Python 3.11; make the environment with it.",
     )
     yield _disk(settings)
+    yield from private_files(settings)
     yield _memory()
     for engine in ENGINES:
         status = engine_status(settings.engines, engine)
@@ -96,6 +99,38 @@ def _disk(settings: Settings) -> Finding:
         remedy=f"Engines, weights and checkpoints want {NEEDED_DISK_GIB} GiB and write access; "
         "free some or move LLM_ASSETS_HOME.",
     )
+
+
+def private_files(settings: Settings) -> Iterator[Finding]:
+    """Closes to others what is the platform's own; a store or cache elsewhere may be shared on purpose."""
+    found = [
+        path
+        for folder in (settings.home, settings.keys)
+        for path in open_to_others(folder, apart_from=settings.engines)
+    ]
+    left = [path for path in found if not close_to_others(path)]
+    yield Finding(
+        what="private files",
+        well=not left,
+        found=f"{len(left)} of other users can be opened by others, such as {left[0]}"
+        if left
+        else f"{len(found)} could be opened by other users of this machine; they no longer can"
+        if found
+        else "only you can open what lies in the state folder",
+        remedy=f"Their owner, or root: chmod -R go= {shlex.quote(str(settings.home))}",
+    )
+    for name, folder in _elsewhere(settings):
+        if folder.exists() and is_open_to_others(folder):
+            found_there = f"{folder} can be entered by others; unless that is meant: chmod -R go= {folder}"
+            yield Finding(what=name, well=True, found=found_there)
+
+
+def _elsewhere(settings: Settings) -> Iterator[tuple[str, Path]]:
+    """Folders of artifacts that do not lie in the state folder."""
+    if settings.store_url.startswith("file:"):
+        yield "artifact store", Path(settings.store_url.removeprefix("file:"))
+    if not settings.reads_in_place:
+        yield "artifact cache", settings.artifact_cache
 
 
 def _memory() -> Finding:

@@ -13,6 +13,7 @@ from rich.console import Console
 from typer.core import TyperGroup
 
 from llm_assets.cli.options import FAILED, INTERRUPTED, MISUSED
+from resources.private_files import keep_private
 
 COMMANDS = {
     "up": "stack",
@@ -84,6 +85,7 @@ def main() -> None:
     SIGTERM ends a command as Ctrl-C does, also in a script's background job. That ignores SIGINT, and Dagster
     gives SIGTERM to whoever has SIGINT: nothing short of SIGKILL would end it.
     """
+    keep_private()
     for ending in (signal.SIGINT, signal.SIGTERM):
         signal.signal(ending, signal.default_int_handler)
     try:

@@ -73,17 +73,17 @@ def export(
 def _fill(folder: Path, places: AuditPlaces, tenant: str, keys: Path, by: str) -> None:
     (folder / "log").mkdir(parents=True, mode=0o700)
     for segment in segments_in(places.log(tenant), SEAL):  # they change no more, so nobody has to wait
-        shutil.copy2(segment.path, folder / "log")
+        shutil.copyfile(segment.path, folder / "log" / segment.path.name)
     with places.lock(tenant):  # head and open segment of one moment
         if not (places.log(tenant) / HEAD).exists():
             raise AuditError(f"The log of {tenant} has no signed head; `llm-assets audit verify` says more.")
         for path in places.log(tenant).glob("[!.]*"):
             if not (folder / "log" / path.name).exists():
-                shutil.copy2(path, folder / "log")
+                shutil.copyfile(path, folder / "log" / path.name)
     (folder / "keys").mkdir()
     for key in trusted_keys(keys):
-        shutil.copy(key.path, folder / "keys" / f"{key.key_id}.pub")
-    shutil.copy(outside_verifier.__file__, folder / "verify.py")
+        shutil.copyfile(key.path, folder / "keys" / f"{key.key_id}.pub")
+    shutil.copyfile(outside_verifier.__file__, folder / "verify.py")
     (folder / "README.md").write_text(README.format(tenant=tenant, at=iso(time.time()), by=by))
 
 

@@ -59,7 +59,7 @@ class Fetch:
             sha256 = self.download(file, part)
             size_bytes = part.stat().st_size
             if (sha256, size_bytes) == (file.sha256, file.size_bytes):
-                part.chmod(0o444)
+                part.chmod(0o400)
                 _move(part, content)
                 return
             os.truncate(part, 0)
@@ -104,7 +104,7 @@ def _make_usable(part: Path, file: ArtifactFile) -> None:
     """Writable, where a kill came between the last two steps of a fetch, and no longer than it will be."""
     there = part.stat()
     if not there.st_mode & stat.S_IWUSR:
-        part.chmod(0o644)
+        part.chmod(0o600)
     if there.st_size > file.size_bytes:
         os.truncate(part, 0)
 

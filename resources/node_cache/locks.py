@@ -24,7 +24,7 @@ SHORTEST_PAUSE_S, LONGEST_PAUSE_S = 0.005, 0.2
 def try_lock(path: Path, *, shared: bool = False) -> int | None:
     """A descriptor that holds the file's lock, or None where another's lock stands against it."""
     while True:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CREAT, 0o644)
+        descriptor = os.open(path, os.O_RDONLY | os.O_CREAT, 0o600)
         try:
             fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -53,7 +53,7 @@ def set_aside(places: Places, artifact: Artifact, *, limit_bytes: int, log: Log)
         space.make_room(artifact, needed_bytes, limit_bytes)
         for file in artifact.files:
             if not space.has(file.sha256):
-                os.close(os.open(places.part(file), os.O_WRONLY | os.O_CREAT, 0o644))
+                os.close(os.open(places.part(file), os.O_WRONLY | os.O_CREAT, 0o600))
         write_manifest(places, artifact)
 
 

@@ -48,6 +48,7 @@ def stat_fields(pid: int) -> list[str] | None:
 
 def launch(order: dict[str, Any]) -> str:
     """Starts the order's command and gives back why that failed, "" where it did not."""
+    os.umask(0o077)  # whoever asked may have another one; see resources/private_files.py
     read_end, write_end = os.pipe()  # closed by a successful exec, so the read ends then
     if os.fork() == 0:
         os.close(read_end)

@@ -23,7 +23,7 @@ def model(node: Node) -> Artifact:
 def test_a_held_artifact_is_whole_read_only_and_holds_nothing_else(node: Node, model: Artifact) -> None:
     with node.hold(model) as held:
         assert problem_of(model, held.folder) is None
-        assert {oct(file.stat().st_mode)[-3:] for file in held.folder.rglob("*.*")} == {"444"}
+        assert {oct(file.stat().st_mode)[-3:] for file in held.folder.rglob("*.*")} == {"400"}
         assert held.lease.is_file()
 
 
