@@ -26,6 +26,16 @@ answers.BROKEN = {
   status = 502, reason = "bad_answer", message = "The model's server gave an answer that is not in the OpenAI API's form.",
 }
 
+answers.CUT_SHORT = {
+  status = 503, reason = "engine_stopped",
+  message = "The model's server was told to end while it answered. Ask again.",
+}
+
+local ABORTED = "abort" -- what vLLM says, with 200, of an answer that it was told to end
+
+-- What is wrong with an answer that names the right digest; nil: nothing.
+function answers.cut_short(outcome) return outcome.finish_reason == ABORTED and answers.CUT_SHORT or nil end
+
 -- What is wrong with the digest that an answer names; nil: it is the promoted one.
 function answers.wrong_digest(handle, exchange, outcome)
   if outcome.digest == exchange.backend.digest then return nil end
@@ -56,7 +66,9 @@ local function judge(handle, exchange, text, outcome)
     return shaped(text, outcome.status)
   end
   local refusal = answers.BROKEN -- so is a redirection: it would lead past the gateway
-  if outcome.status == OK and answer_parts.read(text, outcome) then refusal = answers.wrong_digest(handle, exchange, outcome) end
+  if outcome.status == OK and answer_parts.read(text, outcome) then
+    refusal = answers.wrong_digest(handle, exchange, outcome) or answers.cut_short(outcome)
+  end
   if not refusal then return text end
   outcome.status, outcome.reason = refusal.status, refusal.reason
   return errors.body(refusal), refusal

@@ -77,6 +77,8 @@ local function take(handle, stream, out, event, text)
   if outcome.digest and outcome.digest ~= exchange.backend.digest then
     return close(handle, stream, out, nil, answers.wrong_digest(handle, exchange, outcome))
   end
+  local cut_short = answers.cut_short(outcome)
+  if cut_short then return close(handle, stream, out, nil, cut_short) end
   if held.error then outcome.reason = "engine_error" end
   if exchange.adds_usage and held.usage and not held.choices then return end
   exchange.events = (exchange.events or 0) + 1

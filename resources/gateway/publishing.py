@@ -1,12 +1,15 @@
 """What is live, told to the gateway: first where its servers are, then that requests go to them.
 
 `xds/clusters.json` is Envoy's and `routes.jsonl` the filter's. A route never names a server that Envoy does
-not know yet, and an endpoint goes only when no route names it any more, so a switch loses no request. Whoever
-publishes takes turns with the others; killed in between, it leaves an endpoint that nobody is sent to, or
-the old route with its old server still running, and the next deploy or start of the stack finishes the work.
+not know yet, and an endpoint goes only when no route names it any more and Envoy's one worker has sent on
+what it decided before. Then its connections to that server only become fewer: when there is none, no request
+is under way to it (`asks`). Whoever publishes takes turns with the others; killed in between, it leaves an
+endpoint that nobody is sent to, or the old route with its old server still running, and the next deploy or
+start of the stack finishes the work.
 """
 
 import json
+import socket
 from collections.abc import Iterable, Iterator, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +27,7 @@ from resources.gateway.errors import GatewayError
 from resources.gateway.files import replace_json
 from resources.gateway.journals import Journal
 from resources.gateway.scrape_targets import SCRAPE_TARGETS, scrape_targets
+from resources.processes.local_processes import is_connected
 from resources.serving.deployment_state import Deployment, LiveServer
 from resources.waiting import WaitError, wait_until
 
@@ -31,6 +35,7 @@ FOLDER = "gateway"
 ROUTES = "routes.jsonl"
 PRODUCTION = "production"
 APPLIED_S = 30
+ANSWER_S = 5
 TURN_S = 60
 
 Json = dict[str, Any]
@@ -67,7 +72,7 @@ class Publication:
         return Journal(self.folder / ROUTES)
 
     def publish(self, live: Live) -> None:
-        """From its return on, every new request goes to these servers. Those before stay known.
+        """From its return on, no request is sent to any other server. Those before stay known.
 
         Raises:
             GatewayError: Envoy runs and did not take the servers. Requests go where they went.
@@ -80,11 +85,24 @@ class Publication:
             )
             self._wait_applied(version, live.deployment.route.tenant)
             self._route(route_line(live))
+            self._wait_sent_on()
 
     def retire(self, tenant: str, model: str, *, kept: Set[str]) -> None:
-        """Forgets the servers of a model but those that are kept. No route may name them any more."""
+        """Forgets the servers of a model but those that are kept. No route may name them any more.
+
+        From its return on Envoy begins no request to them, and lets go of each connection as it ends.
+
+        Raises:
+            GatewayError: Envoy runs and did not take that.
+        """
         with self._turn():
-            self._servers.change(lambda known: [e for e in known if _stays(e, tenant, model, kept)])
+            version = self._servers.change(lambda known: [e for e in known if _stays(e, tenant, model, kept)])
+            self._wait_applied(version, tenant)
+
+    def asks(self, port: int) -> bool:
+        """Whether the gateway has a connection to that port of this machine, so perhaps a request."""
+        gateway = running_gateway(self.home)
+        return gateway is not None and is_connected(gateway, port)
 
     def withdraw(self, tenant: str, model: str) -> None:
         """From its return on the model has nothing live: its requests are answered 503."""
@@ -123,6 +141,28 @@ class Publication:
             raise GatewayError(
                 f"{fault} What was live goes on. The gateway's log is {self.folder / 'envoy.log'}; "
                 "`llm-assets up` starts it anew."
+            ) from fault
+
+    def _wait_sent_on(self) -> None:
+        """Waits until Envoy's worker has sent on every request that it decided by an earlier route.
+
+        It decides and sends in one step, so whatever it answers to a connection that was made after the route
+        was written (a refusal too) comes after that.
+        """
+        gateway = running_gateway(self.home)
+        if gateway is None:
+            return
+        try:
+            wait_until(
+                lambda: running_gateway(self.home) is None or _answers(gateway.attributes["url"]),
+                what="an answer of the gateway",
+                timeout_s=self.applied_s,
+                every_s=0.05,
+            )
+        except WaitError as fault:
+            raise GatewayError(
+                f"{fault} Requests go to the new servers and the old ones go on. The gateway's log is "
+                f"{self.folder / 'envoy.log'}; `llm-assets up` starts it again."
             ) from fault
 
     def _route(self, line: Json) -> None:
@@ -205,6 +245,22 @@ def _taken(admin: EnvoyAdmin) -> str | None:
         return admin.clusters_version()
     except GatewayError:
         return None
+
+
+def _answers(url: str) -> bool:
+    """Whether the listener says anything at all, or closes: it is its worker that does."""
+    place = urlsplit(url)
+    assert place.hostname is not None
+    assert place.port is not None
+    try:
+        with socket.create_connection((place.hostname, place.port), timeout=ANSWER_S) as asked:
+            asked.sendall(b"GET /healthz HTTP/1.1\r\nhost: gateway\r\nconnection: close\r\n\r\n")
+            asked.recv(1)
+    except ConnectionResetError:
+        return True
+    except OSError:
+        return False
+    return True
 
 
 def _stays(endpoint: Endpoint, tenant: str, model: str, kept: Set[str]) -> bool:

@@ -33,6 +33,7 @@ KILL_S = 10
 LAUNCH_S = 60
 LOCK_S = 120  # longer than a launch, which is what it is held for
 END_WRITTEN_S = 5  # the watcher writes within milliseconds, on a machine that has any time for it
+_ASKING = (psutil.CONN_ESTABLISHED, psutil.CONN_SYN_SENT)
 
 
 class ProcessError(Exception):
@@ -351,3 +352,12 @@ def listens(record: ProcessRecord, port: int) -> bool:
     except psutil.NoSuchProcess:
         return False
     return any(c.status == psutil.CONN_LISTEN and c.laddr.port == port for c in connections)
+
+
+def is_connected(record: ProcessRecord, port: int) -> bool:
+    """Whether the recorded process itself has a connection to that port, or is making one."""
+    try:
+        connections = psutil.Process(record.pid).net_connections("tcp")
+    except psutil.NoSuchProcess:
+        return False
+    return any(c.raddr and c.raddr.port == port and c.status in _ASKING for c in connections)

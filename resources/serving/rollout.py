@@ -8,7 +8,7 @@ it is proven. So at most one server more runs than versions are live, before or 
 
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 
 from resources.gateway.publishing import Live, Publication
@@ -17,8 +17,9 @@ from resources.serving.deployment_state import Deployment, DeploymentFolder, Liv
 from resources.serving.routes import WHOLE
 from resources.serving.servers import Log, VllmServers
 from resources.vllm.program import Serving, VllmError, settings_fingerprint
+from resources.waiting import WaitTimeout, wait_until
 
-UNDER_WAY_S = 0.5  # in which a request that was routed before the switch reaches the server that it goes to
+DRAIN_S = 300  # a long answer that is being given when another version takes over
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,14 +87,12 @@ class Rollout:
 
     def _go_over(self, up: Mapping[int, LiveServer]) -> None:
         """The gateway's requests go to what is up; then what is not wanted any more answers its last ones."""
-        if self.gateway is None:
-            self._end_others(self._kept(up))
-            return
-        deployment = self._deployment(up)
-        self.gateway.publish(Live(deployment=deployment, api_key=self.folder.api_key()))
-        self._end_others(self._kept(up), after_s=UNDER_WAY_S)
-        live = {each.server for each in deployment.servers}
-        self.gateway.retire(deployment.route.tenant, deployment.route.model, kept=live)
+        if self.gateway is not None:
+            deployment = self._deployment(up)
+            self.gateway.publish(Live(deployment=deployment, api_key=self.folder.api_key()))
+            live = {each.server for each in deployment.servers}
+            self.gateway.retire(deployment.route.tenant, deployment.route.model, kept=live)
+        self._end_others(self._kept(up))
 
     def _deployment(self, up: Mapping[int, LiveServer]) -> Deployment:
         """Of what is up: production has whatever weight the others do not have yet."""
@@ -187,14 +186,30 @@ class Rollout:
         server = self.servers.processes.find(live.server)
         return server is not None and self.servers.ready(server)
 
-    def _end_others(self, kept: set[str], *, after_s: float = 0) -> None:
+    def _end_others(self, kept: set[str]) -> None:
         production = self.wanted[0].serving
         every = self.servers.of(production.tenant, production.model)
-        ending = [server for server in every if server.name not in kept]
-        if ending:
-            time.sleep(after_s)  # nothing tells when the last request under way has arrived
-        for server in ending:
-            self.servers.end(server, drain=True)
+        ports = {server.attributes["port"] for server in every if server.name in kept}
+        for server in every:
+            if server.name not in kept:
+                self._let_finish(server, shares_port=server.attributes["port"] in ports)
+                self.servers.end(server)
+
+    def _let_finish(self, server: ProcessRecord, *, shares_port: bool) -> None:
+        """Waits until nobody asks it anything, at most `DRAIN_S`; vLLM itself lets its last answers end.
+
+        What it says of itself lags behind what has reached it, so the gateway's connections decide. On a
+        port that it shares with its successor those cannot be told apart.
+        """
+
+        gateway = None if shares_port else self.gateway
+
+        def asked() -> bool:
+            by_gateway = gateway is not None and gateway.asks(server.attributes["port"])
+            return by_gateway or self.servers.busy(server)
+
+        with suppress(WaitTimeout):
+            wait_until(lambda: not asked(), what=server.name, timeout_s=DRAIN_S, every_s=0.1)
 
 
 def _live(serving: Serving, server: ProcessRecord) -> LiveServer:

@@ -26,6 +26,7 @@ from resources.serving.deployment_state import DeploymentFolder, address_of
 from resources.vllm.answers import difference
 from resources.vllm.client import VllmClient
 from resources.vllm.program import (
+    SHUTDOWN_S,
     Serving,
     VllmError,
     final_error,
@@ -35,12 +36,11 @@ from resources.vllm.program import (
     settings_fingerprint,
 )
 from resources.vllm.streamed_weights import StreamedModel
-from resources.waiting import WaitError, WaitTimeout, wait_until
+from resources.waiting import WaitError, wait_until
 
 KIND = "vllm"
 START_TIMEOUT_S = 900
-DRAIN_S = 300  # a long answer that is being given when another version takes over
-STOP_S = 20
+STOP_S = SHUTDOWN_S + 10
 PORT_TURN_S = 120
 PORTS = range(20_000, 32_768)  # below Linux's ephemeral ports (net.ipv4.ip_local_port_range)
 LOG_TAIL_LINES = 12
@@ -253,16 +253,20 @@ class VllmServers:
         except FileNotFoundError:
             return ""
 
-    def end(self, server: ProcessRecord, *, drain: bool = False) -> None:
-        """Ends a server; with `drain`, once it has answered what it was asked, within `DRAIN_S` seconds.
+    def busy(self, server: ProcessRecord) -> bool:
+        """Whether it says that it has requests. One that cannot say is not."""
+        if not self.ready(server):
+            return False
+        with self.client(server) as client, contextlib.suppress(VllmError):
+            return client.in_flight() > 0
+        return False
+
+    def end(self, server: ProcessRecord) -> None:
+        """Ends a server. What it was asked before it answers still, within `SHUTDOWN_S` seconds.
 
         Raises:
             VllmError: It cannot be ended.
         """
-        if drain and self.ready(server):
-            # One that cannot say what it is at is ended all the same.
-            with self.client(server) as client, contextlib.suppress(WaitTimeout, VllmError):
-                wait_until(lambda: client.in_flight() == 0, what=server.name, timeout_s=DRAIN_S)
         try:
             self.processes.stop(server.name, timeout_s=STOP_S)
         except ProcessError as fault:

@@ -19,6 +19,7 @@ from resources.vllm.streaming import DISK, STREAMED_SCHEMES, stream_environment,
 
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # vllm.config.lora.MaxLoRARanks of 0.32
 GPU_MEMORY = 0.9  # of a GPU; the rest is for CUDA itself
+SHUTDOWN_S = 5  # in which a server that is told to end still answers what it was asked
 INHERITED = ("PATH", "HOME", "USER", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "XDG_CACHE_HOME")
 INHERITED_PREFIXES = ("CUDA_", "NVIDIA_", "NCCL_")
 
@@ -133,6 +134,7 @@ def serve_command(
         *("--max-model-len", str(serving.max_model_len), "--max-num-seqs", str(serving.max_num_seqs)),
         *("--fingerprint-mode", "custom", "--fingerprint-value", serving.digest),
         *("--disable-access-log-for-endpoints", "/health,/metrics"),
+        *("--shutdown-timeout", str(SHUTDOWN_S)),
         *(("--chat-template", str(serving.chat_template)) if serving.chat_template else ()),
         *_tool_options(serving),
         *_device_options(serving, live_versions),

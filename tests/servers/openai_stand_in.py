@@ -34,6 +34,7 @@ class Behaviour:
     no_end: bool = False  # end a stream without `[DONE]`
     tool: bool = False  # call a tool instead of saying something
     newline: str = "\n"  # what ends the lines of a stream
+    finish_reason: str = "stop"
 
 
 _PLAIN = Behaviour()
@@ -107,7 +108,7 @@ def _whole(server: Server, path: str, asked: dict[str, Any], how: Behaviour) -> 
         return _json({"object": "list", "model": model, "data": [vector], "usage": _usage(0)})
     if how == _PLAIN and path == "/v1/chat/completions" and "n" not in asked:
         return server.whole_chat(model)
-    reason = "tool_calls" if how.tool else "stop"
+    reason = "tool_calls" if how.tool else how.finish_reason
     message = _message(how.words, how.tool)
     said = {"text": message["content"]} if path == "/v1/completions" else {"message": message}
     choices = [{"index": at, **said, "finish_reason": reason} for at in range(asked.get("n", 1))]
@@ -126,7 +127,9 @@ def _events(server: Server, path: str, asked: dict[str, Any], how: Behaviour) ->
     for at in range(how.words):
         word, last = WORDS[at % len(WORDS)], at == how.words - 1
         said = {"delta": _message(1, True) if how.tool else {"content": word}} if chat else {"text": word}
-        events.append(base | {"choices": [{"index": 0, **said, "finish_reason": "stop" if last else None}]})
+        events.append(
+            base | {"choices": [{"index": 0, **said, "finish_reason": how.finish_reason if last else None}]}
+        )
     end = (
         base | {"usage": _usage(how.words)}
         if (asked.get("stream_options") or {}).get("include_usage")

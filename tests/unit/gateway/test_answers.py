@@ -188,3 +188,16 @@ def test_the_person_behind_a_request_is_on_the_record_and_not_told_to_the_engine
     assert gateway.record("request", answer.headers["x-request-id"])["subject"] == "customer-é"
     deployment = answer.headers["x-llm-deployment"]
     assert not set(headers) & set(dict(gateway.seen(deployment)[-1]["headers"]))
+
+
+def test_what_a_server_cut_short_when_it_was_told_to_end_is_no_answer(gateway: Gateway) -> None:
+    told = {"model": "support_bot@v1", "stand_in": {"finish_reason": "abort"}}
+    whole = gateway.ask(gateway.key(), **told)
+    assert error_of(whole) == (503, "model_not_live")
+    assert int(whole.headers["retry-after"]) > 0
+    stream = gateway.ask(gateway.key(), stream=True, **told)
+    *_, last = events(stream.text)
+    assert json.loads(last)["error"]["code"] == "model_not_live"
+    for answer in (whole, stream):
+        record = gateway.record("response", answer.headers["x-request-id"])
+        assert (record["finish_reason"], record["reason"]) == ("abort", "engine_stopped")

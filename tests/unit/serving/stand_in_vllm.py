@@ -1,7 +1,8 @@
 """A stand-in for the `vllm` program: an HTTP server that speaks as much of its API as a deploy uses.
 
 No model is behind it: `behaviour.json` in the model folder says what it answers and how it fails.
-Like vLLM it keeps a second process, shares its port with others that ask, and is killed by a signal.
+Like vLLM it keeps a second process, shares its port with others that ask, is killed by a signal, and counts
+a request some time after it has arrived (`counts_late`: never).
 """
 
 import json
@@ -26,7 +27,8 @@ def option(name):
 class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         if self.path == "/metrics":
-            self.reply_text(f'vllm:num_requests_running{{engine="0"}} {len(RUNNING)}\n'.encode())
+            count = 0 if BEHAVIOUR.get("counts_late") else len(RUNNING)
+            self.reply_text(f'vllm:num_requests_running{{engine="0"}} {count}\n'.encode())
         else:
             self.reply({} if self.path == "/health" else None)
 
@@ -46,6 +48,7 @@ class Handler(BaseHTTPRequestHandler):
         elif body.get("stream"):
             self.stream()
         else:
+            time.sleep(BEHAVIOUR.get("answer_s", 0))
             self.reply(self.completion(body))
 
     def score(self, id_):
