@@ -22,6 +22,7 @@ from typing import Any
 from llm_assets.workers import machine
 from llm_assets.workers.chat_template import Encoding
 from llm_assets.workers.greedy import Answer
+from llm_assets.workers.merging.base_models import read_base
 from llm_assets.workers.merging.weight_files import read_model
 from llm_assets.workers.reporting import Order, Report
 
@@ -56,7 +57,7 @@ def compare(
         report.line("Not compared with base and adapter: in float32 they do not fit into memory.")
         return None
     merged = _distributions(_load(Path(order["output_folder"]), device), prompts)
-    adapted = _load(Path(order["base_folder"]), device, Path(order["adapter_folder"]))
+    adapted = _adapted(order, device)
     reference = _distributions(adapted, prompts)
     rounded = _distributions(_rounded_at_random(adapted.merge_and_unload(), dtype), prompts)
     rows = [_row(*each) for each in zip(prompts, reference, merged, strict=True)]
@@ -107,16 +108,25 @@ def _device(model: Path) -> str | None:
     return "cpu" if machine.available_memory_bytes() > needed_bytes else None
 
 
-def _load(folder: Path, device: str, adapter: Path | None = None) -> Any:
+def _load(folder: Path, device: str) -> Any:
     import torch
     from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
-    if adapter is not None:
-        from peft import PeftModel
-
-        model = PeftModel.from_pretrained(model, adapter)
     return model.to(device).eval()
+
+
+def _adapted(order: Order, device: str) -> Any:
+    """Base and adapter, with two tensors of embeddings where the merged model has two."""
+    import torch
+    from peft import PeftModel
+
+    model = _load(Path(order["base_folder"]), device)
+    output = model.get_output_embeddings()
+    if not read_base(Path(order["output_folder"])).has_tied_embeddings and model.config.tie_word_embeddings:
+        output.weight = torch.nn.Parameter(output.weight.detach().clone())
+        model.config.tie_word_embeddings = False  # else PEFT would merge into both what is for one
+    return PeftModel.from_pretrained(model, Path(order["adapter_folder"])).eval()
 
 
 def _rounded_at_random(model: Any, dtype: str) -> Any:

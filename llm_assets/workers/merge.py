@@ -28,6 +28,7 @@ from llm_assets.workers import (
 )
 from llm_assets.workers.failures import WorkerError
 from llm_assets.workers.merging.journal import check_sha256, sha256_of
+from llm_assets.workers.merging.tying import check_export, settle_exported
 from llm_assets.workers.reporting import Order, Report, Result, work
 
 
@@ -43,7 +44,9 @@ def run(order: Order, report: Report) -> Result:
     elif method == "export":
         _check_files(order, "base")
         _check_files(order, "adapter")
+        check_export(Path(order["base_folder"]), Path(order["adapter_folder"]))
         exporting.export(order)
+        settle_exported(output)
         report.line(f"Base model and adapter are merged by the export ({time.monotonic() - started:.0f} s).")
     else:
         _check_files(order, "adapter")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 SHARD_SIZE = "100KB"
+INPUT = ("embed_tokens.weight", "wte.weight")
 LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
@@ -34,6 +35,10 @@ def llama(folder: Path, dtype: str = "bfloat16", **changes: Any) -> None:
         if name.endswith("bias"):
             torch.nn.init.normal_(parameter, std=0.1)
     model.save_pretrained(folder, max_shard_size=SHARD_SIZE)
+
+
+def tied(folder: Path) -> None:
+    llama(folder, tie_word_embeddings=True)
 
 
 def gpt2(folder: Path) -> None:
@@ -92,20 +97,33 @@ CASES: dict[str, tuple[Callable[[Path], None], dict[str, Any], Callable[[Any], N
         {"lora_bias": True, "target_modules": ["q_proj", "o_proj"]},
         None,
     ),
-    "tied": (lambda folder: llama(folder, tie_word_embeddings=True), {}, None),
+    "tied": (tied, {}, None),
     "tied_saved_alike": (
-        lambda folder: llama(folder, tie_word_embeddings=True),
+        tied,
         {"modules_to_save": ["embed_tokens"], "ensure_weight_tying": True},
         None,
     ),
+    "untied_both": (tied, {"modules_to_save": ["embed_tokens", "lm_head"]}, None),
+    "untied_output": (tied, {"modules_to_save": ["lm_head"]}, None),
+    "untied_input": (tied, {"modules_to_save": ["embed_tokens"]}, None),
+    "untied_lora_output": (tied, {"target_modules": [*LINEAR, "lm_head"]}, None),
+    "untied_lora_input": (tied, {"target_modules": ["q_proj", "embed_tokens"]}, None),
+    "untied_lora_both": (tied, {"target_modules": ["embed_tokens", "lm_head"], "use_rslora": True}, None),
+    "untied_dora_output": (tied, {"target_modules": ["lm_head"], "use_dora": True}, None),
+    "untied_one_file": (
+        lambda folder: _one_file(folder, tie_word_embeddings=True),
+        {"modules_to_save": ["embed_tokens", "lm_head"]},
+        None,
+    ),
+    "untied_gpt2": (gpt2, {"target_modules": ["c_attn", "lm_head"]}, None),
     "gpt2": (gpt2, {"target_modules": ["c_attn", "c_proj", "c_fc"], "fan_in_fan_out": True}, None),
     "gpt2_dora": (gpt2, {"target_modules": ["c_attn", "c_proj"], "use_dora": True}, None),
     "no_shards": (lambda folder: _one_file(folder), {}, None),
 }
 
 
-def _one_file(folder: Path) -> None:
-    llama(folder)
+def _one_file(folder: Path, **changes: Any) -> None:
+    llama(folder, **changes)
     from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
@@ -158,6 +176,9 @@ def expect(folder: Path) -> None:
     for file in (folder / "base").glob("*.safetensors"):
         types |= {name: tensor.dtype for name, tensor in load_file(file).items()}
     model = AutoModelForCausalLM.from_pretrained(folder / "base", dtype=torch.float32)
+    if folder.name.startswith("untied"):
+        types["lm_head.weight"] = next(dtype for name, dtype in types.items() if name.endswith(INPUT))
+        untie(model)
     merged = PeftModel.from_pretrained(model, folder / "adapter").merge_and_unload()
     state = merged.state_dict()
     expected = {name: state[name].to(dtype).clone() for name, dtype in types.items() if name in state}
@@ -167,6 +188,15 @@ def expect(folder: Path) -> None:
         if name not in state
     }
     save_file(expected, folder / "expected.safetensors")
+
+
+def untie(model: Any) -> None:
+    """Two tensors of embeddings where the model has one: PEFT's merge would add to both."""
+    import torch
+
+    output = model.get_output_embeddings()
+    output.weight = torch.nn.Parameter(output.weight.detach().clone())
+    model.config.tie_word_embeddings = False
 
 
 def main(folder: Path, cases: list[str]) -> None:

@@ -11,6 +11,7 @@ from llm_assets.workers.reporting import EXIT_FAILED
 from resources.artifact_store.artifacts import ArtifactFile, paths_of, sha256_of
 from tests.e2e.adapted_models import QUESTIONS
 from tests.e2e.work_orders import RECIPE, ROOT, TEMPLATE, Engine, files
+from tests.unit.workers.merging import model_tensors
 
 pytestmark = pytest.mark.engine
 
@@ -28,12 +29,15 @@ def engine(train_python: Path, tmp_path: Path) -> Engine:
 @pytest.fixture(scope="module")
 def adapter(tiny_model: Path, train_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random LoRA adapter of the tiny model."""
-    folder = tmp_path_factory.mktemp("adapter") / "adapter"
+    return random_adapter(tiny_model, train_python, tmp_path_factory.mktemp("adapter") / "adapter", {})
+
+
+def random_adapter(base: Path, train_python: Path, folder: Path, settings: dict[str, Any]) -> Path:
     code = (
-        "import sys; from pathlib import Path; from tests.e2e.merge_cases import adapt;"
-        "adapt(Path(sys.argv[1]), Path(sys.argv[2]), {})"
+        "import json, sys; from pathlib import Path; from tests.e2e.merge_cases import adapt;"
+        "adapt(Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3]))"
     )
-    subprocess.run([train_python, "-c", code, tiny_model, folder], cwd=ROOT, check=True)
+    subprocess.run([train_python, "-c", code, base, folder, json.dumps(settings)], cwd=ROOT, check=True)
     return folder
 
 
@@ -74,6 +78,7 @@ def test_stream_and_export_give_the_same_files_and_both_answer_as_base_and_adapt
     assert streamed["ledger"] == {
         "adapter_tensors": 28,
         "base_tensors": 20,
+        "added_tensors": 0,
         "merged_tensors": 14,
         "replaced_tensors": 0,
         "identical_tensors": 6,
@@ -91,6 +96,34 @@ def test_stream_and_export_give_the_same_files_and_both_answer_as_base_and_adapt
         assert fidelity["top1_agreement"] > 0.9
     told = [message["params"]["payload"] for message in outcome.messages if _tells_a_file(message)]
     assert {each["file"]["path"] for each in told} == files(tmp_path / "stream")
+
+
+def test_embeddings_trained_apart_from_a_tied_base_are_two_tensors_by_stream_and_by_export(
+    engine: Engine, tiny_model: Path, train_python: Path, tmp_path: Path
+) -> None:
+    settings = {"modules_to_save": ["embed_tokens", "lm_head"]}
+    adapter = random_adapter(tiny_model, train_python, tmp_path / "adapter", settings)
+    for method in ("stream", "export"):
+        order = merge_order(tiny_model, adapter, tmp_path / method, merge=method)
+        result = engine.work("merge", order).result
+        assert result["method"] == method
+        assert result["fidelity"]["mean_kl"] <= result["fidelity"]["limit_mean_kl"] < 0.01
+        assert json.loads((tmp_path / method / "config.json").read_text())["tie_word_embeddings"] is False
+    streamed = model_tensors(tmp_path / "stream")
+    assert streamed == model_tensors(tmp_path / "export")
+    assert streamed["lm_head.weight"] != streamed["model.embed_tokens.weight"]
+
+
+def test_lora_on_a_tied_output_is_merged_by_the_stream_and_an_export_of_it_refused(
+    engine: Engine, tiny_model: Path, train_python: Path, tmp_path: Path
+) -> None:
+    settings = {"target_modules": ["q_proj", "lm_head"]}
+    adapter = random_adapter(tiny_model, train_python, tmp_path / "adapter", settings)
+    result = engine.work("merge", merge_order(tiny_model, adapter, tmp_path / "stream")).result
+    assert result["fidelity"]["mean_kl"] <= result["fidelity"]["limit_mean_kl"] < 0.01
+    refused = engine.work("merge", merge_order(tiny_model, adapter, tmp_path / "export", merge="export"))
+    assert refused.exit_code == EXIT_FAILED
+    assert "an export would add it to both. Give the model's file `merge: stream`" in refused.failure
 
 
 def _tells_a_file(message: dict[str, Any]) -> bool:

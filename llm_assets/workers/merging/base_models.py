@@ -11,6 +11,7 @@ from typing import Any, Literal
 from llm_assets.workers.failures import WorkerError
 from llm_assets.workers.merging.weight_files import Tensor, WeightFile, read_into, read_model
 
+CONFIG = "config.json"
 INPUT_EMBEDDINGS = {"embed_tokens", "wte", "word_embeddings", "embed_in", "tok_embeddings"}
 OUTPUT_EMBEDDINGS = {"lm_head", "embed_out"}
 COMPARED_BYTES = 1 << 20
@@ -37,10 +38,22 @@ class Base:
         """
         if (said := self.config.get("tie_word_embeddings")) is not None:
             return bool(said)
-        kinds = {embedding_kind(name): name for name in self.tensors}
-        if "input" not in kinds or "output" not in kinds:
+        one, other = self.input_embeddings, self.output_embeddings
+        if one is None or other is None:
             return True
-        return same_bytes(*(self.place_of(kinds[kind]) for kind in ("input", "output")))
+        return same_bytes(self.place_of(one.name), self.place_of(other.name))
+
+    @property
+    def input_embeddings(self) -> Tensor | None:
+        return next(
+            (tensor for name, tensor in self.tensors.items() if embedding_kind(name) == "input"), None
+        )
+
+    @property
+    def output_embeddings(self) -> Tensor | None:
+        return next(
+            (tensor for name, tensor in self.tensors.items() if embedding_kind(name) == "output"), None
+        )
 
     def place_of(self, name: str) -> tuple[Path, Tensor]:
         for file in self.files:
@@ -56,7 +69,7 @@ def read_base(folder: Path) -> Base:
     Raises:
         WorkerError: It is not whole, or its weights are quantized.
     """
-    path = folder / "config.json"
+    path = folder / CONFIG
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError) as error:

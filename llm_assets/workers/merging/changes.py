@@ -4,9 +4,9 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from llm_assets.workers.failures import WorkerError
 from llm_assets.workers.merging.adapters import Adapter, Part, part_of, refusal
-from llm_assets.workers.merging.base_models import Base, embedding_kind, same_bytes
+from llm_assets.workers.merging.base_models import Base, embedding_kind
+from llm_assets.workers.merging.tying import added_output, require_served_untied, saved_alike
 from llm_assets.workers.merging.weight_files import ITEM_BYTES, Tensor
 
 # transformers' Conv1D stores a weight as (in, out). PEFT goes by the class, whatever fan_in_fan_out says.
@@ -47,21 +47,30 @@ class Change:
 
 @dataclass(frozen=True, kw_only=True)
 class Changes:
-    """All that one adapter does to one base, by the name of the base's tensor."""
+    """All that one adapter does to one base, by the name of the merged model's tensor.
+
+    `untied`: the base's embeddings are one tensor and the merged model's are two. Then `output` are the
+    output embeddings where the base has no tensor for them: under their own name, and where their bytes
+    are found before they are changed, which is where the input embeddings lie.
+    """
 
     adapter: Adapter
     base: Base
     by_target: Mapping[str, Change]
+    untied: bool = False
+    output: Tensor | None = None
 
     def ledger(self) -> dict[str, int]:
-        """The adapter's tensors are all used; the base's are merged, replaced or identical."""
+        """The adapter's tensors are all used; the merged model's are merged, replaced or identical."""
         replaced = sum(change.uses == (change.whole,) for change in self.by_target.values())
+        added = 1 if self.output else 0
         return {
             "adapter_tensors": len(self.adapter.tensors),
             "base_tensors": len(self.base.tensors),
+            "added_tensors": added,
             "merged_tensors": len(self.by_target) - replaced,
             "replaced_tensors": replaced,
-            "identical_tensors": len(self.base.tensors) - len(self.by_target),
+            "identical_tensors": len(self.base.tensors) + added - len(self.by_target),
         }
 
 
@@ -70,7 +79,7 @@ def plan(base: Base, adapter: Adapter) -> Changes:
 
     Raises:
         WorkerError: A tensor of the adapter fits nothing in the base, has a wrong shape, lacks its
-            counterpart, or would change one of two tied embeddings; names the tensor.
+            counterpart, or would untie embeddings that are served as one; names the tensor.
     """
     modules: dict[str, Parts] = defaultdict(dict)
     for tensor in adapter.weights.tensors:
@@ -78,15 +87,22 @@ def plan(base: Base, adapter: Adapter) -> Changes:
         if part in modules[module]:
             raise refusal(adapter, tensor.name, f"{modules[module][part].name} is for the same {module}")
         modules[module][part] = tensor
-    copy = _copy_of_tied(base, adapter, modules)
+    embeddings = [name for name in modules if embedding_kind(name)]
+    tied = bool(embeddings) and base.has_tied_embeddings
+    alike = saved_alike(adapter, {name: modules[name].get("whole") for name in embeddings}) if tied else None
+    copy = None if base.output_embeddings else alike
+    untied = tied and alike is None
+    if untied:
+        require_served_untied(base, adapter, next(iter(modules[embeddings[0]].values())))
+    output = added_output(base, embeddings) if untied and not base.output_embeddings else None
     changes: dict[str, Change] = {}
     for module, parts in modules.items():
         if copy is None or parts.get("whole") != copy:
-            for change in _changes(base, adapter, module, parts):
+            for change in _changes(base, output, adapter, module, parts):
                 name = change.target.name
                 changes[name] = _together(adapter, changes[name], change) if name in changes else change
     _check_all_used(adapter, changes, copy)
-    return Changes(adapter=adapter, base=base, by_target=changes)
+    return Changes(adapter=adapter, base=base, by_target=changes, untied=untied, output=output)
 
 
 def _check_all_used(adapter: Adapter, changes: Mapping[str, Change], copy: Tensor | None) -> None:
@@ -97,9 +113,11 @@ def _check_all_used(adapter: Adapter, changes: Mapping[str, Change], copy: Tenso
             raise refusal(adapter, name, f"it would be used {used[name]} times")
 
 
-def _changes(base: Base, adapter: Adapter, module: str, parts: Parts) -> Iterator[Change]:
+def _changes(
+    base: Base, output: Tensor | None, adapter: Adapter, module: str, parts: Parts
+) -> Iterator[Change]:
     if whole := parts.get("whole"):
-        target = _target(base, adapter, module, whole)
+        target = _target(base, output, adapter, module, whole)
         _require(adapter, whole, target.shape, target)
         yield Change(target=target, whole=whole)
         return
@@ -109,11 +127,11 @@ def _changes(base: Base, adapter: Adapter, module: str, parts: Parts) -> Iterato
                 raise refusal(adapter, parts[present].name, f"its counterpart lora_{missing} is missing")
     if not parts.keys() & {"A", "embedding_A"}:
         raise refusal(adapter, next(iter(parts.values())).name, "it belongs to no lora_A and lora_B")
-    target = _target(base, adapter, f"{module}.weight", next(iter(parts.values())))
+    target = _target(base, output, adapter, f"{module}.weight", next(iter(parts.values())))
     added = _added(base, adapter, module, target, parts)
     yield added
     if bias := parts.get("B_bias"):
-        to = _target(base, adapter, f"{module}.bias", bias)
+        to = _target(base, output, adapter, f"{module}.bias", bias)
         _require(adapter, bias, to.shape, to)
         yield Change(target=to, added_bias=bias, scale=added.scale)
 
@@ -147,9 +165,10 @@ def _added(base: Base, adapter: Adapter, module: str, target: Tensor, parts: Par
     )
 
 
-def _target(base: Base, adapter: Adapter, name: str, tensor: Tensor) -> Tensor:
+def _target(base: Base, output: Tensor | None, adapter: Adapter, name: str, tensor: Tensor) -> Tensor:
     """The base's tensor; some bases are stored without the model's own prefix (`model.`, `transformer.`)."""
-    found = base.tensors.get(name) or base.tensors.get(name.partition(".")[2])
+    added = output if output and output.name == name else None
+    found = added or base.tensors.get(name) or base.tensors.get(name.partition(".")[2])
     if found is None:
         raise refusal(adapter, tensor.name, f"the base model in {base.folder} has no tensor {name}")
     if found.dtype not in ITEM_BYTES:
@@ -169,24 +188,3 @@ def _together(adapter: Adapter, one: Change, other: Change) -> Change:
     if whole.whole is None or added.whole is not None:
         raise refusal(adapter, other.uses[0].name, f"{one.uses[0].name} changes {one.target.name} already")
     return replace(added, whole=whole.whole)
-
-
-def _copy_of_tied(base: Base, adapter: Adapter, modules: Mapping[str, Parts]) -> Tensor | None:
-    """The output embeddings that an adapter saved although they are its input embeddings.
-
-    PEFT trains tied embeddings apart; only where both came out the same is there one tensor to write.
-    """
-    touched = {name: kind for name in modules if (kind := embedding_kind(name))}
-    if not touched or not base.has_tied_embeddings:
-        return None
-    wholes = {kind: modules[name].get("whole") for name, kind in touched.items()}
-    one, other = wholes.get("input"), wholes.get("output")
-    path = adapter.weights.path
-    if one and other and len(touched) == len(wholes) and same_bytes((path, one), (path, other)):
-        return None if any(embedding_kind(name) == "output" for name in base.tensors) else other
-    changed = next(iter(modules[next(iter(touched))].values()))
-    raise WorkerError(
-        f"{path}: {changed.name} changes one of input and output embeddings, which are one tensor in the "
-        "base model (tie_word_embeddings), so no merged model would answer as base and adapter do. Train "
-        "without the embeddings (lora_target, additional_target), or start from a base with untied ones."
-    )

@@ -4,10 +4,15 @@ Order of work: everything that can be refused is refused before a byte is writte
 adapter does not touch is the base's own (a reflink or a hard link, else a copy) under the base's known
 SHA-256; without a known one it is read once. Files that are linked by a known hash are not read, so
 damage in them shows when the merged model is read, and is then refused by name.
+
+Where the adapter unties embeddings that are one tensor in the base, the merged model has both, the output
+embeddings in a file of their own, and its configuration says so.
 """
 
 import errno
 import fcntl
+import hashlib
+import json
 import os
 import shutil
 import time
@@ -18,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from llm_assets.workers.merging.adapters import ADAPTER_WEIGHTS, read_adapter
-from llm_assets.workers.merging.base_models import Base, read_base
+from llm_assets.workers.merging.base_models import CONFIG, Base, read_base
 from llm_assets.workers.merging.changes import Changes, plan
 from llm_assets.workers.merging.journal import (
     MERGE_VERSION,
@@ -30,7 +35,8 @@ from llm_assets.workers.merging.journal import (
     sha256_of,
 )
 from llm_assets.workers.merging.streaming import Streaming, Target
-from llm_assets.workers.merging.weight_files import WeightFile
+from llm_assets.workers.merging.tying import untied
+from llm_assets.workers.merging.weight_files import INDEX, Tensor, WeightFile
 from llm_assets.workers.reporting import Report
 from llm_assets.workers.trained_files import ADAPTER_CONFIG, KEPT_SUFFIXES, MANIFEST
 
@@ -82,19 +88,23 @@ def merge_models(
     targets = [
         _target(request, changes, base_files) for request, changes in zip(requests, planned, strict=True)
     ]
-    written = {target.folder: _copy_small_files(base, target.folder, base_files) for target in targets}
+    written = {target.folder: _write_small_files(target, base_files) for target in targets}
     for target in targets:
         for done in target.journal.finished.values():
             report.line(f"{done.path} was merged before the interruption.")
+        if target.changes.untied:
+            report.line("The adapter changed one of two tied embeddings: the merged model has two tensors.")
     progress = _Progress(report, base, targets)
     threads = max(1, len(os.sched_getaffinity(0)) - 1)  # reading and writing keep one busy with hashes
     with Streaming(base_files, threads=threads) as streaming:
         for file in base.files:
             _merge_file(file, targets, base_files, streaming, progress)
             for target in targets:
-                finished = target.journal.finished[file.path.name]
-                written[target.folder].append(finished)
-                report.file(finished.as_file(), str(target.folder))
+                _tell(target.journal.finished[target.name_of(file)], target, written, report)
+        for target in targets:
+            if target.changes.output:
+                added = _add_output(target, target.changes.output, streaming, progress)
+                _tell(added, target, written, report)
     return [
         MergedModel(
             folder=target.folder,
@@ -104,6 +114,11 @@ def merge_models(
         )
         for target in targets
     ]
+
+
+def _tell(finished: Written, target: Target, written: dict[Path, list[Written]], report: Report) -> None:
+    written[target.folder].append(finished)
+    report.file(finished.as_file(), str(target.folder))
 
 
 def weights_dtype(base: Base) -> str:
@@ -122,8 +137,8 @@ class _Progress:
         self._total = sum(
             file.size_bytes
             for file in base.files
-            if any(file.path.name not in target.journal.finished for target in targets)
-        )
+            if any(target.name_of(file) not in target.journal.finished for target in targets)
+        ) + sum(target.changes.output.size_bytes for target in targets if target.changes.output)
         self._done = 0
 
     def __call__(self, read_bytes: int) -> None:
@@ -146,7 +161,21 @@ def _target(request: Request, changes: Changes, base_files: Mapping[str, str]) -
     }
     folder = request.output_folder
     folder.parent.mkdir(parents=True, exist_ok=True)
-    return Target(folder=folder, changes=changes, journal=Journal(folder, fingerprint))
+    return Target(
+        folder=folder,
+        changes=changes,
+        journal=Journal(folder, fingerprint),
+        renamed=_renamed(changes.base) if changes.output else {},
+    )
+
+
+def _renamed(base: Base) -> dict[str, str]:
+    """The files' names where one more is added: `model.safetensors` would hide all others from a loader."""
+    return {file.path.name: _shard(number, base) for number, file in enumerate(base.files, start=1)}
+
+
+def _shard(number: int, base: Base) -> str:
+    return f"model-{number:05}-of-{len(base.files) + 1:05}.safetensors"
 
 
 def _identity(path: Path, base_files: Mapping[str, str]) -> list[object]:
@@ -162,7 +191,7 @@ def _merge_file(
     progress: _Progress,
 ) -> None:
     started = time.monotonic()
-    unfinished = [target for target in targets if file.path.name not in target.journal.finished]
+    unfinished = [target for target in targets if target.name_of(file) not in target.journal.finished]
     touched = [target for target in unfinished if _touches(target.changes, file)]
     if touched:
         streaming.merge(file, touched, progress)
@@ -175,13 +204,24 @@ def _merge_file(
         progress.file(file, "no adapter touches it; linked", time.monotonic() - started)
 
 
+def _add_output(target: Target, output: Tensor, streaming: Streaming, progress: _Progress) -> Written:
+    """The output embeddings that the base has none of, in a file of their own."""
+    base = target.changes.base
+    name = _shard(len(base.files) + 1, base)
+    if name not in target.journal.finished:
+        assert base.input_embeddings is not None, "the output embeddings were made of them"
+        path, _ = base.place_of(base.input_embeddings.name)
+        streaming.add(output, path, target, name, progress)
+    return target.journal.finished[name]
+
+
 def _touches(changes: Changes, file: WeightFile) -> bool:
     return any(tensor.name in changes.by_target for tensor in file.tensors)
 
 
 def _link(file: WeightFile, target: Target, sha256: str | None) -> str:
     sha256 = sha256 or sha256_of(file.path)
-    final = target.folder / file.path.name
+    final = target.folder / target.name_of(file)
     unfinished = final.with_name(final.name + UNFINISHED)
     unfinished.unlink(missing_ok=True)
     _share(file.path, unfinished)
@@ -205,14 +245,34 @@ def _share(source: Path, copy: Path) -> None:
             shutil.copyfile(source, copy)
 
 
-def _copy_small_files(base: Base, folder: Path, base_files: Mapping[str, str]) -> list[Written]:
+def _write_small_files(target: Target, base_files: Mapping[str, str]) -> list[Written]:
     """Configuration and tokenizer: copies, because what follows may write them anew."""
     written = []
-    for source in sorted(base.folder.iterdir()):
+    for source in sorted(target.changes.base.folder.iterdir()):
         if not source.is_file() or source.name == MANIFEST or source.suffix not in KEPT_SUFFIXES:
             continue
-        if source.suffix != ".safetensors":
-            sha256 = copy_checked(source, folder / source.name, base_files.get(source.name))
+        if source.suffix != ".safetensors" and not (source.name == INDEX and target.changes.output):
+            sha256 = copy_checked(source, target.folder / source.name, base_files.get(source.name))
             size_bytes = source.stat().st_size
             written.append(Written(path=source.name, size_bytes=size_bytes, sha256=sha256))
-    return written
+    if not target.changes.untied:
+        return written
+    anew = {CONFIG: untied(target.changes.base.config)}
+    if target.changes.output:
+        anew[INDEX] = _index(target, target.changes.output)
+    kept = [each for each in written if each.path not in anew]
+    return kept + [_write_json(target.folder / name, content) for name, content in anew.items()]
+
+
+def _index(target: Target, output: Tensor) -> dict[str, Any]:
+    base = target.changes.base
+    places = {tensor.name: target.name_of(file) for file in base.files for tensor in file.tensors}
+    places[output.name] = _shard(len(base.files) + 1, base)
+    total = sum(tensor.size_bytes for tensor in (*base.tensors.values(), output))
+    return {"metadata": {"total_size": total}, "weight_map": dict(sorted(places.items()))}
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> Written:
+    raw = (json.dumps(content, indent=2, sort_keys=True) + "\n").encode()
+    path.write_bytes(raw)
+    return Written(path=path.name, size_bytes=len(raw), sha256=hashlib.sha256(raw).hexdigest())

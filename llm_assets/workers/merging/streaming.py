@@ -21,7 +21,13 @@ import numpy as np
 from llm_assets.workers.merging.changes import Change, Changes
 from llm_assets.workers.merging.factors import Factors
 from llm_assets.workers.merging.journal import UNFINISHED, Journal, Written, check_sha256
-from llm_assets.workers.merging.weight_files import Tensor, WeightFile, read_into, write_from
+from llm_assets.workers.merging.weight_files import (
+    Tensor,
+    WeightFile,
+    header_of,
+    read_into,
+    write_from,
+)
 
 BLOCK_BYTES = 4 << 20
 LARGEST_KEPT_BYTES = 2 * BLOCK_BYTES
@@ -33,11 +39,15 @@ Said = Callable[[int], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """One merged model that is being written."""
+    """One merged model that is being written; `renamed` are files that are called otherwise in the base."""
 
     folder: Path
     changes: Changes
     journal: Journal
+    renamed: Mapping[str, str]
+
+    def name_of(self, file: WeightFile) -> str:
+        return self.renamed.get(file.path.name, file.path.name)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,21 +70,28 @@ class Block:
 
 @dataclass(kw_only=True)
 class _Output:
-    """A file on its way: hashed and written by one thread, in order."""
+    """A file on its way: hashed and written by one thread, in order, `shift` bytes from the base's place."""
 
     target: Target
+    name: str
     descriptor: int
     writer: ThreadPoolExecutor
+    shift: int = 0
+    size_bytes: int = 0
     digest: Any = field(default_factory=hashlib.sha256)
     largest_error: float = 0.0
     largest_error_in: str | None = None
 
     def write(self, merged: "Future[tuple[Buffer, float]]", block: Block) -> None:
         buffer, error = merged.result()
-        self.digest.update(buffer.data)
-        write_from(self.descriptor, buffer.data, block.start)
+        self.put(buffer.data, block.start + self.shift)
         if error > self.largest_error and block.tensor:
             self.largest_error, self.largest_error_in = error, block.tensor.name
+
+    def put(self, data: memoryview, offset: int) -> None:
+        self.digest.update(data)
+        write_from(self.descriptor, data, offset)
+        self.size_bytes += len(data)
 
 
 class Streaming:
@@ -101,25 +118,48 @@ class Streaming:
             source = os.open(file.path, os.O_RDONLY)
             open_files.callback(os.close, source)
             os.posix_fadvise(source, 0, 0, os.POSIX_FADV_SEQUENTIAL)
-            outputs = [_opened(file, target, open_files) for target in targets]
-            sha256 = self._stream(file, source, outputs, done)
-            if sha256:
-                check_sha256(file.path, self._expected[file.path.name], sha256)
-        return [_finished(file, output) for output in outputs]
+            outputs = [_opened(target, target.name_of(file), open_files) for target in targets]
+            expected = self._expected.get(file.path.name)
+            digest = hashlib.sha256() if expected else None
+            blocks = _blocks(file, [target.changes for target in targets])
+            self._stream(blocks, file.path, source, outputs, digest, done)
+            if digest:
+                check_sha256(file.path, expected, digest.hexdigest())
+        return [_finished(output) for output in outputs]
 
-    def _stream(self, file: WeightFile, source: int, outputs: Sequence[_Output], done: Said) -> str | None:
-        digest, expected = hashlib.sha256(), file.path.name in self._expected
+    def add(self, tensor: Tensor, path: Path, target: Target, name: str, done: Said) -> Written:
+        """Writes a file of one tensor, whose bytes are in the base's file at `path` under another name."""
+        with ExitStack() as open_files:
+            source = os.open(path, os.O_RDONLY)
+            open_files.callback(os.close, source)
+            header = header_of(tensor)
+            output = _opened(target, name, open_files, shift=len(header) - tensor.start)
+            output.put(memoryview(header), 0)
+            change = target.changes.by_target.get(tensor.name)
+            blocks = _rows(tensor, [change]) if change else _plain(tensor.start, tensor.end)
+            self._stream(blocks, path, source, [output], None, done)
+        return _finished(output)
+
+    def _stream(
+        self,
+        blocks: Iterator[Block],
+        path: Path,
+        source: int,
+        outputs: Sequence[_Output],
+        digest: Any,
+        done: Said,
+    ) -> None:
         free: queue.SimpleQueue[list[Buffer]] = queue.SimpleQueue()
         for _ in range(self._blocks):
             free.put([np.empty(0, np.uint8)] * (1 + len(outputs)))
         pending: list[Future[None]] = []
         factors: dict[int, Factors] = {}
-        for block in _blocks(file, [output.target.changes for output in outputs]):
+        for block in blocks:
             buffers = free.get()
             raw = _of_size(buffers, 0, block.size_bytes)
             os.posix_fadvise(source, block.end, READ_AHEAD_BYTES, os.POSIX_FADV_WILLNEED)
-            read_into(source, raw.data, block.start, file.path)
-            if expected:
+            read_into(source, raw.data, block.start, path)
+            if digest:
                 digest.update(raw.data)
             writes = []
             for number, output in enumerate(outputs):
@@ -130,7 +170,6 @@ class Streaming:
             done(block.size_bytes)
         for write in pending:
             write.result()
-        return digest.hexdigest() if expected else None
 
     def _merged(
         self,
@@ -186,21 +225,21 @@ def _rows(tensor: Tensor, wanted: Sequence[Change]) -> Iterator[Block]:
         first = last
 
 
-def _opened(file: WeightFile, target: Target, open_files: ExitStack) -> _Output:
-    path = target.folder / (file.path.name + UNFINISHED)
+def _opened(target: Target, name: str, open_files: ExitStack, shift: int = 0) -> _Output:
+    path = target.folder / (name + UNFINISHED)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
     open_files.callback(os.close, descriptor)
     writer = ThreadPoolExecutor(1, thread_name_prefix="write")
     open_files.callback(writer.shutdown, cancel_futures=True)
-    return _Output(target=target, descriptor=descriptor, writer=writer)
+    return _Output(target=target, name=name, descriptor=descriptor, writer=writer, shift=shift)
 
 
-def _finished(file: WeightFile, output: _Output) -> Written:
-    name = file.path.name
-    (output.target.folder / (name + UNFINISHED)).rename(output.target.folder / name)
+def _finished(output: _Output) -> Written:
+    folder, name = output.target.folder, output.name
+    (folder / (name + UNFINISHED)).rename(folder / name)
     written = Written(
         path=name,
-        size_bytes=file.size_bytes,
+        size_bytes=output.size_bytes,
         sha256=output.digest.hexdigest(),
         largest_error=output.largest_error,
         largest_error_in=output.largest_error_in,

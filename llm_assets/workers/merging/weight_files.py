@@ -98,6 +98,14 @@ def read_model(folder: Path) -> tuple[WeightFile, ...]:
     return files
 
 
+def header_of(tensor: Tensor) -> bytes:
+    """The beginning of a file that holds this tensor alone; padded, so that its data lie aligned."""
+    said = {"dtype": tensor.dtype, "shape": tensor.shape, "data_offsets": [0, tensor.size_bytes]}
+    text = json.dumps({"__metadata__": {"format": "pt"}, tensor.name: said}).encode()
+    text += b" " * (-len(text) % LENGTH_BYTES)
+    return struct.pack("<Q", len(text)) + text
+
+
 def read_into(descriptor: int, buffer: memoryview, offset: int, path: Path) -> None:
     """Fills the whole buffer from the file at `offset`."""
     done = 0

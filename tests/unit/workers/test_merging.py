@@ -9,14 +9,22 @@ import numpy as np
 import pytest
 
 from llm_assets.workers.merging.weight_files import read_model
-from tests.e2e.merge_cases import CASES
+from tests.e2e.merge_cases import CASES, INPUT
 from tests.unit.workers.merging import merge, model_tensors, raw_tensors, values
 
 ROOT = Path(__file__).parents[3]
 # DoRA's norms are summed in float64 here and in float32 by PEFT.
 DORA = {name for name, (_, settings, _) in CASES.items() if settings.get("use_dora")}
 UNIT = {"BF16": 2.0**-7, "F16": 2.0**-10, "F32": 2.0**-21}
-WITH_REPLACED = {"modules_to_save", "bias_all", "tied_saved_alike"}
+WITH_REPLACED = {
+    "modules_to_save",
+    "bias_all",
+    "tied_saved_alike",
+    "untied_both",
+    "untied_output",
+    "untied_input",
+    "untied_one_file",
+}
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +48,9 @@ def test_the_merged_bytes_are_those_of_peft_in_float32_rounded_once(
     merged = merge(cases / name, tmp_path / "merged")
     found, expected = model_tensors(tmp_path / "merged"), raw_tensors(cases / name / "expected.safetensors")
     base = model_tensors(cases / name / "base")
-    assert found.keys() == expected.keys() == base.keys()
+    assert found.keys() == expected.keys()
+    added = {"lm_head.weight"} if name.startswith("untied") else set()
+    assert found.keys() == base.keys() | added
     if name in DORA:
         for tensor, wanted in expected.items():
             assert found[tensor][:2] == wanted[:2]
@@ -48,10 +58,13 @@ def test_the_merged_bytes_are_those_of_peft_in_float32_rounded_once(
             np.testing.assert_allclose(values(found[tensor]), values(wanted), rtol=unit, atol=unit * 1e-3)
     else:
         assert [tensor for tensor in expected if found[tensor] != expected[tensor]] == []
-    changed = sum(found[tensor] != base[tensor] for tensor in base)
+    embeddings = next(base[tensor] for tensor in base if tensor.endswith(INPUT))
+    before = base | dict.fromkeys(added, embeddings)
+    changed = sum(found[tensor] != before[tensor] for tensor in before)
     ledger = merged.ledger
     assert ledger["merged_tensors"] + ledger["replaced_tensors"] == changed
-    assert ledger["identical_tensors"] == len(base) - changed
+    assert ledger["identical_tensors"] == len(before) - changed
+    assert ledger["added_tensors"] == len(added)
     assert (ledger["replaced_tensors"] > 0) == (name in WITH_REPLACED)
 
 

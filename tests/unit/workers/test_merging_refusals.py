@@ -9,6 +9,7 @@ import pytest
 
 from llm_assets.workers.failures import WorkerError
 from llm_assets.workers.merging.adapters import ADAPTER_WEIGHTS
+from llm_assets.workers.merging.tying import TIED_IN_VLLM
 from tests.unit.workers.merging import Array, lora, merge, write_adapter, write_base, write_tensors
 
 ROWS, COLUMNS = 12, 8
@@ -126,29 +127,16 @@ def test_convolutions_are_refused(refused: Callable[..., str]) -> None:
     assert "is no matrix, but a convolution or fused experts" in why
 
 
+@pytest.mark.parametrize("kind", sorted(TIED_IN_VLLM))
 @pytest.mark.parametrize("said", [{"tie_word_embeddings": True}, {}])
-@pytest.mark.parametrize(
-    "adapter",
-    [
-        {"model.embed_tokens.weight": ones(20, COLUMNS) * 3},
-        {"model.embed_tokens.weight": ones(20, COLUMNS) * 3, "lm_head.weight": ones(20, COLUMNS) * 4},
-        lora("lm_head", 20, COLUMNS),
-        {
-            "model.embed_tokens.lora_embedding_A": ones(4, 20),
-            "model.embed_tokens.lora_embedding_B": ones(COLUMNS, 4),
-        },
-    ],
-)
-def test_one_of_two_tied_embeddings_cannot_be_changed_alone(
-    refused: Callable[..., str], adapter: dict[str, Array], said: dict[str, bool]
+def test_embeddings_that_vllm_serves_as_one_are_not_untied(
+    refused: Callable[..., str], said: dict[str, bool], kind: str
 ) -> None:
     tied = {name: values for name, values in base_tensors().items() if name != "lm_head.weight"}
-    assert "which are one tensor in the base model (tie_word_embeddings)" in refused(adapter, tied, said)
-
-
-def test_a_copy_of_the_embeddings_in_the_checkpoint_counts_as_tied(refused: Callable[..., str]) -> None:
-    alike = base_tensors() | {"lm_head.weight": ones(20, COLUMNS)}
-    assert "tie_word_embeddings" in refused(lora("lm_head", 20, COLUMNS), alike)
+    changed = {"model.embed_tokens.weight": ones(20, COLUMNS) * 3}
+    why = refused(changed, tied, said | {"model_type": kind})
+    assert "embed_tokens.weight changes one of input and output embeddings" in why
+    assert f"vLLM serves no {kind} model with two. Train without the embeddings" in why
 
 
 def test_quantized_bases_are_refused(refused: Callable[..., str], tmp_path: Path) -> None:
