@@ -34,7 +34,7 @@ class Training:
         return fingerprint_of(
             base=self.base.digest,
             dataset=self.dataset.digest,
-            recipe=self.recipe.arguments,
+            recipe=self.recipe.effective,
             template=self.template,
             engine=self.engine.lock_digest,
         )
@@ -42,7 +42,7 @@ class Training:
     @property
     def disk_bytes(self) -> int:
         """Room for checkpoints, the adapter and the merged model after it. An estimate on the safe side."""
-        kept = max(KEPT_CHECKPOINTS, int(self.recipe.arguments.get("save_total_limit") or KEPT_CHECKPOINTS))
+        kept = max(KEPT_CHECKPOINTS, int(self.recipe.effective.get("save_total_limit") or KEPT_CHECKPOINTS))
         full = FULL_CHECKPOINT_FACTOR * (kept + 1) + FULL_RESULT_FACTOR
         factor = full if self.recipe.finetuning_type == "full" else LORA_FACTOR
         return int(self.base.size_bytes * (factor + MERGED_FACTOR)) + CHECKPOINT_OVERHEAD_BYTES
@@ -62,7 +62,7 @@ class Training:
                 "output_folder": str(folder / "output"),
                 "checkpoint_folder": str(folder / "checkpoints"),
                 "base_model": self.base.line.name,
-                "recipe": self.recipe.arguments,
+                "recipe": self.recipe.effective,
                 "template": self.template,
                 "device": self.engine.device,
             },
@@ -76,7 +76,7 @@ class Training:
             "base_digest": self.base.digest,
             "dataset_uri": self.dataset.uri,
             "dataset_digest": self.dataset.digest,
-            "recipe": self.recipe.arguments,
+            "recipe": self.recipe.effective,
             "recipe_origin": self.recipe.origin,
             "recipe_replaced": list(self.recipe.replaced),
             "template": self.template,

@@ -6,7 +6,10 @@ import dagster as dg
 
 from llm_assets.assets.checks import Verdict, artifact_check
 from llm_assets.assets.experiments import ExperimentConfig
+from llm_assets.catalog.argument_classes import reason_of
+from llm_assets.catalog.limits import late_mistakes
 from llm_assets.catalog.loading import Catalog
+from llm_assets.catalog.mistakes import CatalogError
 from llm_assets.catalog.models import ModelEntry
 from llm_assets.folder_signatures import EXPERIMENT_SIGNATURE, GONE, files_of_experiments, signature_of
 from llm_assets.keys import DATASET, LORA_ADAPTER, base_model_key, model_key
@@ -60,6 +63,7 @@ def lora_adapter(catalog: Catalog, model: ModelEntry) -> dg.AssetsDefinition:
                 template=template,
                 engine=compute.engine("train"),
             )
+            refuse_late_mistakes(catalog, model, training)
             artifact = artifact_store.find(line, training.fingerprint)
             if artifact is None:
                 artifact = _train(context, training, line, artifact_store, compute, settings)
@@ -76,6 +80,19 @@ def lora_adapter(catalog: Catalog, model: ModelEntry) -> dg.AssetsDefinition:
     return _lora_adapter
 
 
+def refuse_late_mistakes(catalog: Catalog, model: ModelEntry, training: Training) -> None:
+    """Raises CatalogError for what only the fetched base model and this machine's engine tell of a recipe."""
+    mistakes = late_mistakes(
+        catalog.folder,
+        model,
+        training.recipe,
+        context_length=training.base.attributes["facts"]["context_length"],
+        device=training.engine.device,
+    )
+    if mistakes:
+        raise CatalogError(catalog.folder, mistakes)
+
+
 def _train(
     context: dg.AssetExecutionContext,
     training: Training,
@@ -86,6 +103,8 @@ def _train(
 ) -> Artifact:
     for key in training.recipe.replaced:
         context.log.info(f"{training.recipe.origin}: `{key}` is the platform's and was replaced.")
+    for key in training.recipe.without_effect:
+        context.log.info(f"{training.recipe.origin}: `{key}` has no effect: {reason_of(key)}.")
     require_free_space(settings.home, training.disk_bytes, what=f"Training {line}")
     folder = training.folder(settings.work / str(line))
     shutil.rmtree(folder / "output", ignore_errors=True)

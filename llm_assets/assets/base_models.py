@@ -1,8 +1,10 @@
 """`base_models/<base>`: what every fine-tuned model starts from, shared by all tenants."""
 
 import shutil
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, fields
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 
@@ -14,11 +16,13 @@ from llm_assets.settings import Settings
 from resources.artifact_store.artifacts import Artifact, Line, fingerprint_of
 from resources.artifact_store.store import ArtifactStore
 from resources.base_models.folders import left_files, taken_files
-from resources.base_models.sources import Fetched, fetch, inspect
+from resources.base_models.sources import BaseModelFacts, BaseModelSourceError, Fetched, fetch, inspect
 from resources.compute import LocalCompute, WorkOrder
 from resources.disk import require_free_space
 
 SHOWN_FILES = 10
+# What the catalog may say of a base model, and its configuration has to bear out.
+DECLARED = ("context_length", "tied_embeddings")
 GGUF_GROWTH = 4  # from four bits a weight, the least that is common, to sixteen
 
 
@@ -44,20 +48,39 @@ def base_model(entry: BaseModelEntry) -> dg.AssetsDefinition:
         with line_lock(settings.locks, BASE_MODELS, entry.name, log=context.log.info):
             fetched = fetch(entry.source, sha256=entry.sha256, cache=settings.cache)
             fingerprint = fingerprint_of(
-                source=entry.source, content=fetched.fingerprint, licence=entry.licence
+                source=entry.source,
+                content=fetched.fingerprint,
+                licence=entry.licence,
+                facts=[field.name for field in fields(BaseModelFacts)],
             )
             artifact = artifact_store.find(line, fingerprint)
             if artifact is None:
                 folder = _as_folder(context, compute, fetched, settings.work / BASE_MODELS / entry.name)
                 facts = asdict(inspect(folder))
+                refuse_other_facts(entry, facts)
                 attributes = {"fingerprint": fingerprint, "source": entry.source, "facts": facts}
                 artifact = artifact_store.publish(line, folder, attributes | {"licence": entry.licence})
+            refuse_other_facts(entry, artifact.attributes["facts"])
         return dg.MaterializeResult(
             data_version=dg.DataVersion(artifact.digest),
             metadata=_facts(artifact) | artifact_metadata(artifact),
         )
 
     return _base_model
+
+
+def refuse_other_facts(entry: BaseModelEntry, facts: Mapping[str, Any]) -> None:
+    """Raises BaseModelSourceError where the catalog says something else than the model's config.json."""
+    wrong = [
+        f"{name} is {facts[name]!r}, not {getattr(entry, name)!r}"
+        for name in DECLARED
+        if getattr(entry, name) not in (None, facts[name])
+    ]
+    if wrong:
+        raise BaseModelSourceError(
+            f"base_models/{entry.name}.yaml does not describe {entry.source}: by its config.json "
+            f"{' and '.join(wrong)}. Correct the file, or take another source."
+        )
 
 
 def _as_folder(
@@ -99,4 +122,6 @@ def _facts(artifact: Artifact) -> dict[str, dg.MetadataValue]:
         "llm/architecture": dg.MetadataValue.text(facts["architecture"]),
         "llm/parameters": dg.MetadataValue.int(facts["parameters"]),
         "llm/dtype": dg.MetadataValue.text(facts["dtype"]),
+        "llm/context_length": dg.MetadataValue.text(str(facts["context_length"] or "not limited")),
+        "llm/tied_embeddings": dg.MetadataValue.bool(facts["tied_embeddings"]),
     }

@@ -41,6 +41,17 @@ class BaseModelEntry(Entry):
     )
     owner: Owner = Field(description=OWNER_RULE)
     description: str = Field(min_length=1, description="what it is, for people; the UI shows it")
+    context_length: int | None = Field(
+        default=None,
+        ge=1,
+        description="the most tokens that it has positions for (max_position_embeddings of its config.json); "
+        "compared when it is fetched, and with it `check` judges lengths before",
+    )
+    tied_embeddings: bool | None = Field(
+        default=None,
+        description="whether its output layer has the weights of the input embeddings (tie_word_embeddings "
+        "of its config.json); compared when it is fetched",
+    )
 
 
 def contradictions(base: BaseModelEntry) -> Iterator[Problem]:

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from llm_assets.catalog.base_models import BaseModelEntry
+from llm_assets.catalog.limits import recipe_beyond
 from llm_assets.catalog.mistakes import Place, Problem
 from llm_assets.catalog.models import ModelEntry, misfits
 from llm_assets.catalog.recipes import Recipe, check_arguments
@@ -29,7 +31,7 @@ class Experiment:
 
 
 def read_recipe(
-    written: Mapping[str, Any], origin: str, *, model: ModelEntry | None, template: str | None
+    written: Mapping[str, Any], origin: str, *, model: ModelEntry | None, base: BaseModelEntry | None
 ) -> tuple[Recipe, list[Problem]]:
     """What an experiment's file says, and what is wrong with it.
 
@@ -37,13 +39,16 @@ def read_recipe(
         written: The file's content.
         origin: The file, below the catalog's folder.
         model: The model it is for, or None where its own file is wrong.
-        template: The template of that model's base model, if it is known.
+        base: That model's base model, if it is known.
     """
     form = Translated(arguments=dict(written), controls={}, problems=())
     if is_web_ui_form(written):
         form = translate(written)
-    checked = check_arguments(form.arguments, template=template)
+    held_out = model is None or model.dataset.held_out_fraction > 0
+    template = base.template if base else None
+    checked = check_arguments(form.arguments, template=template, held_out=held_out)
     problems = [*checked.problems, *(misfits(model, checked.arguments) if model else ())]
+    problems += recipe_beyond(checked.arguments, base.name, base.context_length) if base else ()
     replaced = sorted({form.controls.get(key, key) for key in checked.platforms})
     recipe = Recipe(arguments=checked.arguments, origin=origin, replaced=tuple(replaced))
     return recipe, [*form.problems, *_distinct(problems, form.controls)]

@@ -5,9 +5,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from llm_assets.catalog.combinations import RESIZING
 from llm_assets.catalog.files import Entry
 from llm_assets.catalog.mistakes import Place, Problem
 from llm_assets.catalog.names import OWNER_RULE, ModelName, Owner
+from resources.vllm.program import LORA_RANKS
 
 Text = Annotated[str, Field(min_length=1)]
 
@@ -187,13 +189,23 @@ def misfits(model: ModelEntry, recipe: Mapping[str, Any], place: Place = ()) -> 
         yield misfit(
             "eval_strategy", "the model's dataset.held_out_fraction is 0", "no, or a fraction above 0"
         )
-    if mode != "adapter":
-        return
+    if mode == "adapter":
+        yield from (misfit(*each) for each in _unservable_adapter(recipe))
+
+
+def _unservable_adapter(recipe: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """What vLLM would not load as an adapter beside its base model: key, problem, and the ways out."""
+    merged = "or serving.mode merged in the model's file"
     if recipe.get("finetuning_type") == "full":
-        yield misfit("finetuning_type", "full gives no adapter to serve", "lora, or serving.mode merged")
+        yield "finetuning_type", "full gives no adapter to serve", f"lora, {merged}"
     if recipe.get("use_dora"):
-        yield misfit("use_dora", "vLLM loads no DoRA adapter", "false, or serving.mode merged")
+        yield "use_dora", "vLLM loads no DoRA adapter", f"false, {merged}"
     if recipe.get("additional_target"):
-        yield misfit(
-            "additional_target", "vLLM loads no fully trained modules", "null, or serving.mode merged"
-        )
+        problem = "vLLM loads no adapter with fully trained modules"
+        yield "additional_target", problem, f"null, {merged}"
+    for key in RESIZING:
+        if recipe.get(key):
+            problem = "a resized vocabulary trains the embeddings in full, and vLLM loads no such adapter"
+            yield key, problem, f"leave it out, {merged}"
+    if recipe.get("lora_rank", 0) > LORA_RANKS[-1]:
+        yield "lora_rank", f"vLLM serves adapters of rank {LORA_RANKS[-1]} at most", f"less, {merged}"

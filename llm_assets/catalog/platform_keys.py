@@ -26,8 +26,8 @@ _KEYS_BY_REASON = {
     """,
     _DATA: "dataset eval_dataset interleave_probs val_size",
     _RUN: """
-        disable_tqdm do_eval do_predict do_train include_num_input_tokens_seen local_rank
-        logging_nan_inf_filter
+        disable_tqdm do_eval do_predict do_train enable_jit_checkpoint include_num_input_tokens_seen
+        local_rank logging_nan_inf_filter
         master_addr master_port overwrite_cache overwrite_output_dir plot_loss predict_with_generate
         ray_init_kwargs ray_num_workers save_only_model use_cpu
     """,

@@ -12,6 +12,7 @@ from llm_assets.catalog import models as models_
 from llm_assets.catalog.base_models import BaseModelEntry
 from llm_assets.catalog.experiments import Experiment, read_recipe
 from llm_assets.catalog.files import Entry, problems_of
+from llm_assets.catalog.limits import recipe_beyond, serving_beyond
 from llm_assets.catalog.mistakes import Mistake, Place, Problem, did_you_mean, dotted, one_of
 from llm_assets.catalog.models import ModelEntry
 from llm_assets.catalog.names import check_experiment_name, check_model_name, check_tenant_name
@@ -55,6 +56,10 @@ class Reading:
             if entry is not None:
                 read[name] = entry.model_copy(update={"recipe": recipe})
                 self._add(models_.contradictions(read[name]), document, file)
+                if base is not None:
+                    length = base.context_length
+                    self._add(serving_beyond(read[name], length), document, file)
+                    self._add(recipe_beyond(recipe, base.name, length, ("recipe",)), document, file)
         return read
 
     def _recipe(self, document: Document, file: str, template: str | None) -> dict[str, Any]:
@@ -62,7 +67,9 @@ class Reading:
         written = document.value.get("recipe")
         if not isinstance(written, dict):
             return {}
-        checked = check_arguments(written, template=template)
+        split = document.value.get("dataset")
+        held_out = not isinstance(split, dict) or split.get("held_out_fraction") != 0
+        checked = check_arguments(written, template=template, held_out=held_out)
         refused = [
             Problem(place=(key,), problem=f"not the recipe's to set: {reason}", valid="leave it out")
             for key, reason in checked.platforms.items()
@@ -110,9 +117,7 @@ class Reading:
             entry = models.get(model)
             base = base_models.get(entry.base_model) if entry else None
             for name, document, file in self._documents(folder, check_experiment_name):
-                recipe, problems = read_recipe(
-                    document.value, file, model=entry, template=base.template if base else None
-                )
+                recipe, problems = read_recipe(document.value, file, model=entry, base=base)
                 self._add(problems, document, file)
                 read[f"{tenant}/{model}/{name}"] = Experiment(
                     tenant=tenant, model=model, name=name, recipe=recipe

@@ -1,20 +1,23 @@
 """Recipes: LLaMA-Factory arguments without the platform's own, in the types that LLaMA-Factory has for them.
 
-Not covered: combinations that only LLaMA-Factory refuses (`use_dora` with `finetuning_type: full`); it
-does so in the first seconds of a training, before the base model is loaded.
+What a recipe tells by itself is judged here: names, types, classes, packages, combinations. How it goes
+with the model's serving and its base model is judged in `models` and `base_limits`.
 """
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from llm_assets.catalog.argument_classes import refusal, use_of
 from llm_assets.catalog.arguments import WrongValueError, arguments, engine, templates, typed
+from llm_assets.catalog.combinations import broken_rules
+from llm_assets.catalog.engine_packages import lacking, packages
 from llm_assets.catalog.mistakes import Problem, did_you_mean, one_of
 from llm_assets.catalog.platform_keys import PLATFORM_KEYS, changes_nothing, platforms_reason
+from llm_assets.catalog.renamed_arguments import renamed
 
 STAGES = ("sft", "dpo", "kto", "pt", "rm")
 FINETUNING_TYPES = ("lora", "full")
-QUANTIZATION_BITS = (4, 8)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +27,25 @@ class Recipe:
     arguments: dict[str, Any]
     origin: str
     replaced: tuple[str, ...] = ()
+
+    @property
+    def is_the_models(self) -> bool:
+        """Whether it stands in the model's own file, below `recipe:`."""
+        return self.origin.startswith("models/")
+
+    @property
+    def effective(self) -> dict[str, Any]:
+        """What reaches LLaMA-Factory: the arguments but for those that change no training here."""
+        return {name: value for name, value in self.arguments.items() if use_of(name) == "served"}
+
+    @property
+    def without_effect(self) -> tuple[str, ...]:
+        """The arguments that somebody set and that change nothing."""
+        return tuple(
+            name
+            for name, value in self.arguments.items()
+            if name not in self.effective and value != arguments()[name].default
+        )
 
     @property
     def stage(self) -> str:
@@ -48,12 +70,15 @@ class Checked:
     problems: tuple[Problem, ...]
 
 
-def check_arguments(written: Mapping[str, Any], *, template: str | None = None) -> Checked:
+def check_arguments(
+    written: Mapping[str, Any], *, template: str | None = None, held_out: bool = True
+) -> Checked:
     """Look through what a file says. `platforms` maps each key that is not the recipe's to the reason.
 
     Args:
         written: Arguments as LLaMA-Factory's `train` takes them.
         template: The base model's, which the file may repeat; None when it is not known.
+        held_out: Whether the model holds rows out, on which a training evaluates.
     """
     own: dict[str, Any] = {}
     platforms: dict[str, str] = {}
@@ -71,10 +96,13 @@ def check_arguments(written: Mapping[str, Any], *, template: str | None = None) 
             except WrongValueError as error:
                 problems.append(Problem(place=(name,), problem=error.problem, valid=error.valid))
     own = dict(sorted(own.items()))
-    return Checked(arguments=own, platforms=platforms, problems=(*problems, *_contradictions(own)))
+    problems += _contradictions(own, held_out)
+    return Checked(arguments=own, platforms=platforms, problems=tuple(problems))
 
 
 def _unknown(name: str) -> Problem:
+    if (known := renamed(name)) is not None:
+        return known
     recipe_keys = arguments().keys() - PLATFORM_KEYS
     otherwise = f"the keys are the arguments of `llamafactory-cli train` ({engine()})"
     valid = did_you_mean(name, sorted(recipe_keys), otherwise=otherwise)
@@ -88,19 +116,14 @@ def _unknown_template(value: Any) -> list[Problem]:
     return [Problem(place=("template",), problem=f"unknown template {value!r}", valid=valid)]
 
 
-def _contradictions(recipe: Mapping[str, Any]) -> Iterator[Problem]:
+def _contradictions(recipe: Mapping[str, Any], held_out: bool) -> Iterator[Problem]:
     stage, finetuning_type = recipe.get("stage", "sft"), recipe.get("finetuning_type", "lora")
-    bits = recipe.get("quantization_bit")
     if stage not in STAGES:
         yield Problem(place=("stage",), problem=f"{stage!r} is not supported", valid=one_of(STAGES))
     if finetuning_type not in FINETUNING_TYPES:
         problem = f"{finetuning_type!r} is not supported"
         valid = "lora or full; QLoRA is lora with quantization_bit 4 or 8"
         yield Problem(place=("finetuning_type",), problem=problem, valid=valid)
-    if bits is not None and bits not in QUANTIZATION_BITS:
-        yield Problem(place=("quantization_bit",), problem=f"{bits!r} is not supported", valid="4, 8 or null")
-    if bits is not None and finetuning_type == "full":
-        problem = "only finetuning_type lora trains on a quantized base model"
-        yield Problem(place=("quantization_bit",), problem=problem, valid="leave it out, or set lora")
-    if recipe.get("bf16") and recipe.get("fp16"):
-        yield Problem(place=("fp16",), problem="bf16 is true as well", valid="set one of the two")
+    yield from filter(None, map(refusal, recipe.keys(), recipe.values()))
+    yield from lacking(recipe, packages(), where="the train engine's locks")
+    yield from broken_rules(recipe, held_out=held_out)

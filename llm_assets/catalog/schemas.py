@@ -14,10 +14,11 @@ from typing import Any
 
 from llm_assets.catalog.arguments import Argument, arguments, engine, templates
 from llm_assets.catalog.base_models import BaseModelEntry
+from llm_assets.catalog.combinations import QUANTIZATION_BITS
 from llm_assets.catalog.files import Entry
 from llm_assets.catalog.models import ModelEntry
 from llm_assets.catalog.platform_keys import PLATFORM_KEYS
-from llm_assets.catalog.recipes import FINETUNING_TYPES, QUANTIZATION_BITS, STAGES
+from llm_assets.catalog.recipes import FINETUNING_TYPES, STAGES
 from llm_assets.catalog.tenants import TenantEntry
 
 _SUPPORTED: dict[str, list[Any]] = {

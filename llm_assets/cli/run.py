@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from llm_assets.catalog.mistakes import CatalogError
 from llm_assets.chains import chain_name
 from llm_assets.cli.installation import Installation, installation
 from llm_assets.cli.options import INTERRUPTED, Model, Tenant
@@ -85,6 +86,8 @@ def _conclude(console: Console, result: Any, seconds: float) -> None:
             cause = error.cause or error
             console.print(f"[bold red]{event.step_key.replace('__', '/')} failed.[/]", highlight=False)
             console.print(_without_class(cause), style="red", highlight=False, markup=False, soft_wrap=True)
+            if cause.cls_name == CatalogError.__name__:
+                raise typer.Exit(2)
 
 
 def _without_class(error: Any) -> str:

@@ -27,7 +27,13 @@ def arguments(order: Mapping[str, Any], checkpoint: Checkpoint | None) -> Argume
     if order["device"] == "cpu":
         recipe = {key: value for key, value in recipe.items() if key not in GPU_PRECISION}
     held_out = has_held_out(Path(order["dataset_folder"]))
-    return _defaults(recipe, held_out) | recipe | _owned(order, held_out, checkpoint)
+    return planned(recipe, held_out) | _owned(order, held_out, checkpoint)
+
+
+def planned(recipe: Mapping[str, Any], held_out: bool) -> Arguments:
+    """The recipe with the platform's defaults, before paths and what else the platform owns."""
+    unevaluated = {} if held_out else {"eval_strategy": "no"}
+    return _defaults(recipe, held_out) | dict(recipe) | unevaluated
 
 
 def left_out(order: Mapping[str, Any]) -> list[str]:
@@ -91,8 +97,6 @@ def _owned(order: Mapping[str, Any], held_out: bool, checkpoint: Checkpoint | No
         "logging_nan_inf_filter": False,  # it would hide that the training diverged
         "resume_from_checkpoint": str(checkpoint.folder) if checkpoint else None,
     }
-    if not held_out:
-        owned["eval_strategy"] = "no"
     if order["device"] == "cpu":
         owned |= {"use_cpu": True, "dataloader_pin_memory": False}
     if order["recipe"].get("stage") == "rm":

@@ -33,12 +33,26 @@ UNWANTED = ("consolidated*", "adapter_*", "*.onnx*", "training_args*")  # consol
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib")
 DTYPES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32", "F64": "float64"}
 FRONT_MATTER_LICENCE = re.compile(r"\A---\n(?:.*\n)*?license:[ \t]*['\"]?([\w.+-]+)")
+# As vLLM 0.32 looks for them (transformers_utils/model_arch_config_convertor.py).
+POSITIONS = (
+    *("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "model_max_length"),
+    *("max_sequence_length", "max_seq_length", "seq_len"),
+)
+# Kinds of RoPE scaling whose factor is not yet in the configuration's positions (vllm/config/model.py).
+UNSCALED = ("linear", "dynamic")
+OUTPUT_LAYERS = ("lm_head.weight", "embed_out.weight", "output.weight")
 LICENCE_TEXTS = {"apache license": "apache-2.0", "mit license": "mit", "bsd 3-clause license": "bsd-3-clause"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class BaseModelFacts:
-    """What a folder says of its model. `licence` is None where neither README.md nor LICENSE tells."""
+    """What a folder says of its model.
+
+    Attributes:
+        licence: None where neither README.md nor LICENSE tells.
+        context_length: The most tokens that it has positions for; None where config.json does not limit them.
+        tied_embeddings: Whether the output layer has the weights of the input embeddings.
+    """
 
     architecture: str
     parameters: int
@@ -46,6 +60,8 @@ class BaseModelFacts:
     size_bytes: int
     licence: str | None
     has_tokenizer_json: bool
+    context_length: int | None
+    tied_embeddings: bool
 
 
 def inspect(folder: Path) -> BaseModelFacts:
@@ -66,6 +82,8 @@ def inspect(folder: Path) -> BaseModelFacts:
         size_bytes=sum(file.stat().st_size for file in taken_files(folder)),
         licence=_licence(folder),
         has_tokenizer_json=(folder / "tokenizer.json").is_file(),
+        context_length=_context_length(config),
+        tied_embeddings=_tied_embeddings(config, tensors),
     )
 
 
@@ -124,6 +142,24 @@ def _architecture(folder: Path, config: dict[str, Any]) -> str:
     raise BaseModelSourceError(
         f"{folder}/config.json names no architecture; give the configuration of a model."
     )
+
+
+def _context_length(config: dict[str, Any]) -> int | None:
+    text = config.get("text_config") or config
+    lengths = [text[key] for key in POSITIONS if isinstance(text.get(key), int)]
+    if not lengths:
+        return None
+    scaling = text.get("rope_scaling") or text.get("rope_parameters") or {}
+    unscaled = (scaling.get("rope_type") or scaling.get("type")) in UNSCALED
+    return int(min(lengths) * (scaling.get("factor", 1) if unscaled else 1))
+
+
+def _tied_embeddings(config: dict[str, Any], tensors: tuple[Tensor, ...]) -> bool:
+    """By its configuration; where that does not say, a model without an output layer of its own is tied."""
+    said = config.get("tie_word_embeddings", (config.get("text_config") or {}).get("tie_word_embeddings"))
+    if said is not None:
+        return bool(said)
+    return not any(tensor.name.endswith(OUTPUT_LAYERS) for tensor in tensors)
 
 
 def _dtype(tensors: tuple[Tensor, ...]) -> str:

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llm_assets.catalog.base_models import BaseModelEntry
 from llm_assets.catalog.experiments import read_recipe
 from llm_assets.catalog.recipes import Recipe
 from llm_assets.catalog.web_ui import translate
@@ -15,10 +16,20 @@ from llm_assets.catalog.yaml_files import read_yaml
 HERE = Path(__file__).parent
 WEB_UI_FORM = read_yaml(HERE / "llamaboard_config.yaml").value
 PLAIN_FORM = read_yaml(HERE / "training_args.yaml").value
+SMOLLM2 = BaseModelEntry(
+    name="smollm2",
+    source="hf://HuggingFaceTB/SmolLM2-135M-Instruct@12fd25f77366fa6b3b4b768ec3050bf629380bac",
+    licence="apache-2.0",
+    template="smollm2",
+    owner="team:platform",
+    description="A small model.",
+    context_length=8192,
+    tied_embeddings=True,
+)
 
 
 def read(written: dict[str, Any]) -> tuple[Recipe, list[tuple[str, str]]]:
-    recipe, problems = read_recipe(written, "experiments/a/m/run.yaml", model=None, template="smollm2")
+    recipe, problems = read_recipe(written, "experiments/a/m/run.yaml", model=None, base=SMOLLM2)
     return recipe, [(str(problem.place[0]), f"{problem.problem}; {problem.valid}") for problem in problems]
 
 

@@ -151,7 +151,11 @@ def test_what_changes_nothing_may_stay_in_a_models_recipe(catalog: CatalogFolder
     [
         ("stage: sft", "stage: ppo", "recipe.stage: 'ppo' is not supported"),
         ("finetuning_type: lora", "finetuning_type: freeze", "QLoRA is lora with quantization_bit"),
-        ("lora_rank: 8", "quantization_bit: 3", "recipe.quantization_bit: 3 is not supported; 4, 8 or null"),
+        (
+            "lora_rank: 8",
+            "quantization_bit: 3",
+            "recipe.quantization_bit: this number of bits is not supported; 4, 8 or null",
+        ),
         ("stage: sft", "stage: rm", "a reward model (rm) cannot be served; serving.mode none"),
         ("stage: sft", "template: qwen3", "recipe.template: not the recipe's to set: the base model's file"),
         ("stage: sft", "template: smolm2", "unknown template 'smolm2'; did you mean smollm2?"),
