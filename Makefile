@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup engines demo test test-gpu check bench lock clean
+.PHONY: help setup engines demo test test-long test-gpu check bench lock clean
 
 help: ## List these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1\t\2/' | expand -t 20
@@ -23,6 +23,9 @@ demo: setup ## From a dataset to a live model that answers (TENANT=team-a)
 # Three workers on two cores, because tests wait as much as they work; the longest, tests/e2e, begin.
 test: setup engines ## All tests that this machine can run, real engines included
 	@$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
+
+test-long: setup engines ## Long counts of what `make test` runs reduced (an hour)
+	@$(BIN)/python -m pytest -m long $(ARGS)
 
 test-gpu: setup engines ## What needs an NVIDIA GPU: qlora on CUDA, vLLM on CUDA
 	@$(BIN)/python -m pytest -m gpu tests/gpu $(ARGS)

@@ -10,11 +10,10 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-import httpx
-
 from llm_assets.automation import AUTOMATION
 from llm_assets.catalog.loading import Catalog
 from llm_assets.gateway.parts import GatewayParts
+from llm_assets.loaded_locations import LoadedLocations
 from llm_assets.runs import dagster_instance, end_abandoned_runs
 from llm_assets.servings import Shelf, VersionIdentity, serving_of
 from llm_assets.settings import Settings
@@ -95,24 +94,25 @@ class Stack:
         record = self.processes.find(UI)
         return record if record and self.processes.alive(record) else None
 
+    @property
+    def locations(self) -> LoadedLocations:
+        """What the UI shows; asked while it runs."""
+        return LoadedLocations(address=self.ui_address)
+
     def wait_ready(self) -> None:
-        """Raises:
+        """Until everything answers and the UI has its definitions, or knows why it has none.
+
+        Raises:
         StackError: The UI died while starting; the text has the end of its log.
         """
         self.gateway.wait_ready()
         self.mlflow.wait_ready()
         wait_until(
-            self._ui_answers,
+            self.locations.settled,
             what=f"the Dagster UI at {self.ui_address}",
             timeout_s=UI_READY_S,
             failed=lambda: next(self.faults(), None),
         )
-
-    def _ui_answers(self) -> bool:
-        try:
-            return httpx.get(f"{self.ui_address}/server_info", timeout=2).is_success
-        except httpx.TransportError:
-            return False
 
     def faults(self) -> Iterator[str]:
         """A sentence for each part that is not running."""

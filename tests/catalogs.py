@@ -47,6 +47,19 @@ class Made:
         return folder
 
 
+def expected_assets(made: Made) -> set[tuple[str, ...]]:
+    """The keys of its graph."""
+    keys = {("gateway", "usage"), *(("base_models", name) for name in made.base_models)}
+    for name, each in made.models.items():
+        kinds = ["dataset", "lora_adapter"]
+        if each["recipe"]["stage"] != "rm":
+            kinds += ["merged_model", "model_card"]
+        if each["serving"]["mode"] != "none":
+            kinds += ["vllm_deployment"]
+        keys |= {(name, kind) for kind in kinds}
+    return keys
+
+
 def model(base_model: str, *, stage: str = "sft", mode: str = "merged") -> dict[str, Any]:
     return {
         "base_model": base_model,

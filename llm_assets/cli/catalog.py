@@ -8,19 +8,21 @@ from rich.console import Console
 from llm_assets.catalog.loading import load_catalog
 from llm_assets.catalog.mistakes import CatalogError
 from llm_assets.cli.options import AsJson
+from llm_assets.code_location import check_location
 from llm_assets.settings import find_settings
 
 
 def check(as_json: AsJson = False) -> None:
     """Checks the whole catalog and lists every mistake with its file, line and field.
 
-    Nothing is run or downloaded. Exit code 2 when there is a mistake.
+    Builds the definitions as Dagster will. Nothing is run or downloaded. Exit code 2 when there is a mistake.
 
     Example: `llm-assets check`
     """
     settings = find_settings()
     try:
         catalog = load_catalog(settings.catalog, landing_zones=True)
+        check_location(settings, catalog)
     except CatalogError as error:
         if not as_json:
             raise

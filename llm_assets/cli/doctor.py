@@ -17,6 +17,7 @@ from rich.console import Console
 from llm_assets.catalog.loading import load_catalog
 from llm_assets.catalog.mistakes import CatalogError
 from llm_assets.cli.options import AsJson
+from llm_assets.code_location import check_location
 from llm_assets.embedded import embedded_stack
 from llm_assets.gateway.parts import gateway_of
 from llm_assets.settings import Settings, find_settings
@@ -81,6 +82,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
     yield _gateway(settings)
     yield from _ports(settings)
     yield _catalog(settings)
+    yield from _locations(settings)
 
 
 def _standing(status: EngineStatus) -> str:
@@ -187,6 +189,7 @@ def _catalog(settings: Settings) -> Finding:
     shown = os.path.relpath(settings.catalog, Path.cwd())
     try:
         catalog = load_catalog(settings.catalog)
+        check_location(settings, catalog)
     except CatalogError as error:
         return Finding(
             what="catalog",
@@ -199,3 +202,15 @@ def _catalog(settings: Settings) -> Finding:
         well=True,
         found=f"{shown}: {len(catalog.models)} models, {len(catalog.tenants)} tenants",
     )
+
+
+def _locations(settings: Settings) -> Iterator[Finding]:
+    """What the UI made of the catalog when it loaded it, which may have been another then."""
+    stack = embedded_stack(settings)
+    for state in stack.locations.states() or () if stack.ui() else ():
+        yield Finding(
+            what="code location",
+            well=state.status != "failed",
+            found=f"{state.name}: {state.status}",
+            remedy=state.fault,
+        )

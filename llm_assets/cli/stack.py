@@ -51,6 +51,8 @@ def up(sensors: Sensors = True) -> None:
             stack.wait_ready()
         stack.revive(here.catalog, lambda text: console.print(text, style="dim", highlight=False))
         show_addresses(console, stack)
+        for fault in stack.locations.faults():
+            console.print(fault, style="bold red", highlight=False, markup=False, soft_wrap=True)
         console.print("Ctrl-C ends it all.", style="dim")
         _watch(stack, console)
     finally:
@@ -97,7 +99,7 @@ def down() -> None:
 def status(as_json: AsJson = False) -> None:
     """Shows every deployment, each of its versions with its weight, and whether it is live.
 
-    A server that died is named; exit code 1 then.
+    A server that died is named, and a code location that the running UI did not load; exit code 1 then.
 
     Example: `llm-assets status`
     """
@@ -114,8 +116,17 @@ def status(as_json: AsJson = False) -> None:
         console = table_console()
         _print_states(console, states)
         _print_doors(console, gateway, sorted({state.tenant for state in states}))
-    if any(state.faulty for state in states):
+    unloaded = location_faults(here)
+    for fault in unloaded:
+        Console(stderr=True, soft_wrap=True).print(fault, style="red", highlight=False, markup=False)
+    if unloaded or any(state.faulty for state in states):
         raise typer.Exit(1)
+
+
+def location_faults(here: Installation) -> tuple[str, ...]:
+    """A sentence for each code location that the UI did not load; none while the UI does not run."""
+    stack = embedded_stack(here.settings)
+    return stack.locations.faults() if stack.ui() else ()
 
 
 def _as_json(here: Installation, state: DeploymentState) -> dict[str, Any]:

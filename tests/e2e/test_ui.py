@@ -113,6 +113,7 @@ def test_the_ui_shows_the_lineage_and_the_partition_and_one_ctrl_c_ends_it_all(
     the_door_is_open(project, state["door"])
 
     cancel_a_training(project, ui)
+    a_location_that_did_not_load_is_told(project, ui)
 
     stack.send_signal(signal.SIGINT)
     assert stack.wait(timeout=90) == 130
@@ -162,3 +163,21 @@ def cancel_a_training(project: Project, ui: str) -> None:
     wait_until(
         lambda: client.get_run_status(run_id) == DagsterRunStatus.CANCELED, what=f"run {run_id}", timeout_s=60
     )
+
+
+RELOAD = """mutation { reloadRepositoryLocation(repositoryLocationName: "llm_assets") { __typename } }"""
+
+
+def a_location_that_did_not_load_is_told(project: Project, ui: str) -> None:
+    """The UI loaded the catalog while it had a mistake: mended since, but the UI is as it was."""
+    assert "code location  llm_assets: loaded" in project.run("doctor")
+    model = project.settings.catalog / "models" / "support_bot.yaml"
+    good = model.read_text()
+    model.write_text(good + "bogus: 1\n")
+    httpx.post(f"{ui}/graphql", json={"query": RELOAD}, timeout=PAGE_S)
+    model.write_text(good)
+    for command in ("status", "doctor"):
+        told = project.run(command, expect=1)
+        assert "The code location llm_assets did not load" in told
+        assert "bogus: unknown field" in told
+        assert "reload the location" in told

@@ -3,14 +3,16 @@
 import tempfile
 from pathlib import Path
 
+import dagster as dg
 import pytest
 from dagster._core.remote_representation.external_data import RepositorySnap
 from hypothesis import given, settings
 
 from llm_assets.catalog.loading import load_catalog
+from llm_assets.embedded import embedded_serving
 from llm_assets.graph import build_definitions
 from llm_assets.settings import Settings
-from tests.catalogs import MODES, Made, catalogs, model
+from tests.catalogs import MODES, Made, catalogs, expected_assets, model
 
 # Dagster's own snapshot of a schedule reads it.
 pytestmark = pytest.mark.filterwarnings("ignore:Property `ScheduleDefinition.environment_vars`")
@@ -23,22 +25,6 @@ def loaded(made: Made, folder: Path) -> RepositorySnap:
     repository = build_definitions(where, load_catalog(catalog)).get_repository_def()
     repository.validate_loadable()
     return RepositorySnap.from_def(repository)
-
-
-def names(made: Made, mode: str) -> set[str]:
-    return {name for name, each in made.models.items() if each["serving"]["mode"] == mode}
-
-
-def expected_assets(made: Made) -> set[tuple[str, ...]]:
-    keys = {("gateway", "usage"), *(("base_models", name) for name in made.base_models)}
-    for name, each in made.models.items():
-        kinds = ["dataset", "lora_adapter"]
-        if each["recipe"]["stage"] != "rm":
-            kinds += ["merged_model", "model_card"]
-        if each["serving"]["mode"] != "none":
-            kinds += ["vllm_deployment"]
-        keys |= {(name, kind) for kind in kinds}
-    return keys
 
 
 def test_two_models_are_one_code_location(tmp_path: Path) -> None:
@@ -69,10 +55,49 @@ def test_a_catalog_of_any_size_is_one_code_location(tmp_path: Path, count: int, 
     assert {schedule.name for schedule in snap.schedules} == {"usage"}
 
 
+def holds_for(made: Made) -> None:
+    """It loads, shows what the catalog says, and every sensor and schedule ticks."""
+    with tempfile.TemporaryDirectory() as folder, dg.DagsterInstance.ephemeral() as instance:
+        snap = loaded(made, Path(folder))
+        assert {tuple(node.asset_key.path) for node in snap.asset_nodes} == expected_assets(made)
+        assert {f"{name}_chain" for name in made.models} <= {job.name for job in snap.job_datas or []}
+        asked = tick_everything(Path(folder), instance)
+    wanted = {
+        name: sorted(tenant for tenant, models in made.tenants.items() if name in models)
+        for name in made.models
+    }
+    assert asked == {name: tenants for name, tenants in wanted.items() if tenants}
+
+
+def tick_everything(folder: Path, instance: dg.DagsterInstance) -> dict[str, list[str]]:
+    """Evaluates all sensors and schedules as the daemon does; the partitions that they ask for, by model."""
+    where = Settings(root=folder, catalog=folder / "catalog", home=folder / "home")
+    definitions = build_definitions(where, load_catalog(where.catalog))
+    repository = definitions.get_repository_def()
+    resources = {"serving": embedded_serving(where)}
+    asked: dict[str, list[str]] = {}
+    for sensor in repository.sensor_defs:
+        with dg.build_sensor_context(
+            instance=instance, definitions=definitions, resources=resources
+        ) as context:
+            data = sensor.evaluate_tick(context)
+        assert data.run_requests == []
+        for request in data.dynamic_partitions_requests or []:
+            asked[request.partitions_def_name] = sorted(request.partition_keys)
+    for schedule in repository.schedule_defs:
+        with dg.build_schedule_context(instance=instance) as context:
+            assert schedule.evaluate_tick(context).skip_message
+    return asked
+
+
 @given(catalogs())
 @settings(max_examples=20)
 def test_any_catalog_is_one_code_location(made: Made) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        snap = loaded(made, Path(folder))
-    assert {tuple(node.asset_key.path) for node in snap.asset_nodes} == expected_assets(made)
-    assert {f"{name}_chain" for name in made.models} <= {job.name for job in snap.job_datas or []}
+    holds_for(made)
+
+
+@pytest.mark.long
+@given(catalogs(most_models=8, most_tenants=12))
+@settings(max_examples=1_000)
+def test_a_thousand_catalogs_are_code_locations(made: Made) -> None:
+    holds_for(made)
