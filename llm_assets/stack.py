@@ -9,35 +9,42 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 
 from llm_assets.automation import AUTOMATION
-from llm_assets.catalog.loading import Catalog
+from llm_assets.catalog.loading import Catalog, load_catalog
+from llm_assets.catalog.mistakes import CatalogError
 from llm_assets.gateway.parts import GatewayParts
 from llm_assets.loaded_locations import LoadedLocations
 from llm_assets.runs import dagster_instance, end_abandoned_runs
 from llm_assets.servings import Shelf, VersionIdentity, serving_of
 from llm_assets.settings import Settings
+from llm_assets.supervision import Part
 from resources.artifact_store.artifacts import ArtifactError
 from resources.artifact_store.store import ArtifactStore
 from resources.engines.installation import EngineError
 from resources.gateway.errors import GatewayError
+from resources.mlflow.client import RegistryError
 from resources.mlflow.server import MlflowServer
 from resources.object_stores.objects import ObjectStoreError
-from resources.processes.local_processes import LocalProcesses, ProcessRecord, require_free_port
+from resources.processes.local_processes import (
+    LocalProcesses,
+    ProcessError,
+    ProcessRecord,
+    require_free_port,
+)
 from resources.serving.local import LocalServing, Serving, VllmError
 from resources.signing.signatures import SignatureError
 from resources.waiting import wait_until
 
-FAULTS = (VllmError, GatewayError, ArtifactError, SignatureError, ObjectStoreError, EngineError)
+FAULTS = (VllmError, GatewayError, ArtifactError, SignatureError, ObjectStoreError, EngineError, CatalogError)
 """What may keep one deployment from being live again."""
+STARTS = (ProcessError, RegistryError)
+"""What may keep MLflow or the UI from being started."""
 
 UI = "dagster-ui"
 UI_READY_S = 120
 STOP_S = 20
-
-
-class StackError(Exception):
-    """A part of the local stack could not be started, or died."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +110,7 @@ class Stack:
         """Until everything answers and the UI has its definitions, or knows why it has none.
 
         Raises:
-        StackError: The UI died while starting; the text has the end of its log.
+            WaitError: The UI died while starting, or was not ready in time.
         """
         self.gateway.wait_ready()
         self.mlflow.wait_ready()
@@ -111,15 +118,42 @@ class Stack:
             self.locations.settled,
             what=f"the Dagster UI at {self.ui_address}",
             timeout_s=UI_READY_S,
-            failed=lambda: next(self.faults(), None),
+            failed=self._ui_fault,
         )
 
-    def faults(self) -> Iterator[str]:
-        """A sentence for each part that is not running."""
-        if self.ui() is None:
-            yield f"The Dagster UI is not running; its log is {self.settings.dagster_home / 'ui.log'}."
-        if not self.mlflow.running():
-            yield f"MLflow is not running; its log is {self.mlflow.log}."
+    def parts(self, *, automation: bool, say: Callable[[str], None]) -> Iterator[Part]:
+        """What has to run, each with how it is started again when it died. None depends on another."""
+        yield from self.gateway.parts()
+        yield Part(name="MLflow", fault=self.mlflow.fault, start=self.mlflow.start_again, faults=STARTS)
+        yield Part(
+            name="the Dagster UI",
+            fault=self._ui_fault,
+            start=partial(self._start_ui_again, automation=automation),
+            faults=STARTS,
+        )
+        for tenant, model, why in self.serving.deaths():
+            yield Part(
+                name=f"{tenant}/{model}",
+                fault=partial(str, why),
+                start=partial(self._start_deployment_again, tenant, model, say),
+                faults=FAULTS,
+            )
+
+    def _ui_fault(self) -> str | None:
+        return self.processes.fault(UI, what="The Dagster UI")
+
+    def _start_ui_again(self, *, automation: bool) -> None:
+        self.processes.stop(UI, timeout_s=STOP_S)  # what is left of it holds its port
+        self._start_ui(automation=automation)
+
+    def _start_deployment_again(self, tenant: str, model: str, say: Callable[[str], None]) -> None:
+        catalog = load_catalog(self.settings.catalog)
+        entry = catalog.tenants.get(tenant)
+        if entry and model in entry.models:
+            self._revive(catalog, tenant, model, say)
+        else:
+            self.serving.stop(tenant, model)
+            say(f"{tenant}/{model} is in the catalog no more and stays stopped.")
 
     def revive(self, catalog: Catalog, say: Callable[[str], None]) -> None:
         """Starts again, verified anew, what was live when the stack was ended and is still in the catalog.

@@ -23,6 +23,10 @@ STARTS_AT_ONCE = 2
 STATE_FILE = "supervision.json"
 
 
+class SupervisionError(Exception):
+    """Another command supervises the same parts."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Part:
     """Something that should be running.
@@ -35,6 +39,10 @@ class Part:
     fault: Callable[[], str | None]
     start: Callable[[], object]
     faults: tuple[type[Exception], ...]
+
+
+def first_fault(parts: Iterable[Part]) -> str | None:
+    return next((fault for part in parts if (fault := part.fault())), None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +92,14 @@ class Supervision:
     _threads: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(STARTS_AT_ONCE))
 
     def begin(self) -> None:
+        """Raises:
+        SupervisionError: Another `up` looks after this state folder.
+        """
+        if supervised(self.home) is not None:
+            raise SupervisionError(
+                f"`llm-assets up` runs already for {self.home}. End that one, or set LLM_ASSETS_HOME to "
+                "another folder."
+            )
         self._write()
 
     def end(self, stop: Callable[[], None]) -> None:
@@ -145,6 +161,7 @@ class Supervision:
         self._write()
 
     def _write(self) -> None:
+        self.home.mkdir(parents=True, exist_ok=True)
         file = self.home / STATE_FILE
         draft = file.with_name(f".{STATE_FILE}.{os.getpid()}")
         own = {"pid": os.getpid(), "identity": process_identity(os.getpid())}

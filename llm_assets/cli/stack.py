@@ -2,8 +2,8 @@
 
 import json
 import time
-from collections import deque
 from dataclasses import asdict
+from functools import partial
 from typing import Annotated, Any
 
 import typer
@@ -16,12 +16,12 @@ from llm_assets.cli.tables import table_console
 from llm_assets.embedded import embedded_serving, embedded_stack
 from llm_assets.gateway.parts import gateway_of
 from llm_assets.settings import find_settings
-from llm_assets.stack import Stack, StackError
+from llm_assets.stack import Stack
+from llm_assets.supervision import Supervision, supervised
 from resources.gateway.envoy import EnvoyGateway
 from resources.serving.local import DeploymentState
 
 WATCH_S = 1.0
-DEATHS, DEATHS_S = 5, 60  # of the gateway's processes, after which starting them again is no remedy
 STYLES = {
     "live": "green",
     "starting": "yellow",
@@ -45,6 +45,9 @@ def up(sensors: Sensors = True) -> None:
     here = installation()
     console = Console()
     stack = embedded_stack(here.settings)
+    say = partial(console.print, style="yellow", highlight=False, markup=False, soft_wrap=True)
+    supervision = Supervision(home=here.settings.home, say=say)
+    supervision.begin()
     try:
         stack.start(automation=sensors)
         with console.status("Starting the gateway, MLflow and the Dagster UI …"):
@@ -54,27 +57,13 @@ def up(sensors: Sensors = True) -> None:
         for fault in stack.locations.faults():
             console.print(fault, style="bold red", highlight=False, markup=False, soft_wrap=True)
         console.print("Ctrl-C ends it all.", style="dim")
-        _watch(stack, console)
+        while True:
+            time.sleep(WATCH_S)
+            supervision.look(stack.parts(automation=sensors, say=say))
     finally:
         with console.status("Stopping …"):
-            stack.stop()
+            supervision.end(stack.stop)
         console.print("Stopped.", style="dim")
-
-
-def _watch(stack: Stack, console: Console) -> None:
-    """The gateway's processes are started again when they die; without the rest there is no stack."""
-    died: deque[float] = deque(maxlen=DEATHS)
-    while True:
-        time.sleep(WATCH_S)
-        for fault in stack.faults():
-            raise StackError(f"{fault} The rest is being stopped.")
-        for fault in stack.gateway.revive():
-            console.print(f"{fault} It is started again.", style="yellow", highlight=False, markup=False)
-            died.append(time.monotonic())
-            if len(died) == DEATHS and died[-1] - died[0] < DEATHS_S:
-                raise StackError(
-                    f"{fault} That is the {DEATHS}th time within a minute; the rest is being stopped."
-                )
 
 
 def show_addresses(console: Console, stack: Stack) -> None:
@@ -116,6 +105,12 @@ def status(as_json: AsJson = False) -> None:
         console = table_console()
         _print_states(console, states)
         _print_doors(console, gateway, sorted({state.tenant for state in states}))
+    restarts = supervised(here.settings.home)
+    if not as_json:
+        for each in restarts or ():
+            Console(soft_wrap=True).print(each.text, style="yellow", highlight=False, markup=False)
+        if restarts is None and any(state.faulty for state in states):
+            Console().print("`llm-assets up` starts again what died.", style="dim", highlight=False)
     unloaded = location_faults(here)
     for fault in unloaded:
         Console(stderr=True, soft_wrap=True).print(fault, style="red", highlight=False, markup=False)

@@ -8,10 +8,12 @@ import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 from llm_assets.gateway.folder import TENANTS_FILE
 from llm_assets.gateway.listening import gateway_settings
 from llm_assets.settings import Settings
+from llm_assets.supervision import Part, first_fault
 from resources.gateway.envoy import NAME, EnvoyGateway
 from resources.gateway.errors import GatewayError
 from resources.processes.local_processes import LocalProcesses, ProcessError, ProcessRecord
@@ -95,28 +97,27 @@ class GatewayParts:
                 tenants.exists,
                 what="the gateway's list of tenants",
                 timeout_s=READY_S,
-                failed=lambda: next(self.faults(), None),
+                failed=lambda: first_fault(self.parts()),
             )
         except WaitError as fault:
             raise GatewayError(str(fault)) from fault
 
-    def revive(self) -> tuple[str, ...]:
-        """Starts again what died; a sentence for each."""
-        died = tuple(self.faults())
-        if died:
-            self.envoy.start()
-            for module in BESIDE:
-                self._start_beside(module)
-        return died
-
-    def faults(self) -> Iterator[str]:
-        """A sentence for each part that is not running."""
-        envoy = self.envoy
-        if not envoy.running():
-            yield f"The gateway is not running; its log is {envoy.log}."
+    def parts(self) -> Iterator[Part]:
+        """What has to run, each with how it is started again when it died."""
+        processes = self.processes
+        yield Part(
+            name="the gateway",
+            fault=partial(processes.fault, NAME, what="The gateway"),
+            start=self.envoy.start,
+            faults=(GatewayError,),
+        )
         for module in BESIDE:
-            if not self._running(module):
-                yield f"The gateway's {module} is not running; its log is {envoy.folder / f'{module}.log'}."
+            yield Part(
+                name=f"the gateway's {module}",
+                fault=partial(processes.fault, _name(module), what=f"The gateway's {module}"),
+                start=partial(self._start_beside, module),
+                faults=(GatewayError,),
+            )
 
     def stop(self) -> None:
         """Ends everything, Envoy first, so that what it wrote last is collected."""

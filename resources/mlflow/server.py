@@ -123,6 +123,15 @@ class MlflowServer:
         """Whether its process is there, ready or not yet."""
         return self._running() is not None
 
+    def fault(self) -> str | None:
+        """Why its process is not there, None while it is."""
+        return self._processes.fault(NAME, what="MLflow")
+
+    def start_again(self) -> ProcessRecord:
+        """Starts a server that died, after ending what is left of it. Raises as `start` does."""
+        self.stop()
+        return self.start()
+
     def stop(self) -> None:
         """Ends the server; nothing to do where none runs."""
         self._processes.stop(NAME)

@@ -201,6 +201,17 @@ class LocalProcesses:
         values = self._end_written(record)
         return ProcessEnd(**values) if values else None
 
+    def fault(self, name: str, *, what: str) -> str | None:
+        """A sentence that says why a process is not running; None while it is. `what` begins the sentence."""
+        record = self.find(name)
+        if record is None:
+            return f"{what} is not running."
+        if self.alive(record):
+            return None
+        end = self.end(record)
+        how = end.text if end else "nobody saw how it ended"
+        return f"{what} is not running: {how}; its log is {record.log}."
+
     def _end_written(self, record: ProcessRecord) -> dict[str, Any] | None:
         try:
             values = json.loads(end_file(self._file(record.name)).read_text())
@@ -227,6 +238,13 @@ class LocalProcesses:
         except WaitTimeout as fault:
             left = ", ".join(str(seen.pid) for seen in self._members(record))
             raise ProcessError(f"{name} cannot be ended; these processes of it are left: {left}.") from fault
+        with contextlib.suppress(WaitTimeout):  # it has nothing to wait for, and holds up nothing
+            wait_until(
+                lambda: process_identity(record.watcher) is None,
+                what=f"the watcher of {name}",
+                timeout_s=END_WRITTEN_S,
+                every_s=0.01,
+            )
         with self._changing():
             if self.find(name) == record:
                 self._forget(record)

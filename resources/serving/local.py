@@ -22,7 +22,7 @@ import dagster as dg
 from resources.gateway.publishing import Live, Publication
 from resources.serving.deploy_turns import Turn
 from resources.serving.deployment_state import Deployment, LiveServer, Wanted, check_wanted
-from resources.serving.observed_state import state_of
+from resources.serving.observed_state import death_of, state_of
 from resources.serving.rollout import Rollout
 from resources.serving.routes import Backend, DeploymentState, Route, choose
 from resources.serving.servers import Log, VllmServers
@@ -84,6 +84,13 @@ class LocalServing(dg.ConfigurableResource[Any]):
     def states(self) -> tuple[DeploymentState, ...]:
         """Every deployment that this installation ever had."""
         return tuple(self.state(folder.parent.name, folder.name) for folder in self._folders())
+
+    def deaths(self) -> Iterator[tuple[str, str, str]]:
+        """Tenant, model and a sentence, for each deployment of which a server's process is gone."""
+        for folder in self._folders():
+            tenant, model = folder.parent.name, folder.name
+            if why := death_of(self.servers, tenant, model):
+                yield tenant, model, why
 
     def _folders(self) -> list[Path]:
         return sorted((Path(self.home) / "serving").glob("*/*/"))

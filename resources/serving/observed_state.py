@@ -1,5 +1,7 @@
 """How a deployment is right now: the servers are asked."""
 
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 
 from resources.processes.local_processes import ProcessRecord
@@ -7,6 +9,25 @@ from resources.serving.deployment_state import Deployment, LiveServer
 from resources.serving.routes import BackendState, DeploymentState, Status
 from resources.serving.servers import VllmServers
 from resources.vllm.program import VllmError
+
+
+def death_of(servers: VllmServers, tenant: str, model: str) -> str | None:
+    """Which of the servers that should be live have no process any more, and why; None where all have one.
+
+    None as well where nothing should be live, or nobody can read what should. No server is asked.
+    """
+    with suppress(VllmError):
+        deployment = servers.folder(tenant, model).read()
+        if deployment and not deployment.stopped:
+            return " ".join(_deaths(servers, deployment)) or None
+    return None
+
+
+def _deaths(servers: VllmServers, deployment: Deployment) -> Iterator[str]:
+    for live in deployment.servers:
+        server = servers.processes.find(live.server)
+        if server is None or not servers.processes.alive(server):
+            yield _why_dead(servers, live, server)
 
 
 def state_of(servers: VllmServers, tenant: str, model: str) -> DeploymentState:
@@ -72,7 +93,7 @@ def _why_dead(servers: VllmServers, live: LiveServer, server: ProcessRecord | No
     who = f"{what} (pid {server.pid})"
     if servers.processes.alive(server):
         return f"{who} runs but does not answer at {live.address}; its log is {server.log}."
-    return f"{who} died: {servers.cause(server)}; its log is {server.log}."
+    return f"{who} died: {servers.cause(server)}. Its log is {server.log}."
 
 
 def _starting(

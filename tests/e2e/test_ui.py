@@ -18,6 +18,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
 from resources.processes.local_processes import LocalProcesses
+from resources.serving.local import LocalServing
 from resources.waiting import wait_until
 from tests.conftest import MakeProject, Project
 from tests.e2e.projects import RUN, engines_at_work, family
@@ -112,6 +113,11 @@ def test_the_ui_shows_the_lineage_and_the_partition_and_one_ctrl_c_ends_it_all(
 
     the_door_is_open(project, state["door"])
 
+    what_dies_is_started_again(project, state["door"], (f"{ui}/server_info", f"{mlflow}/health"))
+
+    project.run("keys", "revoke", answer_key(project))
+    assert "revoked" in project.run("ask", "support_bot", "-t", "team-a", "Who are you?", expect=1)
+
     cancel_a_training(project, ui)
     a_location_that_did_not_load_is_told(project, ui)
 
@@ -129,12 +135,46 @@ def the_door_is_open(project: Project, door: str) -> None:
     asked = {"headers": {"Authorization": f"Bearer {key}"}, "trust_env": False}
     assert "support_bot@production" in httpx.get(f"{door}/models", **asked).text
     for name in ("gateway", "gateway-keeper", "gateway-collector"):
-        record = LocalProcesses(project.settings.processes).find(name)
-        assert record is not None
-        psutil.Process(record.pid).kill()
+        kill(project, name)
     wait_until(lambda: answers(f"{door}/models", **asked), what="the gateway that was killed", timeout_s=30)
-    project.run("keys", "revoke", answer_key(project))
-    assert "revoked" in project.run("ask", "support_bot", "-t", "team-a", "Who are you?", expect=1)
+
+
+def what_dies_is_started_again(project: Project, door: str, servers: tuple[str, ...]) -> None:
+    """Serving depends neither on MLflow nor on the UI; the server that died comes back by itself."""
+    key = project.run("keys", "create", "--tenant", "team-a", "--name", "steady").split()[0]
+    asked = {"headers": {"Authorization": f"Bearer {key}"}, "trust_env": False}
+    processes = LocalProcesses(project.settings.processes)
+    killed = {name: kill(project, name) for name in ("mlflow", "dagster-ui")}
+
+    def started_again() -> bool:
+        assert answers(f"{door}/models", **asked), "the gateway goes on"
+        records = {name: processes.find(name) for name in killed}
+        new = all(record and record.pid != killed[name] for name, record in records.items())
+        return new and all(answers(server) for server in servers)
+
+    wait_until(started_again, what="MLflow and the UI", timeout_s=150)
+
+    kill(project, next(record.name for record in processes.all() if record.name.startswith("vllm--")))
+    printed = project.run("status", expect=1)
+    assert "died: it was killed by SIGKILL (signal 9)." in printed
+    for part in ("MLflow", "the Dagster UI"):
+        assert f"{part} was started again once, the last time at" in printed
+    serving = LocalServing(home=str(project.settings.home), engines=project.environment["LLM_ASSETS_ENGINES"])
+    wait_until(
+        lambda: serving.state("team-a", "support_bot").status == "live", what="the server", timeout_s=150
+    )
+    project.run("ask", "support_bot", "-t", "team-a", "Who are you?")
+    assert "team-a/support_bot was started again once" in project.run("status")
+
+
+def kill(project: Project, name: str) -> int:
+    """Kills a part of the stack, not what it started; its pid."""
+    processes = LocalProcesses(project.settings.processes)
+    record = processes.find(name)
+    assert record is not None
+    psutil.Process(record.pid).kill()
+    wait_until(lambda: not processes.alive(record), what=f"the kill of {name}", timeout_s=10)
+    return record.pid
 
 
 def answers(address: str, **asked: Any) -> bool:

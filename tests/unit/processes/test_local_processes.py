@@ -209,7 +209,7 @@ def test_what_was_stopped_leaves_nothing_behind(processes: LocalProcesses) -> No
     for _ in range(5):
         record = start(processes, "sleep", "600")
         processes.stop("it")
-        wait_until(partial(watcher_is_gone, record), what="its watcher", timeout_s=10)
+        assert watcher_is_gone(record)
         assert [file.name for file in processes.folder.iterdir()] == [".lock"]
 
 
