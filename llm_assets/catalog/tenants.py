@@ -98,6 +98,20 @@ class TenantEntry(Entry):
     )
 
 
+FOR_A_CLUSTER = ("quota", "tenancy")
+"""What only a cluster can keep: on one machine all tenants share its processor and its engines."""
+
+
+def without_effect(tenants: Iterable[TenantEntry]) -> str | None:
+    """What the tenants' files say and one machine does not read, as a sentence; None if nothing."""
+    tenants = tuple(tenants)
+    users = {field: sum(field in each.model_fields_set for each in tenants) for field in FOR_A_CLUSTER}
+    said = [f"`{field}` (in {count} of {len(tenants)} tenants)" for field, count in users.items() if count]
+    if not said:
+        return None
+    return f"{' and '.join(said)} have no effect on one machine; the Kubernetes profile will read them."
+
+
 def unfit_models(tenant: TenantEntry, models: Mapping[str, ModelEntry]) -> Iterator[Problem]:
     """The models that may never serve this tenant, because of their risk class."""
     for index, name in enumerate(tenant.models):

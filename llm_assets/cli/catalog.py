@@ -7,6 +7,7 @@ from rich.console import Console
 
 from llm_assets.catalog.loading import load_catalog
 from llm_assets.catalog.mistakes import CatalogError
+from llm_assets.catalog.tenants import without_effect
 from llm_assets.cli.options import AsJson
 from llm_assets.code_location import check_location
 from llm_assets.settings import find_settings
@@ -34,8 +35,11 @@ def check(as_json: AsJson = False) -> None:
         "tenants": len(catalog.tenants),
         "experiments": len(catalog.experiments),
     }
+    note = without_effect(catalog.tenants.values())
     if as_json:
-        typer.echo(json.dumps({"mistakes": [], **counted}, indent=2))
+        typer.echo(json.dumps({"mistakes": [], "notes": [note] if note else [], **counted}, indent=2))
         return
     listed = ", ".join(f"{number} {what.replace('_', ' ')}" for what, number in counted.items())
     Console().print(f"[green]✓[/] {settings.catalog}: {listed}", highlight=False, soft_wrap=True)
+    if note:
+        Console().print(note, style="dim", highlight=False, soft_wrap=True)
