@@ -1,0 +1,49 @@
+"""The documents name what is there: settings, files, anchors."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+SETTING = re.compile(r"LLM_ASSETS_[A-Z]+(?:_[A-Z]+)*")
+LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+SETTINGS_PAGE = ROOT / "docs" / "reference" / "settings.md"
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def code() -> Iterator[Path]:
+    for folder in ("llm_assets", "resources", "images"):
+        yield from (ROOT / folder).rglob("*.py")
+
+
+def test_every_setting_that_the_code_reads_is_documented_and_no_other() -> None:
+    read = {name for file in code() for name in SETTING.findall(file.read_text())}
+    documented = set(SETTING.findall(SETTINGS_PAGE.read_text()))
+    assert documented == read
+
+
+def test_every_setting_that_a_page_names_is_read_by_something() -> None:
+    read = {name for file in code() for name in SETTING.findall(file.read_text())}
+    for page in PAGES:
+        named = {name for name in SETTING.findall(page.read_text()) if not name.startswith("LLM_ASSETS_TEST")}
+        assert named <= read, page
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_leads_to_a_file_and_a_heading(page: Path) -> None:
+    for link in LINK.findall(page.read_text()):
+        if "://" in link:
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), f"{link} in {page}"
+        assert not anchor or anchor in headings(target), f"{link} in {page}"
+
+
+def headings(page: Path) -> set[str]:
+    """As GitHub makes anchors of them."""
+    titles = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
