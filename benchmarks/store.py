@@ -8,8 +8,11 @@ manager, gcsfs and `gsutil -m cp`. What is published is in the page cache, as af
 fetched from the disk is not. Everyone is timed in a process of its own, without its imports (gsutil with
 them: it has no other way), and memory is that process's peak. A publication on a disk is on it when it is
 done, so copies are synced too; a cache's files need not be.
-`publish_ratio_to_raw`, `fetch_ratio_to_raw`: ours over the fastest raw copy, the worst scenario but that of
-small files on a disk, which has keys of its own, as have the large files (`large_…`).
+Bars (at most 1.2 on any machine): `publish_ratio_to_bound`, `fetch_ratio_to_bound`: ours over what bounds it,
+the slower of the fastest raw copy and, on a disk, of one SHA-256 of the same bytes in one thread, which a
+large file costs whoever verifies it. The worst scenario counts but that of small files on a disk, which has
+keys of its own (bound by the interpreter: a raw copy only copies). `…_ratio_to_raw` are the same over the raw
+copy alone: what verifying costs where the disk is faster than the processor hashes.
 `second_adapter_share_sent`: of a base model and its second adapter, what the second publication sends.
 """
 
@@ -38,7 +41,7 @@ from tests.servers.ports import free_port
 BUCKET = "bench"
 MIB = 2**20
 PINNED_GSUTIL = "gsutil==5.38"
-GSUTIL, OURS = "gsutil -m cp", "llm-assets"
+GSUTIL, HASH, OURS = "gsutil -m cp", "one SHA-256", "llm-assets"
 
 Order = dict[str, Any]
 
@@ -92,7 +95,11 @@ class Bench:
                 "mlflow_upload",
                 lambda: {"folder": source, "tracking_uri": address},
             )
-        for system, way in (("cp -r and sync", "cp_durably"), ("copytree and sync", "copytree_durably")):
+        for system, way in (
+            ("cp -r and sync", "cp_durably"),
+            ("copytree and sync", "copytree_durably"),
+            (HASH, "sha256"),
+        ):
             self.time(scenario, "publish", system, way, raw)
         self.time(scenario, "publish", OURS, "publish", ours)
         published = ours()
@@ -100,6 +107,7 @@ class Bench:
         fetches: dict[str, tuple[str, Callable[[], Order]]] = {
             "cp -r": ("cp", raw),
             "copytree": ("copytree", raw),
+            HASH: ("sha256", raw),
             OURS: ("fetch", lambda: {**published, "cache": self.fresh("cache")}),
         }
         for system, (way, order) in fetches.items():
@@ -183,10 +191,19 @@ class Bench:
             raise RuntimeError(f"{way} failed:\n{done.stderr[-3000:]}")
         return dict(json.loads(done.stdout.splitlines()[-1]))
 
-    def ratio(self, scenario: Scenario, verb: str) -> float:
-        found = [row for row in self.rows if row["system"].startswith(f"{scenario.name}: {verb}, ")]
-        raw = min(row["seconds"] for row in found if not row["system"].endswith(OURS))
-        return float(next(row["seconds"] for row in found if row["system"].endswith(OURS)) / raw)
+    def ratio_to_raw(self, scenario: Scenario, verb: str) -> float:
+        seconds = self.seconds(scenario, verb)
+        return seconds[OURS] / _fastest_copy(seconds)
+
+    def ratio_to_bound(self, scenario: Scenario, verb: str) -> float:
+        seconds = self.seconds(scenario, verb)
+        return seconds[OURS] / max(_fastest_copy(seconds), seconds.get(HASH, 0))
+
+    def seconds(self, scenario: Scenario, verb: str) -> dict[str, float]:
+        """The medians of one scenario, by system."""
+        start = f"{scenario.name}: {verb}, "
+        found = {row["system"]: float(row["seconds"]) for row in self.rows}
+        return {system.removeprefix(start): s for system, s in found.items() if system.startswith(start)}
 
     def files(self, scenario: Scenario) -> Path:
         folder = self.fresh("files")
@@ -215,6 +232,10 @@ class Bench:
             yield server.url
         finally:
             server.stop()
+
+
+def _fastest_copy(seconds: dict[str, float]) -> float:
+    return min(took for system, took in seconds.items() if system not in (HASH, OURS))
 
 
 def forget(folder: Path) -> None:
@@ -276,14 +297,14 @@ def main() -> None:
                 bench.gcs(scenario, tool)
             share = second_adapter_share_sent(folder)
     large_on_disk, small_on_disk = DISK
-    large = (large_on_disk, GCS[0])
+    judged = (large_on_disk, *GCS)
     bars = {
-        "publish_ratio_to_raw": max(bench.ratio(scenario, "publish") for scenario in (large_on_disk, *GCS)),
-        "fetch_ratio_to_raw": max(bench.ratio(scenario, "fetch") for scenario in (large_on_disk, *GCS)),
-        "large_publish_ratio": max(bench.ratio(scenario, "publish") for scenario in large),
-        "large_fetch_ratio": max(bench.ratio(scenario, "fetch") for scenario in large),
-        "small_on_disk_publish_ratio": bench.ratio(small_on_disk, "publish"),
-        "small_on_disk_fetch_ratio": bench.ratio(small_on_disk, "fetch"),
+        "publish_ratio_to_bound": max(bench.ratio_to_bound(scenario, "publish") for scenario in judged),
+        "fetch_ratio_to_bound": max(bench.ratio_to_bound(scenario, "fetch") for scenario in judged),
+        "publish_ratio_to_raw": max(bench.ratio_to_raw(scenario, "publish") for scenario in judged),
+        "fetch_ratio_to_raw": max(bench.ratio_to_raw(scenario, "fetch") for scenario in judged),
+        "small_on_disk_publish_ratio": bench.ratio_to_raw(small_on_disk, "publish"),
+        "small_on_disk_fetch_ratio": bench.ratio_to_raw(small_on_disk, "fetch"),
         "second_adapter_share_sent": share,
     }
     conclude("store", bench.rows, bars)
