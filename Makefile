@@ -22,7 +22,7 @@ demo: setup ## From a dataset to a live model that answers (TENANT=team-a)
 
 # Three workers on two cores, because tests wait as much as they work; the longest, tests/e2e, begin.
 test: setup engines ## All tests that this machine can run, real engines included
-	@$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
+	@$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --durations=20 $(ARGS)
 
 test-long: setup engines ## Long counts of what `make test` runs reduced (an hour)
 	@$(BIN)/python -m pytest -m long $(ARGS)
