@@ -153,7 +153,7 @@ class Stack:
             self._revive(catalog, tenant, model, say)
         else:
             self.serving.stop(tenant, model)
-            say(f"{tenant}/{model} is in the catalog no more and stays stopped.")
+            say(f"{tenant}/{model} is no longer in the catalog and stays stopped.")
 
     def revive(self, catalog: Catalog, say: Callable[[str], None]) -> None:
         """Starts again, verified anew, what was live when the stack was ended and is still in the catalog.
