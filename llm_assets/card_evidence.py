@@ -5,6 +5,7 @@ from typing import Any
 from llm_assets.catalog.base_models import BaseModelEntry
 from llm_assets.catalog.models import ModelEntry
 from llm_assets.catalog.tenants import TenantEntry
+from llm_assets.loss_rules import LOSSES
 from llm_assets.made_from import Lineage
 from llm_assets.model_cards import Evidence, SampleAnswer, model_summary, version_summary
 from resources.artifact_store.artifacts import Artifact
@@ -30,7 +31,7 @@ def _from_catalog(tenant: TenantEntry, model: ModelEntry, base: BaseModelEntry) 
         "purpose": model.purpose,
         "risk_class": model.risk_class,
         "risk_reasoning": model.risk_reasoning,
-        "thresholds": model.thresholds.model_dump(),
+        "thresholds": model.thresholds,
         "written": model.card.model_dump(),
         "serving_mode": model.serving.mode,
         "max_model_len": model.serving.max_model_len,
@@ -60,7 +61,7 @@ def _from_dataset(dataset: Artifact) -> dict[str, Any]:
 
 def _from_adapter(adapter: Artifact) -> dict[str, Any]:
     training = adapter.attributes["training"]
-    measured = ("first_loss", "final_loss", "eval_loss", "steps", "tokens", "flop", "train_seconds")
+    measured = (*LOSSES, "steps", "tokens", "flop", "train_seconds")
     return {name: training.get(name) for name in measured} | {
         "peak_memory_bytes": training.get("peak_memory_bytes"),
         "engine_versions": training["engine_versions"],
@@ -88,7 +89,7 @@ def _from_merged(lineage: Lineage) -> dict[str, Any]:
 def registry_entry(
     evidence: Evidence, lineage: Lineage, card: Artifact, *, training_run_id: str, dagster_run: str
 ) -> RegistryEntry:
-    measured = ("first_loss", "final_loss", "eval_loss", "train_seconds")
+    measured = (*LOSSES, "train_seconds")
     return RegistryEntry(
         tenant=evidence.tenant,
         model=evidence.model,

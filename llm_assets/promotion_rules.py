@@ -12,6 +12,7 @@ from typing import Literal
 from llm_assets.catalog.loading import Catalog
 from llm_assets.catalog.models import ModelEntry
 from llm_assets.catalog.tenants import TenantEntry
+from llm_assets.loss_rules import missed_fall
 from llm_assets.model_cards.ai_act import can_be_filled_in
 from llm_assets.settings import Settings
 from llm_assets.signature_policy import bundle_of, require_signature, verifier_of
@@ -139,16 +140,8 @@ def broken_thresholds(model: ModelEntry, version: RegisteredVersion) -> Iterator
             else f"held-out loss {loss:.4g} is above {limit:g}"
         )
         yield _below(model, found, "max_eval_loss")
-    first, final = measured.get("first_loss"), measured.get("final_loss")
-    if asked.min_loss_drop == 0:
-        return
-    if first is None or final is None:
-        yield _below(model, "no training loss was recorded", "min_loss_drop")
-    elif not final <= first * (1 - asked.min_loss_drop):
-        fell = (
-            f"the training loss went from {first:.4g} to {final:.4g}, not down by {asked.min_loss_drop:.0%}"
-        )
-        yield _below(model, fell, "min_loss_drop")
+    if missed := missed_fall(asked, measured):
+        yield _below(model, missed, "min_loss_drop")
 
 
 def _below(model: ModelEntry, what: str, threshold: str) -> Broken:

@@ -1,6 +1,6 @@
 """`<model>/vllm_deployment`: live vLLM servers of production and of the versions that share its traffic."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 
 import dagster as dg
@@ -16,7 +16,7 @@ from llm_assets.servings import Shelf, VersionIdentity, serving_of
 from llm_assets.settings import Settings
 from resources.artifact_store.artifacts import ArtifactError
 from resources.artifact_store.store import ArtifactStore
-from resources.mlflow.registry import MlflowRegistry, RegisteredVersion, RegistryError
+from resources.mlflow.registry import MlflowRegistry, RegisteredVersion
 from resources.mlflow.server import MlflowServer
 from resources.mlflow.traffic import MlflowTraffic, TrafficShare
 from resources.serving.local import LocalServing, VllmError, Wanted
@@ -37,8 +37,11 @@ class DeploymentConfig(dg.Config):
 def vllm_deployment(catalog: Catalog, model: ModelEntry) -> dg.AssetsDefinition:
     """The asset of one model's deployments, a partition a tenant."""
 
+    key = model_key(model.name, VLLM_DEPLOYMENT)
+
     @dg.asset(
-        key=model_key(model.name, VLLM_DEPLOYMENT),
+        key=key,
+        output_required=False,
         deps=[model_key(model.name, MODEL_CARD)],
         partitions_def=tenants_of(model.name),
         group_name=model.name,
@@ -47,7 +50,8 @@ def vllm_deployment(catalog: Catalog, model: ModelEntry) -> dg.AssetsDefinition:
         code_version="1",
         description="A live, OpenAI-compatible vLLM server of the version that `production` points to, "
         "for one tenant alone, and one of each version that shares its traffic. A server is live once it has "
-        "answered the known questions as the merged model did offline; the one before serves until then.",
+        "answered the known questions as the merged model did offline; the one before serves until then. "
+        "While nothing was promoted yet there is none: the step succeeds and says which candidate waits.",
     )
     def _vllm_deployment(
         context: dg.AssetExecutionContext,
@@ -57,7 +61,7 @@ def vllm_deployment(catalog: Catalog, model: ModelEntry) -> dg.AssetsDefinition:
         mlflow_server: dg.ResourceParam[MlflowServer],
         serving: LocalServing,
         settings: dg.ResourceParam[Settings],
-    ) -> dg.MaterializeResult[None]:
+    ) -> Iterator[dg.MaterializeResult[None]]:
         tenant = context.partition_key
         mlflow_server.ensure_ready()
         with line_lock(settings.locks, tenant, model.name, VLLM_DEPLOYMENT, log=context.log.info):
@@ -67,33 +71,37 @@ def vllm_deployment(catalog: Catalog, model: ModelEntry) -> dg.AssetsDefinition:
                 registry.promote_candidate(
                     tenant, model.name, who=AUTOMATIC_WHO, why=AUTOMATIC_WHY, check=check
                 )
-            shares = shares_of(registry, tenant, model.name)
+            waiting = _waiting(registry, tenant, model.name)
+            if waiting:
+                context.log.info(waiting["llm/waiting_candidate"].value)
+            shares = MlflowTraffic(registry).shares(tenant, model.name)
+            if not shares:
+                context.log_event(dg.AssetObservation(key, partition=tenant, metadata=waiting))
+                return
             with ExitStack() as held:
                 shelf = Shelf(artifact_store, held, context.log.info)
                 wanted, faults = _wanted(catalog, model, shelf, settings, shares)
                 route = serving.deploy(wanted, context.log.info)
         if faults:
             raise ArtifactError(" ".join(faults))
-        return dg.MaterializeResult(
-            data_version=dg.DataVersion(route.production.digest), metadata=_facts(route)
+        yield dg.MaterializeResult(
+            data_version=dg.DataVersion(route.production.digest), metadata=_facts(route) | waiting
         )
 
     return _vllm_deployment
 
 
-def shares_of(registry: MlflowRegistry, tenant: str, model: str) -> tuple[TrafficShare, ...]:
-    """The versions that have to be live, production first.
+def _waiting(registry: MlflowRegistry, tenant: str, model: str) -> dict[str, dg.MetadataValue]:
+    """That a candidate waits for a person, with the command that promotes it; empty where none does."""
+    candidate = registry.waiting(tenant, model)
+    return {"llm/waiting_candidate": dg.MetadataValue.text(says_waiting(candidate))} if candidate else {}
 
-    Raises:
-        RegistryError: Nothing was promoted yet.
-    """
-    shares = MlflowTraffic(registry).shares(tenant, model)
-    if not shares:
-        raise RegistryError(
-            f"No version of {model} of {tenant} is in production, so there is nothing to serve. "
-            f"`llm-assets promote {model} --tenant {tenant}` promotes the candidate."
-        )
-    return shares
+
+def says_waiting(candidate: RegisteredVersion) -> str:
+    return (
+        f"candidate {candidate.number} ({candidate.label}) is waiting: "
+        f"llm-assets promote {candidate.model} --tenant {candidate.tenant}"
+    )
 
 
 def _wanted(
@@ -160,7 +168,7 @@ def deployment_checks(model: ModelEntry) -> list[dg.AssetChecksDefinition]:
         tenant = context.partition_key
         promoted = {
             share.version.label: (share.weight, share.version.digest)
-            for share in shares_of(registry, tenant, model.name)
+            for share in MlflowTraffic(registry).shares(tenant, model.name)
         }
         route = serving.route(tenant, model.name)
         served = {

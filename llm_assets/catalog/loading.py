@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -29,10 +29,17 @@ class Catalog:
         """What a tenant's training of a model is given.
 
         Without a named experiment it is the one whose name sorts last, and without any the model's recipe.
+        Where the fall of the held-out loss is the model's threshold, it is measured before the training too.
 
         Raises:
             CatalogError: There is no such tenant, model or experiment.
         """
+        recipe = self._recipe_for(tenant, model, experiment)
+        if self.models[model].thresholds.loss != "held_out":
+            return recipe
+        return replace(recipe, arguments=recipe.arguments | {"eval_on_start": True})
+
+    def _recipe_for(self, tenant: str, model: str, experiment: str | None) -> Recipe:
         self._check_known(tenant, model)
         experiments = self._by_line.get((tenant, model), {})
         if experiment is None:

@@ -62,11 +62,16 @@ class Thresholds(Entry):
     max_eval_loss: float | None = Field(
         default=None, gt=0, description="greatest loss on the held-out rows at the end of training"
     )
+    loss: Literal["training", "held_out", "none"] = Field(
+        default="training",
+        description="which loss must fall by min_loss_drop: that of the training (noise apart), that of the "
+        "held-out rows from before the training to its end, or none",
+    )
     min_loss_drop: float = Field(
         default=0.0,
         ge=0,
         lt=1,
-        description="least fall of the training loss, as a share of the first (0.2: by a fifth)",
+        description="least fall of that loss, as a share of the first (0.2: by a fifth; 0: it must not rise)",
     )
 
 
@@ -173,6 +178,13 @@ def contradictions(model: ModelEntry) -> Iterator[Problem]:
         valid = "a dataset.held_out_fraction above 0"
         problem = "without held-out rows there is no such loss"
         yield Problem(place=("thresholds", "max_eval_loss"), problem=problem, valid=valid)
+    if model.thresholds.loss == "held_out" and model.dataset.held_out_fraction == 0:
+        valid = "training, none, or a dataset.held_out_fraction above 0"
+        problem = "without held-out rows there is no such loss"
+        yield Problem(place=("thresholds", "loss"), problem=problem, valid=valid)
+    if model.thresholds.loss == "none" and model.thresholds.min_loss_drop > 0:
+        problem = "thresholds.loss is none, so nothing has to fall"
+        yield Problem(place=("thresholds", "min_loss_drop"), problem=problem, valid="0, or another loss")
     yield from misfits(model, model.recipe, ("recipe",))
 
 

@@ -134,6 +134,10 @@ def warn(text: str) -> None:
 
 
 def deploy(here: Installation, model: str, tenant: str) -> None:
+    """Serves what is in production, unless the model is one that nothing serves."""
+    if here.catalog.models[model].serving.mode == "none":
+        Console().print(f"{model} has `serving.mode: none`, so nothing is deployed.", highlight=False)
+        return
     op_config = {f"{model}__{VLLM_DEPLOYMENT}": {"config": {"promote_candidate": False}}}
     if not execute(here, model, tenant, op_config=op_config, only=VLLM_DEPLOYMENT):
         raise typer.Exit(1)

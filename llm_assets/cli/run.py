@@ -11,13 +11,15 @@ from llm_assets.chains import chain_name
 from llm_assets.cli.installation import Installation, installation
 from llm_assets.cli.options import INTERRUPTED, Model, Tenant
 from llm_assets.cli.progress import shown
-from llm_assets.embedded import embedded_stack
+from llm_assets.cli.waiting import print_waiting
+from llm_assets.embedded import embedded_resources, embedded_stack
 from llm_assets.graph import build_definitions
 from llm_assets.keys import DATASET, LORA_ADAPTER, model_key
 from llm_assets.line_lock import line_lock
 from llm_assets.partitions import tenants_using
 from llm_assets.runs import dagster_instance, execute_chain, new_run_id
 from resources.mlflow.client import warm
+from resources.mlflow.registry import MlflowRegistry
 
 Experiment = Annotated[
     str | None,
@@ -43,6 +45,11 @@ def run(model: Model, tenant: Tenant, experiment: Experiment = None) -> None:
     op_config = {f"{model}__{kind}": chosen for kind in (DATASET, LORA_ADAPTER)} if experiment else {}
     if not execute(here, model, tenant, op_config=op_config):
         raise typer.Exit(1)
+    registry: MlflowRegistry = embedded_resources(here.settings)["registry"]
+    if here.catalog.models[model].is_reward_model:
+        return  # nothing is registered
+    if candidate := registry.waiting(tenant, model):
+        print_waiting(Console(), [candidate])
 
 
 def execute(

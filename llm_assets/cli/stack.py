@@ -13,13 +13,15 @@ from rich.table import Table
 from llm_assets.cli.installation import Installation, installation
 from llm_assets.cli.options import AsJson
 from llm_assets.cli.tables import table_console
+from llm_assets.cli.waiting import print_waiting, waiting_candidates
 from llm_assets.embedded import embedded_serving, embedded_stack
 from llm_assets.gateway.parts import gateway_of
 from llm_assets.settings import find_settings
 from llm_assets.stack import Stack
 from llm_assets.supervision import Supervision, supervised
 from resources.gateway.envoy import EnvoyGateway
-from resources.serving.local import DeploymentState
+from resources.mlflow.registry import RegisteredVersion
+from resources.serving.local import DeploymentState, LocalServing
 
 WATCH_S = 1.0
 STYLES = {
@@ -86,7 +88,8 @@ def down() -> None:
 
 
 def status(as_json: AsJson = False) -> None:
-    """Shows every deployment, each of its versions with its weight, and whether it is live.
+    """Shows every deployment, each of its versions with its weight, whether it is live, and which candidates
+    wait to be promoted.
 
     A server that died is named, and a code location that the running UI did not load; exit code 1 then.
 
@@ -94,9 +97,10 @@ def status(as_json: AsJson = False) -> None:
     """
     here = installation()
     gateway = gateway_of(here.settings)
-    states = embedded_serving(here.settings).states()
+    serving, waiting = embedded_serving(here.settings), waiting_candidates(here.settings)
+    states = serving.states()
     if as_json:
-        typer.echo(json.dumps([_as_json(here, state) for state in states], indent=2, default=str))
+        typer.echo(json.dumps(_rows(here, serving, states, waiting or ()), indent=2, default=str))
     elif not states:
         Console().print(
             "Nothing was deployed yet. `llm-assets run MODEL --tenant TENANT` does it.", highlight=False
@@ -107,6 +111,7 @@ def status(as_json: AsJson = False) -> None:
         _print_doors(console, gateway, sorted({state.tenant for state in states}))
     restarts = supervised(here.settings.home)
     if not as_json:
+        print_waiting(Console(), waiting)
         for each in restarts or ():
             Console(soft_wrap=True).print(each.text, style="yellow", highlight=False, markup=False)
         if restarts is None and any(state.faulty for state in states):
@@ -122,6 +127,27 @@ def location_faults(here: Installation) -> tuple[str, ...]:
     """A sentence for each code location that the UI did not load; none while the UI does not run."""
     stack = embedded_stack(here.settings)
     return stack.locations.faults() if stack.ui() else ()
+
+
+def _rows(
+    here: Installation,
+    serving: LocalServing,
+    states: tuple[DeploymentState, ...],
+    waiting: tuple[RegisteredVersion, ...],
+) -> list[dict[str, Any]]:
+    """Every deployment, and every candidate that waits, which may be all that there is of its model."""
+    candidates = {(each.tenant, each.model): each for each in waiting}
+    known = {(state.tenant, state.model): state for state in states}
+    known |= {line: serving.state(*line) for line in candidates.keys() - known.keys()}
+    rows = []
+    for line, state in sorted(known.items()):
+        candidate = candidates.get(line)
+        row = _as_json(here, state)
+        row["waiting_candidate"] = (
+            {"number": candidate.number, "version": candidate.label} if candidate else None
+        )
+        rows.append(row)
+    return rows
 
 
 def _as_json(here: Installation, state: DeploymentState) -> dict[str, Any]:

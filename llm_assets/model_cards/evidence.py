@@ -8,6 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from llm_assets.catalog.models import Thresholds
+from llm_assets.loss_rules import LOSSES, Measured, compared
+
 RiskClass = Literal["prohibited", "high", "limited", "minimal"]
 
 
@@ -35,7 +38,7 @@ class Evidence:
     purpose: str
     risk_class: RiskClass
     risk_reasoning: str
-    thresholds: Mapping[str, float | None]  # max_eval_loss, min_loss_drop (a share of the first loss)
+    thresholds: Thresholds
     written: Mapping[str, str | None]  # the fields of `card:` in the model's file
     serving_mode: Literal["merged", "adapter", "none"]
     max_model_len: int
@@ -62,6 +65,8 @@ class Evidence:
     template: str
     first_loss: float
     final_loss: float
+    loss_noise: float | None = None  # standard error of final_loss - first_loss
+    eval_loss_before: float | None = None
     eval_loss: float | None = None
     steps: int
     tokens: int | None = None
@@ -90,6 +95,12 @@ class Evidence:
         return "qlora" if kind == "lora" and self.recipe.get("quantization_bit") else kind
 
     @property
-    def loss_drop(self) -> float:
-        """The fall of the training loss as a share of the first."""
-        return (self.first_loss - self.final_loss) / self.first_loss if self.first_loss else 0.0
+    def measured(self) -> Measured:
+        """The losses by name."""
+        return {name: getattr(self, name) for name in LOSSES}
+
+    @property
+    def loss_drop(self) -> float | None:
+        """The fall of the loss that the thresholds are about, as a share of the first; None: not measured."""
+        before, after, _ = compared(self.thresholds, self.measured)
+        return None if before is None or after is None else (before - after) / before if before else 0.0

@@ -32,7 +32,7 @@ def arguments(order: Mapping[str, Any], checkpoint: Checkpoint | None) -> Argume
 
 def planned(recipe: Mapping[str, Any], held_out: bool) -> Arguments:
     """The recipe with the platform's defaults, before paths and what else the platform owns."""
-    unevaluated = {} if held_out else {"eval_strategy": "no"}
+    unevaluated = {} if held_out else {"eval_strategy": "no", "eval_on_start": False}
     return _defaults(recipe, held_out) | dict(recipe) | unevaluated
 
 

@@ -22,6 +22,7 @@ from resources.mlflow.versions import (
     DESCRIPTION_CHARACTERS,
     RegisteredVersion,
     RegistryEntry,
+    every_model,
     find_by_source,
     find_model,
     find_versions,
@@ -141,6 +142,22 @@ class MlflowRegistry(dg.ConfigurableResource):
         """The version that was registered last."""
         return self._alias(tenant, model, CANDIDATE)
 
+    def waiting(self, tenant: str, model: str) -> RegisteredVersion | None:
+        """The candidate, unless it was promoted already: it waits for a person (or for its own promotion)."""
+        candidate = self.candidate(tenant, model)
+        return candidate if candidate and _is_waiting(candidate) else None
+
+    def all_waiting(self) -> tuple[RegisteredVersion, ...]:
+        """The candidates of all tenants and models that wait, by tenant and model."""
+        with mlflow_client(self.tracking_uri, "looking for candidates that wait") as client:
+            waiting = [
+                get_version(client, line.tags["tenant"], line.tags["model"], int(line.aliases[CANDIDATE]))
+                for line in every_model(client)
+                if line.aliases.get(CANDIDATE) not in (None, line.aliases.get(PRODUCTION))
+                and {"tenant", "model"} <= line.tags.keys()
+            ]
+        return tuple(version for version in waiting if _is_waiting(version))
+
     def versions(self, tenant: str, model: str) -> tuple[RegisteredVersion, ...]:
         """All versions, newest first; none of a model that was never registered."""
         with mlflow_client(self.tracking_uri, f"listing the versions of {model} of {tenant}") as client:
@@ -194,6 +211,12 @@ class MlflowRegistry(dg.ConfigurableResource):
     def _alias(self, tenant: str, model: str, alias: str) -> RegisteredVersion | None:
         with mlflow_client(self.tracking_uri, f"looking up {alias} of {model} of {tenant}") as client:
             return _by_alias(client, tenant, model, alias)
+
+
+def _is_waiting(candidate: RegisteredVersion) -> bool:
+    return (
+        PRODUCTION not in candidate.aliases and candidate.tags.get(promotion.AUTOMATIC_TAG) == promotion.DUE
+    )
 
 
 def _ensure_model(client: "MlflowClient", entry: RegistryEntry) -> None:

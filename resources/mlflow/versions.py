@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 
 DESCRIPTION_CHARACTERS = 5000  # MLflow's column
+MODELS_A_PAGE = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +117,17 @@ def find_model(client: "MlflowClient", name: str) -> "RegisteredModel | None":
         if error.error_code == "RESOURCE_DOES_NOT_EXIST":
             return None
         raise
+
+
+def every_model(client: "MlflowClient") -> Iterator["RegisteredModel"]:
+    """All registered models with their aliases and tags, by name."""
+    token = None
+    while True:
+        page = client.search_registered_models(max_results=MODELS_A_PAGE, page_token=token)
+        yield from page
+        token = page.token
+        if not token:
+            return
 
 
 def get_version(client: "MlflowClient", tenant: str, model: str, number: int) -> RegisteredVersion:

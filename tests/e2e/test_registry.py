@@ -380,6 +380,29 @@ def test_a_training_is_logged_once_with_its_curves(server: MlflowServer, model: 
     assert client.get_model_version(f"{TENANT}.{model}", str(version.number)).run_id == run_id
 
 
+def test_a_candidate_waits_from_its_registration_until_it_was_promoted(
+    registry: MlflowRegistry, model: str
+) -> None:
+    def waits() -> int | None:
+        all_waiting = {(each.tenant, each.model): each for each in registry.all_waiting()}
+        version = registry.waiting(TENANT, model)
+        assert all_waiting.get((TENANT, model)) == version
+        return version.number if version else None
+
+    assert waits() is None
+    registry.register(entry(model, 1))
+    assert waits() == 1
+    registry.promote(TENANT, model, version=1, who="ann", why="good")
+    assert waits() is None
+    registry.register(entry(model, 2))
+    assert waits() == 2
+    registry.promote(TENANT, model, version=2, who="ann", why="better")
+    registry.rollback(TENANT, model, who="ann", why="worse")
+    assert waits() is None, "it had its promotion"
+    registry.register(entry(model, 1))  # the data went back to what it was
+    assert waits() is None, "it is in production"
+
+
 # Cut off at any request
 
 

@@ -53,18 +53,26 @@ def test_every_stage_and_finetuning_type_trains_and_leaves_no_pickle(
     recipes = {
         "lora": {"finetuning_type": "lora"},
         "qlora": {"finetuning_type": "lora", "quantization_bit": 4},
-        "full": {"finetuning_type": "full"},
+        "full": {"finetuning_type": "full", "eval_strategy": "no"},
     }
     datasets = {stage: write_dataset(tmp_path / "data" / stage, stage, rows(stage)) for stage in INFO}
     orders = [
-        train_order(tiny_model, datasets[stage], tmp_path / f"{stage}-{kind}", stage=stage, **recipes[kind])
+        train_order(
+            tiny_model,
+            datasets[stage],
+            tmp_path / f"{stage}-{kind}",
+            stage=stage,
+            eval_on_start=True,
+            **recipes[kind],
+        )
         for stage, kind in kinds
     ]
     results = engine.work_in_one_process(*(("train", order) for order in orders))
     for (stage, kind), order, result in zip(kinds, orders, results, strict=True):
         assert "failure" not in result, (stage, kind, result)
         assert result["final_loss"] < result["first_loss"], (stage, kind)
-        assert result["eval_loss"] is not None
+        assert 0 < result["loss_noise"] < 10
+        assert result["eval_loss"] < result["eval_loss_before"], (stage, kind)
         assert result["tokens"] > 0
         assert result["flop"] > 0
         left = files(Path(order["output_folder"]))

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from llm_assets.catalog.models import Thresholds
 from llm_assets.model_cards import Evidence, SampleAnswer
 
 FACTS: dict[str, Any] = {
@@ -15,7 +16,7 @@ FACTS: dict[str, Any] = {
     "purpose": "Answers customers' questions about Northwind's products and returns.",
     "risk_class": "limited",
     "risk_reasoning": "It talks to customers, who must be told that it is a machine.",
-    "thresholds": {"max_eval_loss": 2.0, "min_loss_drop": 0.2},
+    "thresholds": Thresholds(max_eval_loss=2.0, min_loss_drop=0.2),
     "written": {"intended_use": "First answers in the web shop's chat.", "limitations": None},
     "serving_mode": "merged",
     "max_model_len": 1024,

@@ -108,6 +108,10 @@ def test_a_whole_signed_version_within_its_thresholds_may_be_promoted(bench: Ben
         ({"eval_loss": float("nan")}, "held-out loss nan is above 2"),
         ({}, "no held-out loss was measured"),
         ({"eval_loss": 1.0, "first_loss": 4.0, "final_loss": 2.1}, r"from 4 to 2\.1, not down by 50%"),
+        (
+            {"eval_loss": 1.0, "first_loss": 4.0, "final_loss": float("nan")},
+            r"from 4 to nan, not down by 50%",
+        ),
         ({"eval_loss": 1.0}, "no training loss was recorded"),
     ],
 )

@@ -1,0 +1,29 @@
+"""Candidates that wait for somebody to promote them, as commands say it."""
+
+from collections.abc import Iterable
+
+from rich.console import Console
+
+from llm_assets.assets.deployments import says_waiting
+from llm_assets.embedded import embedded_mlflow, embedded_resources
+from llm_assets.settings import Settings
+from resources.mlflow.registry import MlflowRegistry, RegisteredVersion
+
+
+def waiting_candidates(settings: Settings) -> tuple[RegisteredVersion, ...] | None:
+    """Of all tenants and models; None where MLflow does not run, which is not started for this."""
+    if not embedded_mlflow(settings).ready():
+        return None
+    registry: MlflowRegistry = embedded_resources(settings)["registry"]
+    return registry.all_waiting()
+
+
+def print_waiting(console: Console, candidates: Iterable[RegisteredVersion] | None) -> None:
+    """A line for each."""
+    if candidates is None:
+        text = "Candidates that wait are not shown: MLflow is not running; `llm-assets up` starts it."
+        console.print(text, style="dim", highlight=False, soft_wrap=True)
+        return
+    for each in candidates:
+        text = f"{each.tenant}/{each.model}: {says_waiting(each)}"
+        console.print(text, style="yellow", highlight=False, markup=False, soft_wrap=True)
