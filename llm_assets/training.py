@@ -1,4 +1,8 @@
-"""A training as a work order: what identifies it, what it needs, what it leaves behind."""
+"""A training as a work order: what identifies it, what it needs, what it leaves behind.
+
+The engine is no part of the identity: an upgrade trains nobody anew. What was trained by another engine
+says so (`engine_upgrade`), and training it again is asked for.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,13 +34,12 @@ class Training:
 
     @property
     def fingerprint(self) -> str:
-        """Equal for trainings that would give the same adapter; those are reused, not run again."""
+        """Equal for trainings of the same thing; those are reused, not run again."""
         return fingerprint_of(
             base=self.base.digest,
             dataset=self.dataset.digest,
             recipe=self.recipe.effective,
             template=self.template,
-            engine=self.engine.lock_digest,
         )
 
     @property
@@ -48,8 +51,9 @@ class Training:
         return int(self.base.size_bytes * (factor + MERGED_FACTOR)) + CHECKPOINT_OVERHEAD_BYTES
 
     def folder(self, work: Path) -> Path:
-        """One folder per fingerprint, so that a second try finds the first one's checkpoints."""
-        return work / self.fingerprint.removeprefix("sha256:")[:16]
+        """Where a second try finds the first one's checkpoints; those of another engine it does not read."""
+        attempt = fingerprint_of(training=self.fingerprint, engine=self.engine.lock_digest)
+        return work / attempt.removeprefix("sha256:")[:16]
 
     def order(self, folder: Path, *, base_folder: Path, dataset_folder: Path) -> WorkOrder:
         return WorkOrder(
@@ -79,7 +83,24 @@ class Training:
             "recipe": self.recipe.effective,
             "recipe_origin": self.recipe.origin,
             "recipe_replaced": list(self.recipe.replaced),
+            "recipe_without_effect": list(self.recipe.without_effect),
             "template": self.template,
             "engine_lock": self.engine.lock_digest,
             "training": result,
         }
+
+
+def engine_upgrade(adapter: Artifact, engine: InstalledEngine) -> str | None:
+    """By which engine an adapter was trained and what is installed now; None where it is the same.
+
+    Names the packages that an adapter's manifest records; others may differ too.
+    """
+    if adapter.attributes["engine_lock"] == engine.lock_digest:
+        return None
+    trained_by: dict[str, str] = adapter.attributes["training"]["engine_versions"]
+    changed = [
+        f"{name} {version}, now {engine.versions.get(name, 'not installed')}"
+        for name, version in trained_by.items()
+        if engine.versions.get(name) != version
+    ]
+    return "; ".join(changed) or "the same versions of the packages that count, in another lock"

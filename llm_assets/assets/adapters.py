@@ -5,7 +5,7 @@ import shutil
 import dagster as dg
 
 from llm_assets.assets.checks import Verdict, artifact_check
-from llm_assets.assets.experiments import ExperimentConfig
+from llm_assets.assets.experiments import TrainingConfig
 from llm_assets.catalog.argument_classes import reason_of
 from llm_assets.catalog.limits import late_mistakes
 from llm_assets.catalog.loading import Catalog
@@ -19,11 +19,12 @@ from llm_assets.loss_rules import LOSSES, found_fall, missed_fall
 from llm_assets.partitions import tenants_of
 from llm_assets.presentation import artifact_metadata, as_json, picture
 from llm_assets.settings import Settings
-from llm_assets.training import Training
+from llm_assets.training import Training, engine_upgrade
 from resources.artifact_store.artifacts import Artifact, Line
 from resources.artifact_store.store import ArtifactStore
 from resources.compute import LocalCompute
 from resources.disk import require_free_space
+from resources.engines.installation import InstalledEngine
 
 CURVES = "training/curves.png"
 
@@ -42,11 +43,12 @@ def lora_adapter(catalog: Catalog, model: ModelEntry) -> dg.AssetsDefinition:
         code_version="1",
         pool="gpu",
         description="The weights that LLaMA-Factory trained on the tenant's dataset, bound to the base model "
-        f"`{model.base_model}` by its digest. One training per fingerprint of base, data, recipe and engine.",
+        f"`{model.base_model}` by its digest. One training per fingerprint of base, data and recipe. A new "
+        "engine trains nothing anew unless it is asked to.",
     )
     def _lora_adapter(
         context: dg.AssetExecutionContext,
-        config: ExperimentConfig,
+        config: TrainingConfig,
         artifact_store: ArtifactStore,
         compute: LocalCompute,
         settings: dg.ResourceParam[Settings],
@@ -66,14 +68,17 @@ def lora_adapter(catalog: Catalog, model: ModelEntry) -> dg.AssetsDefinition:
             )
             refuse_late_mistakes(catalog, model, training)
             artifact = artifact_store.find(line, training.fingerprint)
-            if artifact is None:
+            upgrade = engine_upgrade(artifact, training.engine) if artifact else None
+            if artifact is None or (config.retrain and upgrade):
                 artifact = _train(context, training, line, artifact_store, compute, settings)
             else:
                 context.log.info(f"Nothing that decides the training has changed: {artifact.uri} is reused.")
+                if upgrade:
+                    context.log.info(f"Another engine trained it ({upgrade}). {_retrain(model, tenant)}")
             shutil.rmtree(settings.work / str(line), ignore_errors=True)
         return dg.MaterializeResult(
             data_version=dg.DataVersion(artifact.digest),
-            metadata=_facts(artifact, artifact_store)
+            metadata=_facts(artifact, artifact_store, training.engine)
             | artifact_metadata(artifact)
             | {EXPERIMENT_SIGNATURE: GONE if config.experiment else signature},
         )
@@ -116,7 +121,13 @@ def _train(
     return artifact_store.publish(line, folder / "output", training.attributes(result), log=say)
 
 
-def _facts(artifact: Artifact, artifact_store: ArtifactStore) -> dict[str, dg.MetadataValue]:
+def _retrain(model: ModelEntry, tenant: str) -> str:
+    return f"To train it with the installed one: llm-assets run {model.name} --tenant {tenant} --retrain"
+
+
+def _facts(
+    artifact: Artifact, artifact_store: ArtifactStore, engine: InstalledEngine
+) -> dict[str, dg.MetadataValue]:
     """Loss, cost and engine versions; the curves as a picture."""
     training = artifact.attributes["training"]
     facts: dict[str, dg.MetadataValue] = {}
@@ -135,6 +146,7 @@ def _facts(artifact: Artifact, artifact_store: ArtifactStore) -> dict[str, dg.Me
         "llm/base_digest": dg.MetadataValue.text(artifact.attributes["base_digest"]),
         "llm/dataset_digest": dg.MetadataValue.text(artifact.attributes["dataset_digest"]),
         "llm/engine_versions": as_json(training["engine_versions"]),
+        "llm/engine_upgrade": dg.MetadataValue.text(engine_upgrade(artifact, engine) or "none"),
     }
 
 

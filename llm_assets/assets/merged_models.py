@@ -64,7 +64,6 @@ def merged_model(model: ModelEntry) -> dg.AssetsDefinition:
                 base=base.digest,
                 questions=model.known_questions,
                 dtype=model.serving.dtype,
-                engine=engine.lock_digest,
                 method=model.merge,
                 merge_version=MERGE_VERSION,
             )

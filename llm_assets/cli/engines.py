@@ -11,8 +11,18 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from llm_assets.cli.options import AsJson
+from llm_assets.embedded import embedded_store
 from llm_assets.settings import find_settings
-from resources.engines.installation import ENGINES, Device, EngineName, EngineStatus, engine_status, install
+from llm_assets.training import engine_upgrade
+from resources.engines.installation import (
+    ENGINES,
+    Device,
+    EngineName,
+    EngineStatus,
+    engine_status,
+    install,
+    installed_engine,
+)
 
 NAMES: dict[EngineName, str] = {"train": "LLaMA-Factory", "serve": "vLLM"}
 VERSIONS_OF: dict[EngineName, tuple[str, ...]] = {
@@ -57,6 +67,32 @@ def status_command(as_json: AsJson = False) -> None:
         typer.echo(f"{each.engine:<6} {NAMES[each.engine]:<14} {_standing(each)}")
         if each.installed:
             typer.echo(f"{'':<21} {_versions(each)}, in {each.folder}")
+
+
+@app.command("adapters")
+def adapters_command(as_json: AsJson = False) -> None:
+    """Lists adapters that another engine than the installed one trained. They stay until they are retrained.
+
+    Example: `llm-assets engines adapters`
+    """
+    settings = find_settings()
+    installed = installed_engine(settings.engines, "train")
+    store = embedded_store(settings)
+    found = []
+    for line in store.lines():
+        newest = next(store.versions(line), None) if line.collection == "adapters" else None
+        upgrade = engine_upgrade(newest, installed) if newest else None
+        if newest and upgrade:
+            named = {"tenant": line.tenant, "model": line.name, "version": newest.version}
+            found.append(named | {"engine": upgrade})
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+        return
+    for each in found:
+        typer.echo(f"{each['model']} of {each['tenant']}: {each['engine']}")
+        typer.echo(f"  llm-assets run {each['model']} --tenant {each['tenant']} --retrain")
+    if not found:
+        typer.echo("The installed engine trained every adapter.")
 
 
 def install_shown(

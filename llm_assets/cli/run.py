@@ -27,7 +27,12 @@ Experiment = Annotated[
 ]
 
 
-def run(model: Model, tenant: Tenant, experiment: Experiment = None) -> None:
+Retrain = Annotated[
+    bool, typer.Option("--retrain", help="Train again what another engine than the installed one trained.")
+]
+
+
+def run(model: Model, tenant: Tenant, experiment: Experiment = None, retrain: Retrain = False) -> None:
     """Takes a tenant's dataset to a live model; what has not changed is reused.
 
     Runs the same graph as the Dagster UI and is recorded there. Killed at any moment, the same
@@ -40,9 +45,12 @@ def run(model: Model, tenant: Tenant, experiment: Experiment = None) -> None:
     if experiment is not None:
         here.catalog.recipe_for(tenant, model, experiment)
     embedded_stack(here.settings).mlflow.start()  # the chain needs it late: it starts beside the training
-    chosen = {"config": {"experiment": experiment}}
+    chosen = {"experiment": experiment}
     warm()
-    op_config = {f"{model}__{kind}": chosen for kind in (DATASET, LORA_ADAPTER)} if experiment else {}
+    op_config = {
+        f"{model}__{DATASET}": {"config": chosen},
+        f"{model}__{LORA_ADAPTER}": {"config": chosen | {"retrain": retrain}},
+    }
     if not execute(here, model, tenant, op_config=op_config):
         raise typer.Exit(1)
     registry: MlflowRegistry = embedded_resources(here.settings)["registry"]

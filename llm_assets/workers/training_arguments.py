@@ -1,7 +1,7 @@
 """From an order to LLaMA-Factory's arguments: the recipe, what the platform owns, and what it adds.
 
 Pure, no engine. The recipe wins over the platform's defaults; the platform's own keys win over the
-recipe. On a CPU the precision that a recipe asks of a GPU is left out and said so.
+recipe. What a recipe asks of a GPU is left out on a CPU and said so.
 """
 
 import json
@@ -13,7 +13,11 @@ from llm_assets.workers.checkpoints import Checkpoint
 from llm_assets.workers.failures import WorkerError
 
 # Training on a CPU is in float32: fp16 and pure_bf16 do not run there at all, bf16 is slower.
-GPU_PRECISION = ("bf16", "fp16", "pure_bf16", "tf32", "bf16_full_eval", "fp16_full_eval")
+# `use_unsloth_gc` moves activations to CUDA; compiling for a CPU never came to an end (torch 2.13).
+FOR_GPUS = (
+    *("bf16", "fp16", "pure_bf16", "tf32", "bf16_full_eval", "fp16_full_eval", "use_unsloth_gc"),
+    *("torch_compile", "torch_compile_backend", "torch_compile_mode"),
+)
 SAVES_PER_TRAINING = 10
 STAGES = ("sft", "dpo", "kto", "pt", "rm")
 KEPT_CHECKPOINTS = 2  # at least: the engine deletes the last one before a new one is sealed
@@ -25,7 +29,7 @@ def arguments(order: Mapping[str, Any], checkpoint: Checkpoint | None) -> Argume
     """Everything that `run_exp` gets for this order."""
     recipe = dict(order["recipe"])
     if order["device"] == "cpu":
-        recipe = {key: value for key, value in recipe.items() if key not in GPU_PRECISION}
+        recipe = {key: value for key, value in recipe.items() if key not in FOR_GPUS}
     held_out = has_held_out(Path(order["dataset_folder"]))
     return planned(recipe, held_out) | _owned(order, held_out, checkpoint)
 
@@ -38,7 +42,7 @@ def planned(recipe: Mapping[str, Any], held_out: bool) -> Arguments:
 
 def left_out(order: Mapping[str, Any]) -> list[str]:
     """The recipe's keys that have no meaning on this device."""
-    return [key for key in GPU_PRECISION if order["device"] == "cpu" and order["recipe"].get(key)]
+    return [key for key in FOR_GPUS if order["device"] == "cpu" and order["recipe"].get(key)]
 
 
 def check(order: Mapping[str, Any]) -> None:

@@ -13,7 +13,7 @@ import os
 import secrets
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -81,6 +81,7 @@ class InstalledEngine:
     engine: EngineName
     device: Device
     lock_digest: str
+    versions: Mapping[str, str] = field(default_factory=dict)
 
 
 def installed_engine(engines: Path, engine: EngineName) -> InstalledEngine:
@@ -88,7 +89,9 @@ def installed_engine(engines: Path, engine: EngineName) -> InstalledEngine:
     status = engine_status(engines, engine)
     if status.device is None or status.lock_digest is None:
         raise EngineError(f"The {engine} engine is not installed in {engines}: {status.remedy}")
-    return InstalledEngine(engine=engine, device=status.device, lock_digest=status.lock_digest)
+    return InstalledEngine(
+        engine=engine, device=status.device, lock_digest=status.lock_digest, versions=status.versions
+    )
 
 
 def engine_python(engines: Path, engine: EngineName) -> Path:

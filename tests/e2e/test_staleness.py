@@ -1,6 +1,8 @@
 """What Dagster calls stale: exactly what a change touches, and nothing when nothing changed."""
 
+import json
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 import dagster as dg
 import pytest
@@ -12,7 +14,8 @@ from llm_assets.chains import chain_name
 from llm_assets.graph import build_definitions
 from llm_assets.keys import DATASET, LORA_ADAPTER, base_model_key, model_key
 from llm_assets.runs import dagster_instance, execute_chain, new_run_id
-from tests.conftest import MakeProject, Project
+from resources.engines.installation import STAMP
+from tests.conftest import ENGINES, MakeProject, Project
 from tests.e2e.projects import edit_a_row, enter, versions
 
 pytestmark = pytest.mark.engine
@@ -29,7 +32,7 @@ class Graph:
         self._definitions = build_definitions(project.settings, load_catalog(project.settings.catalog))
         self._instance = instance
 
-    def materialize(self, tenant: str, *keys: dg.AssetKey) -> None:
+    def materialize(self, tenant: str, *keys: dg.AssetKey, retrain: bool = False) -> None:
         result = execute_chain(
             self._instance,
             self._definitions.resolve_job_def(chain_name(MODEL)),
@@ -37,7 +40,7 @@ class Graph:
             tenant=tenant,
             tenants=TENANTS,
             run_id=new_run_id(),
-            op_config={},
+            op_config={f"{MODEL}__{LORA_ADAPTER}": {"config": {"retrain": True}}} if retrain else {},
             assets=keys,
         )
         assert result.success
@@ -88,3 +91,41 @@ def test_a_touched_dataset_makes_only_its_own_tenants_adapter_stale(project: Pro
     assert graph.stale() == {"team-a": [], "team-b": []}
     assert len(versions(project, "adapters")) == 2
     assert len(versions(project, "adapters", "team-b")) == 1
+
+
+def upgraded(folder: Path) -> Path:
+    """The installed train engine once more, as one that another lock made."""
+    installed = (ENGINES / "train").resolve()
+    made = folder / "train"
+    made.mkdir(parents=True)
+    for path in installed.iterdir():
+        (made / path.name).symlink_to(path)
+    (made / STAMP).unlink()
+    stamp = json.loads((installed / STAMP).read_text())
+    versions = stamp["versions"] | {"peft": "99.0"}
+    (made / STAMP).write_text(json.dumps(stamp | {"lock_digest": "0" * 64, "versions": versions}))
+    return folder
+
+
+def test_an_engine_upgrade_trains_nobody_anew_until_it_is_asked_for(
+    project: Project, graph: Graph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph.materialize("team-a", *KEYS)
+    [before] = versions(project, "adapters")
+    assert "The installed engine trained every adapter." in project.run("engines", "adapters")
+
+    project.environment["LLM_ASSETS_ENGINES"] = str(upgraded(tmp_path / "engines"))
+    monkeypatch.setenv("LLM_ASSETS_ENGINES", project.environment["LLM_ASSETS_ENGINES"])
+    with dagster_instance(project.settings) as instance:
+        later = Graph(project, instance)
+        later.materialize("team-a", *KEYS)
+        assert versions(project, "adapters") == [before]
+        assert later.stale()["team-a"] == []
+        told = project.run("engines", "adapters")
+        assert "now 99.0" in told
+        assert "llm-assets run support_bot --tenant team-a --retrain" in told
+
+        for _ in range(2):  # the second time it is the installed engine's already
+            later.materialize("team-a", *KEYS, retrain=True)
+            assert versions(project, "adapters") == [before, before], "the same packages give the same bytes"
+        assert "The installed engine trained every adapter." in project.run("engines", "adapters")

@@ -1,12 +1,14 @@
 """Every argument has one class; what is refused says why; old names lead to new ones."""
 
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from llm_assets.catalog import argument_classes
 from llm_assets.catalog.argument_classes import refusal, use_of
+from llm_assets.catalog.argument_page import page
 from llm_assets.catalog.arguments import arguments
 from llm_assets.catalog.combinations import RULES, broken_rules
 from llm_assets.catalog.engine_packages import NEEDS, lacking, packages
@@ -14,6 +16,7 @@ from llm_assets.catalog.platform_keys import PLATFORM_KEYS
 from llm_assets.catalog.recipes import Recipe, check_arguments
 from llm_assets.catalog.renamed_arguments import RENAMED, renamed
 
+ROOT = Path(__file__).parents[3]
 TABLES = (argument_classes.SERVED, argument_classes.REFUSED, argument_classes.WITHOUT_EFFECT)
 CLASSIFIED = [name for table in TABLES for names in table.values() for name in names.split()]
 REFUSED = [name for names in argument_classes.REFUSED.values() for name in names.split()]
@@ -74,6 +77,11 @@ def test_every_argument_of_the_engine_has_exactly_one_class() -> None:
     assert [name for name, times in Counter(CLASSIFIED).items() if times > 1] == []
     assert set(CLASSIFIED) & PLATFORM_KEYS == set()
     assert set(CLASSIFIED) | PLATFORM_KEYS == set(arguments())
+
+
+def test_the_reference_page_is_current() -> None:
+    written = (ROOT / "docs" / "reference" / "recipe-arguments.md").read_text(encoding="utf-8")
+    assert written == page(), "run: python -m llm_assets.catalog.argument_page > docs/reference/…"
 
 
 def test_an_argument_that_nobody_classified_has_no_class() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from llm_assets.catalog.argument_classes import use_of
 from llm_assets.catalog.arguments import arguments
 from llm_assets.catalog.engine_packages import NEEDS, packages
 from llm_assets.catalog.recipes import check_arguments
@@ -70,7 +71,7 @@ VALUES: dict[str, tuple[Any, ...]] = {
     "infer_backend": ("vllm",),
     "warmup_steps": (0, 3),
 }
-RANDOM_RECIPES = 400
+RANDOM_RECIPES = 250
 
 Verdicts = Callable[[list[dict[str, Any]]], list[str | None]]
 
@@ -104,8 +105,7 @@ def _recipes() -> list[dict[str, Any]]:
 
 def test_what_llamafactory_refuses_is_refused_before_a_training_starts(verdicts: Verdicts) -> None:
     recipes = _recipes()
-    planned = [training_arguments.planned(recipe, held_out=True) for recipe in recipes]
-    theirs = verdicts(planned)
+    theirs = verdicts([training_arguments.planned(_reaching(recipe), held_out=True) for recipe in recipes])
     assert sum(each is not None for each in theirs) > len(recipes) // 4
     missed = [
         (recipe, complaint)
@@ -113,6 +113,11 @@ def test_what_llamafactory_refuses_is_refused_before_a_training_starts(verdicts:
         if complaint is not None and not check_arguments(recipe).problems
     ]
     assert missed == []
+
+
+def _reaching(recipe: dict[str, Any]) -> dict[str, Any]:
+    """Without what the platform leaves out; what it refuses stays in, for the engine to judge."""
+    return {name: value for name, value in recipe.items() if use_of(name) != "without effect"}
 
 
 def test_a_package_that_llamafactory_asks_for_is_in_the_table(train_python: Path) -> None:
