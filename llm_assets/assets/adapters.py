@@ -7,7 +7,7 @@ import dagster as dg
 from llm_assets.assets.checks import Verdict, artifact_check
 from llm_assets.assets.experiments import TrainingConfig
 from llm_assets.catalog.argument_classes import reason_of
-from llm_assets.catalog.limits import late_mistakes
+from llm_assets.catalog.limits import BaseLimits, late_mistakes
 from llm_assets.catalog.loading import Catalog
 from llm_assets.catalog.mistakes import CatalogError
 from llm_assets.catalog.models import ModelEntry
@@ -92,7 +92,7 @@ def refuse_late_mistakes(catalog: Catalog, model: ModelEntry, training: Training
         catalog.folder,
         model,
         training.recipe,
-        context_length=training.base.attributes["facts"]["context_length"],
+        limits=BaseLimits.fetched(training.base.attributes["facts"]),
         device=training.engine.device,
     )
     if mistakes:

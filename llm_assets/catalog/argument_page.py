@@ -19,15 +19,15 @@ from llm_assets.catalog.renamed_arguments import RENAMED, renamed
 INTRODUCTION = f"""\
 # The arguments of a recipe
 
-All {len(arguments())} arguments of `llamafactory-cli train` ({engine()}) and what the platform does with each.
-`llm-assets check` judges by the same tables. Written by `python -m llm_assets.catalog.argument_page`.
+All {len(arguments())} arguments of `llamafactory-cli train` ({engine()}) and what the platform does with
+each. `llm-assets check` judges by the same tables. Written by `python -m llm_assets.catalog.argument_page`.
 
 | class | in a model's file | in an experiment |
 |---|---|---|
 | [served](#served) | reaches LLaMA-Factory as it is written | the same |
-| [the platform's](#the-platforms) | a mistake, unless the value changes nothing | replaced, and the run says so |
+| [the platform's](#the-platforms) | a mistake, unless it changes nothing | replaced, and the run says so |
 | [refused](#refused) | a mistake, unless it is the default | the same |
-| [without effect](#without-effect) | taken and left out, and the run says so; changing it trains nothing anew | the same |
+| [without effect](#without-effect) | left out, and the run says so; it is in no fingerprint | the same |
 """
 
 
@@ -38,8 +38,8 @@ def page() -> str:
 def _sections() -> Iterator[str]:
     yield "## Served\n"
     yield from _table(("about", "arguments"), SERVED.items())
-    yield "Some of them need a package. What no lock of the train engine has is refused by its name; a later lock"
-    yield "that has it is enough.\n"
+    yield "Some of them need a package. What no lock of the train engine has is refused by its name; a later"
+    yield "lock that has it is enough.\n"
     yield from _rows(("argument", "values", "package", "locked"), _needs())
     yield "These are refused in some company (the defaults of the platform count):\n"
     yield from _rows(("argument", "refused because", "valid"), _rules())

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llm_assets.catalog.base_models import BaseModelEntry
-from llm_assets.catalog.limits import recipe_beyond
+from llm_assets.catalog.limits import BaseLimits, recipe_beyond
 from llm_assets.catalog.mistakes import Place, Problem
 from llm_assets.catalog.models import ModelEntry, misfits
 from llm_assets.catalog.recipes import Recipe, check_arguments
@@ -48,7 +48,8 @@ def read_recipe(
     template = base.template if base else None
     checked = check_arguments(form.arguments, template=template, held_out=held_out)
     problems = [*checked.problems, *(misfits(model, checked.arguments) if model else ())]
-    problems += recipe_beyond(checked.arguments, base.name, base.context_length) if base else ()
+    if model and base:
+        problems += recipe_beyond(checked.arguments, model, BaseLimits.declared(base))
     replaced = sorted({form.controls.get(key, key) for key in checked.platforms})
     recipe = Recipe(arguments=checked.arguments, origin=origin, replaced=tuple(replaced))
     return recipe, [*form.problems, *_distinct(problems, form.controls)]

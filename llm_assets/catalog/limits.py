@@ -1,44 +1,90 @@
-"""How a model's file and a recipe go with what the base model has positions for.
+"""How a model's file and a recipe go with the base model: its positions, and embeddings that are one tensor.
 
-The catalog may state a base model's `context_length`; what it leaves out is known once the base model is
-fetched, and judged then: `late_mistakes` gives it file, line and key, before a training starts.
+The catalog may state a base model's `context_length` and `tied_embeddings`; what it leaves out is known once
+the base model is fetched, and judged then: `late_mistakes` gives it file, line and key, before a training
+starts.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from llm_assets.catalog.base_models import BaseModelEntry
+from llm_assets.catalog.combinations import RESIZING
 from llm_assets.catalog.engine_packages import lacking, packages
-from llm_assets.catalog.mistakes import Mistake, Place, Problem, dotted
+from llm_assets.catalog.mistakes import Mistake, Problem, dotted
 from llm_assets.catalog.models import ModelEntry
 from llm_assets.catalog.recipes import Recipe
 from llm_assets.catalog.web_ui import is_web_ui_form, translate
 from llm_assets.catalog.yaml_files import read_yaml
+from llm_assets.workers.merging.base_models import embedding_kind
+from llm_assets.workers.merging.tying import TIED_IN_VLLM
 from resources.engines.locks import Device
 
 
-def serving_beyond(model: ModelEntry, context_length: int | None) -> Iterator[Problem]:
+@dataclass(frozen=True, kw_only=True)
+class BaseLimits:
+    """What is known of a base model; None for what is not."""
+
+    context_length: int | None = None
+    tied_embeddings: bool | None = None
+    model_type: str | None = None
+
+    @classmethod
+    def declared(cls, base: BaseModelEntry) -> "BaseLimits":
+        """By the catalog alone."""
+        return cls(context_length=base.context_length, tied_embeddings=base.tied_embeddings)
+
+    @classmethod
+    def fetched(cls, facts: Mapping[str, Any]) -> "BaseLimits":
+        """By the facts of the fetched base model's manifest."""
+        return cls(**{name: facts[name] for name in ("context_length", "tied_embeddings", "model_type")})
+
+
+def serving_beyond(model: ModelEntry, limits: BaseLimits) -> Iterator[Problem]:
     """What the model's file asks of vLLM that the base model cannot give."""
-    wanted = model.serving.max_model_len
-    if context_length is not None and model.serving.mode != "none" and wanted > context_length:
-        problem = f"{wanted} tokens, but {model.base_model} has positions for {context_length}"
-        valid = f"at most {context_length}"
-        yield Problem(place=("serving", "max_model_len"), problem=problem, valid=valid)
+    wanted, length = model.serving.max_model_len, limits.context_length
+    if length is not None and model.serving.mode != "none" and wanted > length:
+        problem = f"{wanted} tokens, but {model.base_model} has positions for {length}"
+        yield Problem(place=("serving", "max_model_len"), problem=problem, valid=f"at most {length}")
 
 
-def recipe_beyond(
-    recipe: Mapping[str, Any], base_model: str, context_length: int | None, place: Place = ()
-) -> Iterator[Problem]:
+def recipe_beyond(recipe: Mapping[str, Any], model: ModelEntry, limits: BaseLimits) -> Iterator[Problem]:
     """What a recipe asks of the base model that it cannot give. Only what is written counts, no default."""
-    wanted = recipe.get("cutoff_len", 0)
-    if context_length is not None and wanted > context_length:
-        problem = f"{wanted} tokens, but {base_model} has positions for {context_length}"
-        yield Problem(place=(*place, "cutoff_len"), problem=problem, valid=f"at most {context_length}")
+    wanted, length = recipe.get("cutoff_len", 0), limits.context_length
+    if length is not None and wanted > length:
+        problem = f"{wanted} tokens, but {model.base_model} has positions for {length}"
+        yield Problem(place=("cutoff_len",), problem=problem, valid=f"at most {length}")
+    if limits.tied_embeddings and recipe.get("finetuning_type", "lora") == "lora":
+        yield from _tied(recipe, model, limits)
+
+
+def _tied(recipe: Mapping[str, Any], model: ModelEntry, limits: BaseLimits) -> Iterator[Problem]:
+    """Embeddings that are one tensor in the base model and two once they were trained apart."""
+    resizing = [key for key in RESIZING if recipe.get(key)]
+    lora = ["lora_target"] if _embeddings(recipe.get("lora_target")) else []
+    if lora and (model.merge == "export" or resizing):
+        problem = "LoRA on one of two tied embeddings, and an export would add it to both"
+        valid = "no resized vocabulary" if resizing else "merge: stream in the model's file"
+        yield Problem(place=("lora_target",), problem=problem, valid=f"{valid}, or other modules")
+    if limits.model_type in TIED_IN_VLLM and model.serving.mode != "none":
+        apart = ["additional_target"] if _embeddings(recipe.get("additional_target")) else []
+        for key in (*lora, *apart, *resizing):
+            problem = (
+                f"it trains tied embeddings apart, and vLLM serves no {limits.model_type} model with two"
+            )
+            yield Problem(place=(key,), problem=problem, valid="leave them out, or a base with untied ones")
+
+
+def _embeddings(modules: Any) -> bool:
+    """Whether any of these modules (a list, or a text with commas) is an embedding."""
+    names = modules.split(",") if isinstance(modules, str) else modules or ()
+    return any(embedding_kind(name.strip()) for name in names)
 
 
 def late_mistakes(
-    folder: Path, model: ModelEntry, recipe: Recipe, *, context_length: int | None, device: Device
+    folder: Path, model: ModelEntry, recipe: Recipe, *, limits: BaseLimits, device: Device
 ) -> list[Mistake]:
     """What only the fetched base model and the engine of this machine tell, with file and line.
 
@@ -47,10 +93,10 @@ def late_mistakes(
         device: Whose train engine the recipe is for.
     """
     lacks = lacking(recipe.arguments, packages(device), where=f"the train engine's locks for {device}")
-    of_recipe = [*recipe_beyond(recipe.arguments, model.base_model, context_length), *lacks]
+    of_recipe = [*recipe_beyond(recipe.arguments, model, limits), *lacks]
     if recipe.is_the_models:
         of_recipe = [replace(each, place=("recipe", *each.place)) for each in of_recipe]
-    found = {f"models/{model.name}.yaml": [*serving_beyond(model, context_length)]}
+    found = {f"models/{model.name}.yaml": [*serving_beyond(model, limits)]}
     found.setdefault(recipe.origin, []).extend(of_recipe)
     return [each for file, problems in found.items() if problems for each in _placed(folder, file, problems)]
 

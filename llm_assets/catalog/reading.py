@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,7 +13,7 @@ from llm_assets.catalog import models as models_
 from llm_assets.catalog.base_models import BaseModelEntry
 from llm_assets.catalog.experiments import Experiment, read_recipe
 from llm_assets.catalog.files import Entry, problems_of
-from llm_assets.catalog.limits import recipe_beyond, serving_beyond
+from llm_assets.catalog.limits import BaseLimits, recipe_beyond, serving_beyond
 from llm_assets.catalog.mistakes import Mistake, Place, Problem, did_you_mean, dotted, one_of
 from llm_assets.catalog.models import ModelEntry
 from llm_assets.catalog.names import check_experiment_name, check_model_name, check_tenant_name
@@ -57,9 +58,11 @@ class Reading:
                 read[name] = entry.model_copy(update={"recipe": recipe})
                 self._add(models_.contradictions(read[name]), document, file)
                 if base is not None:
-                    length = base.context_length
-                    self._add(serving_beyond(read[name], length), document, file)
-                    self._add(recipe_beyond(recipe, base.name, length, ("recipe",)), document, file)
+                    limits = BaseLimits.declared(base)
+                    self._add(serving_beyond(read[name], limits), document, file)
+                    beyond = recipe_beyond(recipe, read[name], limits)
+                    within = (replace(each, place=("recipe", *each.place)) for each in beyond)
+                    self._add(within, document, file)
         return read
 
     def _recipe(self, document: Document, file: str, template: str | None) -> dict[str, Any]:

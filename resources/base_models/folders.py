@@ -49,6 +49,7 @@ class BaseModelFacts:
     """What a folder says of its model.
 
     Attributes:
+        model_type: As transformers calls its kind of configuration (`gemma2`); None where it does not say.
         licence: None where neither README.md nor LICENSE tells.
         context_length: The most tokens that it has positions for; None where config.json does not limit them.
         tied_embeddings: Whether the output layer has the weights of the input embeddings.
@@ -60,6 +61,7 @@ class BaseModelFacts:
     size_bytes: int
     licence: str | None
     has_tokenizer_json: bool
+    model_type: str | None
     context_length: int | None
     tied_embeddings: bool
 
@@ -82,6 +84,7 @@ def inspect(folder: Path) -> BaseModelFacts:
         size_bytes=sum(file.stat().st_size for file in taken_files(folder)),
         licence=_licence(folder),
         has_tokenizer_json=(folder / "tokenizer.json").is_file(),
+        model_type=config.get("model_type"),
         context_length=_context_length(config),
         tied_embeddings=_tied_embeddings(config, tensors),
     )

@@ -4,6 +4,7 @@ import json
 import os
 import struct
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -24,6 +25,47 @@ def test_the_facts_of_a_folder(folder: Path):
     assert facts.licence == "apache-2.0"
     assert facts.has_tokenizer_json
     assert facts.size_bytes == sum(path.stat().st_size for path in folder.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        ({}, None),
+        ({"max_position_embeddings": 8192}, 8192),
+        ({"n_positions": 1024}, 1024),
+        ({"max_position_embeddings": 4096, "model_max_length": 2048}, 2048),
+        ({"max_position_embeddings": 2048, "rope_scaling": {"type": "linear", "factor": 4.0}}, 8192),
+        ({"max_position_embeddings": 2048, "rope_parameters": {"rope_type": "dynamic", "factor": 2}}, 4096),
+        ({"max_position_embeddings": 131072, "rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, 131072),
+        ({"max_position_embeddings": 131072, "rope_scaling": {"rope_type": "yarn", "factor": 4.0}}, 131072),
+        ({"max_position_embeddings": 2048, "rope_scaling": None}, 2048),
+        ({"text_config": {"max_position_embeddings": 32768}, "max_position_embeddings": 1}, 32768),
+    ],
+)
+def test_the_context_length_is_what_vllm_derives_from_the_configuration(
+    folder: Path, config: dict[str, Any], expected: int | None
+) -> None:
+    (folder / "config.json").write_text(json.dumps({"architectures": ["X"]} | config))
+    assert inspect(folder).context_length == expected
+
+
+@pytest.mark.parametrize(
+    ("config", "output_layer", "tied"),
+    [
+        ({"tie_word_embeddings": True}, True, True),
+        ({"tie_word_embeddings": False}, False, False),
+        ({}, True, False),
+        ({}, False, True),
+        ({"text_config": {"tie_word_embeddings": False}}, False, False),
+    ],
+)
+def test_embeddings_are_tied_as_the_configuration_says_or_else_where_there_is_no_output_layer(
+    folder: Path, config: dict[str, Any], output_layer: bool, tied: bool
+) -> None:
+    (folder / "config.json").write_text(json.dumps({"architectures": ["X"]} | config))
+    tensors = {"model.embed_tokens.weight": b"1234"} | ({"lm_head.weight": b"5678"} if output_layer else {})
+    (folder / "model.safetensors").write_bytes(safetensors(**tensors))
+    assert inspect(folder).tied_embeddings == tied
 
 
 def test_a_licence_is_read_from_its_text_and_never_invented(folder: Path):

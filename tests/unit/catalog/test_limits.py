@@ -1,10 +1,11 @@
 """What only the fetched base model and the machine's engine tell: file, line, key, before a training."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from llm_assets.catalog.limits import late_mistakes
+from llm_assets.catalog.limits import BaseLimits, late_mistakes, recipe_beyond
 from llm_assets.catalog.loading import Catalog, load_catalog
 from tests.unit.catalog.test_recipe_cases import BASE, MODEL
 
@@ -42,7 +43,9 @@ def test_a_length_beyond_the_fetched_base_model_is_refused_where_it_was_written(
         catalog = load_catalog(catalog.folder)
     recipe = catalog.recipe_for("team-a", "bot", experiment)
     model = catalog.models["bot"]
-    mistakes = late_mistakes(catalog.folder, model, recipe, context_length=1024, device="cpu")
+    mistakes = late_mistakes(
+        catalog.folder, model, recipe, limits=BaseLimits(context_length=1024), device="cpu"
+    )
     assert sorted(map(str, mistakes)) == sorted(
         [
             f"{place}: 4096 tokens, but smollm2 has positions for 1024; at most 1024",
@@ -50,5 +53,35 @@ def test_a_length_beyond_the_fetched_base_model_is_refused_where_it_was_written(
             "1024; at most 1024",
         ]
     )
-    assert late_mistakes(catalog.folder, model, recipe, context_length=4096, device="cpu") == []
-    assert late_mistakes(catalog.folder, model, recipe, context_length=None, device="cpu") == []
+    assert (
+        late_mistakes(catalog.folder, model, recipe, limits=BaseLimits(context_length=4096), device="cpu")
+        == []
+    )
+    assert late_mistakes(catalog.folder, model, recipe, limits=BaseLimits(), device="cpu") == []
+
+
+@pytest.mark.parametrize(
+    ("recipe", "merge", "model_type", "expected"),
+    [
+        ({"additional_target": "embed_tokens,lm_head"}, "stream", "llama", {}),
+        ({"lora_target": ["q_proj", "lm_head"]}, "stream", "llama", {}),
+        ({"lora_target": "q_proj, lm_head"}, "export", "llama", {"lora_target": "merge: stream"}),
+        ({"lora_target": "lm_head", "add_tokens": "[a]"}, "stream", "llama", {"lora_target": "no resized"}),
+        ({"lora_target": "q_proj"}, "export", "gemma2", {}),
+        ({"additional_target": "lm_head"}, "stream", "gemma2", {"additional_target": "untied ones"}),
+        ({"lora_target": "lm_head"}, "stream", "gemma2", {"lora_target": "untied ones"}),
+        ({"resize_vocab": True}, "stream", "gemma2", {"resize_vocab": "untied ones"}),
+        ({"additional_target": "norm"}, "stream", "gemma2", {}),
+        ({"additional_target": "lm_head"}, "stream", None, {}),
+    ],
+)
+def test_tied_embeddings_are_trained_apart_only_where_they_can_be_merged_and_served_so(
+    catalog: Catalog, recipe: dict[str, Any], merge: str, model_type: str | None, expected: dict[str, str]
+) -> None:
+    model = catalog.models["bot"].model_copy(update={"merge": merge})
+    limits = BaseLimits(tied_embeddings=True, model_type=model_type)
+    found = {str(each.place[0]): each.valid for each in recipe_beyond(recipe, model, limits)}
+    assert found.keys() == expected.keys()
+    assert all(valid in found[key] for key, valid in expected.items())
+    untied = BaseLimits(tied_embeddings=False, model_type=model_type)
+    assert list(recipe_beyond(recipe, model, untied)) == []
