@@ -220,4 +220,4 @@ def _unservable_adapter(recipe: Mapping[str, Any]) -> Iterator[tuple[str, str, s
             problem = "a resized vocabulary trains the embeddings in full, and vLLM loads no such adapter"
             yield key, problem, f"leave it out, {merged}"
     if recipe.get("lora_rank", 0) > LORA_RANKS[-1]:
-        yield "lora_rank", f"vLLM serves adapters of rank {LORA_RANKS[-1]} at most", f"less, {merged}"
+        yield "lora_rank", "vLLM serves no adapter of such a rank", f"at most {LORA_RANKS[-1]}, {merged}"

@@ -51,7 +51,7 @@ ADAPTER = {
         "additional_target": f"vLLM loads no adapter with fully trained modules; null, {VLLM}"
     },
     "galore_full": {"finetuning_type": f"full gives no adapter to serve; lora, {VLLM}"},
-    "rank1024": {"lora_rank": f"vLLM serves adapters of rank 512 at most; less, {VLLM}"},
+    "rank1024": {"lora_rank": f"vLLM serves no adapter of such a rank; at most 512, {VLLM}"},
 }
 EITHER_MODE = {
     "galore_full": {
