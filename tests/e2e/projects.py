@@ -9,13 +9,15 @@ import pytest
 
 from resources.artifact_store.artifacts import Collection, Line
 from resources.artifact_store.store import ArtifactStore
+from resources.private_files import keep_private
 from tests.conftest import Project
 
 RUN = ("run", "support_bot", "--tenant", "team-a")
 
 
 def enter(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    """This process finds the project too, by its environment."""
+    """This process finds the project too, by its environment, and writes as every process of the platform."""
+    keep_private()
     monkeypatch.setenv("DAGSTER_HOME", str(project.settings.dagster_home))
     for name, value in project.environment.items():
         if name.startswith("LLM_ASSETS_"):

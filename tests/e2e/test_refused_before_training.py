@@ -1,4 +1,4 @@
-"""What only the fetched base model tells of a recipe ends the run before an engine is started for the training."""
+"""What only the fetched base model tells of a recipe ends the run before a training starts."""
 
 import pytest
 
