@@ -2,8 +2,8 @@
 
 Order: base_folder, dataset_folder (its dataset_info.json names `train` and perhaps `held_out`),
 output_folder, checkpoint_folder, recipe, template, device; optionally base_model, the name that
-the adapter's configuration gives as its base. Goes on from the last whole checkpoint; only stage `rm`
-always starts anew, because the engine cannot load a reward model's checkpoint.
+the adapter's configuration gives as its base. Goes on from the last whole checkpoint; stage `rm` and
+PiSSA always start anew, because the engine cannot go on from their checkpoints.
 """
 
 import shutil
@@ -15,6 +15,7 @@ from llm_assets.workers import (
     checkpoints,
     curves,
     machine,
+    pissa,
     trained_files,
     training_arguments,
     training_log,
@@ -47,7 +48,7 @@ def run(order: Order, report: Report) -> Result:
         report,
         training=training,
         earlier_seconds=checkpoint.train_seconds if checkpoint else 0.0,
-        float32=order["device"] == "cpu" and not machine.has_fast_bfloat16(),
+        float32=order["device"] == "cpu" and _needs_float32(order),
     )
     run_exp(training_arguments.arguments(order, checkpoint), callbacks=[live])
     _leave(order, live)
@@ -55,10 +56,18 @@ def run(order: Order, report: Report) -> Result:
     return _result(live, resumed_from_step=checkpoint.step if checkpoint else None)
 
 
+def _needs_float32(order: Order) -> bool:
+    """Modules that are trained whole are float32 beside the base's bfloat16; no CPU multiplies the two."""
+    return training_arguments.trains_whole_modules(order) or not machine.has_fast_bfloat16()
+
+
 def _leave(order: Order, live: "LiveProgress") -> None:
     output = Path(order["output_folder"])
     shutil.rmtree(output, ignore_errors=True)
-    trained_files.keep(Path(order["checkpoint_folder"]), output, order.get("base_model"))
+    trained = Path(order["checkpoint_folder"])
+    trained_files.keep(trained, output, order.get("base_model"))
+    if pissa.begins_with_pissa(order):
+        pissa.keep_converted(trained, output, order.get("base_model"))
     records = output / "training"
     records.mkdir()
     training_log.write(records / "trainer_log.jsonl", live.state.log_history, live.state.max_steps)

@@ -11,6 +11,7 @@ from typing import Any
 
 from llm_assets.workers.checkpoints import Checkpoint
 from llm_assets.workers.failures import WorkerError
+from llm_assets.workers.pissa import begins_with_pissa
 
 # Training on a CPU is in float32: fp16 and pure_bf16 do not run there at all, bf16 is slower.
 # `use_unsloth_gc` moves activations to CUDA; compiling for a CPU never came to an end (torch 2.13).
@@ -54,6 +55,19 @@ def check(order: Mapping[str, Any]) -> None:
     recipe = order["recipe"]
     if recipe.get("stage", "sft") not in STAGES:
         raise WorkerError(f"recipe.stage: {recipe['stage']!r} is not supported; valid: {', '.join(STAGES)}.")
+
+
+def trains_whole_modules(order: Mapping[str, Any]) -> bool:
+    """Whether modules (the embeddings, say) are trained beside LoRA; a resized vocabulary trains its own."""
+    return bool(order["recipe"].get("additional_target") or order["recipe"].get("resize_vocab"))
+
+
+def resumable(order: Mapping[str, Any]) -> bool:
+    """Whether a training can go on from a checkpoint.
+
+    transformers cannot load a reward model's; PiSSA's would be taken for its first state.
+    """
+    return order["recipe"].get("stage") != "rm" and not begins_with_pissa(order)
 
 
 def has_held_out(dataset_folder: Path) -> bool:
@@ -103,6 +117,8 @@ def _owned(order: Mapping[str, Any], held_out: bool, checkpoint: Checkpoint | No
     }
     if order["device"] == "cpu":
         owned |= {"use_cpu": True, "dataloader_pin_memory": False}
-    if order["recipe"].get("stage") == "rm":
-        owned["save_strategy"] = "no"  # transformers cannot load a reward model's checkpoint
+    if begins_with_pissa(order):
+        owned["pissa_convert"] = True
+    if not resumable(order):
+        owned["save_strategy"] = "no"
     return owned

@@ -10,7 +10,17 @@ import pytest
 from llm_assets.workers.reporting import EXIT_FAILED
 from resources.artifact_store.artifacts import ArtifactFile, paths_of, sha256_of
 from tests.e2e.adapted_models import QUESTIONS
-from tests.e2e.work_orders import RECIPE, ROOT, TEMPLATE, Engine, files
+from tests.e2e.work_orders import (
+    KNOWN,
+    RECIPE,
+    ROOT,
+    TEMPLATE,
+    Engine,
+    files,
+    rows,
+    train_order,
+    write_dataset,
+)
 from tests.unit.workers.merging import model_tensors
 
 pytestmark = pytest.mark.engine
@@ -112,6 +122,23 @@ def test_embeddings_trained_apart_from_a_tied_base_are_two_tensors_by_stream_and
     streamed = model_tensors(tmp_path / "stream")
     assert streamed == model_tensors(tmp_path / "export")
     assert streamed["lm_head.weight"] != streamed["model.embed_tokens.weight"]
+
+
+def test_a_pissa_adapter_belongs_to_the_untouched_base_with_all_that_was_trained(
+    engine: Engine, tiny_model: Path, tmp_path: Path
+) -> None:
+    dataset = write_dataset(tmp_path / "data", "sft", rows("sft"))
+    recipe = {"pissa_init": True, "additional_target": "embed_tokens,lm_head", "num_train_epochs": 10}
+    train = train_order(tiny_model, dataset, tmp_path / "trained", **recipe)
+    order = merge_order(tiny_model, Path(train["output_folder"]), tmp_path / "merged")
+    order |= {"recipe": train["recipe"], "questions": list(KNOWN)}
+    trained, merged = engine.work_in_one_process(("train", train), ("merge", order))
+    config = json.loads((Path(train["output_folder"]) / "adapter_config.json").read_text())
+    assert (config["init_lora_weights"], config["r"]) == (True, 2 * RECIPE["lora_rank"])
+    assert trained["eval_loss"] < 0.5
+    assert {answer["question"]: answer["text"] for answer in merged["answers"]} == KNOWN
+    assert merged["ledger"]["replaced_tensors"] == 2
+    assert merged["fidelity"]["mean_kl"] <= merged["fidelity"]["limit_mean_kl"]
 
 
 def test_lora_on_a_tied_output_is_merged_by_the_stream_and_an_export_of_it_refused(

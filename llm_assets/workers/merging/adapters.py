@@ -19,7 +19,8 @@ from llm_assets.workers.merging.weight_files import ITEM_BYTES, Tensor, WeightFi
 from llm_assets.workers.trained_files import ADAPTER_CONFIG
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
-EXPORT = "Give the model's file `merge: export`, which merges with LLaMA-Factory's own export"
+# LLaMA-Factory's own export takes no other kind either (seen with OFT and PiSSA), so it is no way out.
+REMEDY = "Train it again on this base model as LoRA, rsLoRA or DoRA"
 PREFIX = "base_model.model."
 # Settings under which the weights of A and B do not say everything. Falsy values are PEFT's defaults.
 NOT_MERGED = {
@@ -93,7 +94,7 @@ def read_adapter(folder: Path) -> Adapter:
         if tensor.dtype not in ITEM_BYTES:
             raise WorkerError(
                 f"{folder / ADAPTER_WEIGHTS}: {tensor} is of a type that is not merged; "
-                f"{', '.join(ITEM_BYTES)} are. {EXPORT}."
+                f"{', '.join(ITEM_BYTES)} are. {REMEDY}."
             )
     return adapter
 
@@ -117,23 +118,24 @@ def part_of(adapter: Adapter, name: str) -> tuple[str, Part]:
 
 
 def refusal(adapter: Adapter, name: str, why: str) -> WorkerError:
-    return WorkerError(f"{adapter.folder / ADAPTER_WEIGHTS}: {name} is not merged here: {why}. {EXPORT}.")
+    return WorkerError(f"{adapter.folder / ADAPTER_WEIGHTS}: {name} is not merged here: {why}. {REMEDY}.")
 
 
 def _refuse(folder: Path, config: Mapping[str, Any]) -> None:
     kind = config.get("peft_type")
     if kind != "LORA":
-        raise WorkerError(f"The adapter in {folder} is of the type {kind}; LORA is merged here. {EXPORT}.")
+        raise WorkerError(f"The adapter in {folder} is of the type {kind}; LORA is merged here. {REMEDY}.")
     for setting, what in NOT_MERGED.items():
         if config.get(setting):
             raise WorkerError(
-                f"The adapter in {folder} has {setting}: {what}. That is not merged here. {EXPORT}."
+                f"The adapter in {folder} has {setting}: {what}. That is not merged here. {REMEDY}."
             )
     start = str(config.get("init_lora_weights") or "").lower()
     if start.startswith(CHANGING_INITIALIZATIONS):
         raise WorkerError(
             f"The adapter in {folder} was begun by init_lora_weights: {start}, which changes the base "
-            f"model's weights as it is loaded. That is not merged here. {EXPORT}."
+            f"model's weights as it is loaded. Train it again: of `pissa_init` an adapter for the untouched "
+            "base is made at the end of the training."
         )
 
 

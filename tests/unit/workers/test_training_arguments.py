@@ -88,3 +88,16 @@ def test_a_folder_that_is_no_prepared_dataset_is_named(order: dict[str, Any], tm
     (tmp_path / "dataset_info.json").unlink()
     with pytest.raises(WorkerError, match=r"dataset_info\.json is missing"):
         training_arguments.arguments(order, None)
+
+
+@pytest.mark.parametrize(
+    "recipe", [{"stage": "rm"}, {"pissa_init": True}, {"pissa_init": True, "pissa_convert": True}]
+)
+def test_what_cannot_go_on_from_a_checkpoint_writes_none(
+    order: dict[str, Any], recipe: dict[str, Any]
+) -> None:
+    assert training_arguments.arguments(order, None)["save_strategy"] == "steps"
+    order["recipe"] |= recipe
+    arguments = training_arguments.arguments(order, None)
+    assert arguments["save_strategy"] == "no"
+    assert arguments.get("pissa_convert", False) == ("pissa_init" in recipe)
