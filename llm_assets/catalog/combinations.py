@@ -145,13 +145,6 @@ RULES = (
         valid="one of the three",
     ),
     Rule(
-        key="pissa_init",
-        broken=lambda recipe: recipe.get("pissa_init"),
-        problem="its adapter belongs to other weights than those of the base model, and would change it in "
-        "another way than it was trained",
-        valid="false",
-    ),
-    Rule(
         key="pissa_convert",
         broken=lambda recipe: recipe.get("pissa_convert") and not recipe.get("pissa_init"),
         problem="without pissa_init there is nothing to convert",
@@ -209,8 +202,10 @@ RULES = (
     ),
     Rule(
         key="load_best_model_at_end",
-        broken=lambda recipe: recipe.get("load_best_model_at_end") and _stage(recipe) == "rm",
-        problem="a reward model's checkpoint cannot be loaded",
+        broken=lambda recipe: (
+            recipe.get("load_best_model_at_end") and (_stage(recipe) == "rm" or recipe.get("pissa_init"))
+        ),
+        problem="LLaMA-Factory cannot go on from a checkpoint of a reward model or of PiSSA",
         valid="false",
     ),
     Rule(

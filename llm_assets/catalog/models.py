@@ -215,6 +215,9 @@ def _unservable_adapter(recipe: Mapping[str, Any]) -> Iterator[tuple[str, str, s
     if recipe.get("additional_target"):
         problem = "vLLM loads no adapter with fully trained modules"
         yield "additional_target", problem, f"null, {merged}"
+    if recipe.get("pissa_init"):
+        problem = "its adapter is the small difference of two large ones, which vLLM's bfloat16 loses"
+        yield "pissa_init", problem, f"false, {merged}"
     for key in RESIZING:
         if recipe.get(key):
             problem = "a resized vocabulary trains the embeddings in full, and vLLM loads no such adapter"

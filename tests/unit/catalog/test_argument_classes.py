@@ -46,7 +46,6 @@ BROKEN: dict[tuple[str, str], dict[str, Any]] = {
             {"mask_history": True, "train_on_prompt": True},
             {"stage": "dpo", "pref_loss": "ipo", "dpo_label_smoothing": 0.1},
             {"finetuning_type": "full", "use_galore": True, "use_badam": True},
-            {"pissa_init": True},
             {"pissa_convert": True},
             {"stage": "dpo", "pissa_init": True},
             {"pissa_init": True, "quantization_bit": 4},

@@ -33,10 +33,7 @@ recipe:
 """
 RECIPE_STARTS = MODEL.count("\n") + 1  # the line of a recipe's first key
 VLLM = "or serving.mode merged in the model's file"
-PISSA = (
-    "its adapter belongs to other weights than those of the base model, and would change it in another way "
-    "than it was trained; false"
-)
+PISSA = f"its adapter is the small difference of two large ones, which vLLM's bfloat16 loses; false, {VLLM}"
 ADAPTER = {
     "add_tokens_resize": {
         "add_tokens": "a resized vocabulary trains the embeddings in full, and vLLM loads no such adapter; "
@@ -51,6 +48,8 @@ ADAPTER = {
         "additional_target": f"vLLM loads no adapter with fully trained modules; null, {VLLM}"
     },
     "galore_full": {"finetuning_type": f"full gives no adapter to serve; lora, {VLLM}"},
+    "pissa_convert": {"pissa_init": PISSA},
+    "pissa_no_convert": {"pissa_init": PISSA},
     "rank1024": {"lora_rank": f"vLLM serves no adapter of such a rank; at most 512, {VLLM}"},
 }
 EITHER_MODE = {
@@ -67,8 +66,6 @@ EITHER_MODE = {
     "old_new_special_tokens": {
         "new_special_tokens": "it has another name since LLaMA-Factory 0.9.3; write add_special_tokens"
     },
-    "pissa_convert": {"pissa_init": PISSA},
-    "pissa_no_convert": {"pissa_init": PISSA},
     "rope_yarn": {
         "rope_scaling": "not supported: within the base model's positions LLaMA-Factory switches it off, and "
         "beyond them it fails (transformers takes whole numbers of positions alone); leave it out"
