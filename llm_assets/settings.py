@@ -6,9 +6,9 @@ variables. `LLM_ASSETS_ROOT`, `LLM_ASSETS_CATALOG` and `LLM_ASSETS_HOME` move th
 artifacts are published, `LLM_ASSETS_CACHE` and `LLM_ASSETS_CACHE_GIB` are the node's cache of them,
 `LLM_ASSETS_KEYS` is the folder of keys, `LLM_ASSETS_SIGNER` and `LLM_ASSETS_TRUSTED_IDENTITIES` say who signs
 and whose signature counts. `LLM_ASSETS_GATEWAY_HOST`, `LLM_ASSETS_GATEWAY_PORT`,
-`LLM_ASSETS_GATEWAY_CERTIFICATE`, `LLM_ASSETS_GATEWAY_KEY`, `LLM_ASSETS_DOMAIN` and
-`LLM_ASSETS_METRICS_PORT` are the gateway's, `LLM_ASSETS_AUDIT_NER`, `LLM_ASSETS_LOKI_URL` and
-`LLM_ASSETS_AUDIT_STDOUT` the audit log's (docs/reference/audit.md).
+`LLM_ASSETS_GATEWAY_CERTIFICATE`, `LLM_ASSETS_GATEWAY_KEY`, `LLM_ASSETS_GATEWAY_ORIGINS`,
+`LLM_ASSETS_DOMAIN` and `LLM_ASSETS_METRICS_PORT` are the gateway's, `LLM_ASSETS_AUDIT_NER`,
+`LLM_ASSETS_LOKI_URL` and `LLM_ASSETS_AUDIT_STDOUT` the audit log's (docs/reference/audit.md).
 """
 
 import math
@@ -166,6 +166,12 @@ class Settings:
     def gateway_key(self) -> Path | None:
         """The PEM file of the certificate's private key."""
         return _file("LLM_ASSETS_GATEWAY_KEY")
+
+    @property
+    def gateway_origins(self) -> tuple[str, ...]:
+        """Web pages that may ask the gateway from a browser, as the browser names them (lower case)."""
+        listed = os.environ.get("LLM_ASSETS_GATEWAY_ORIGINS", "").split(",")
+        return tuple(origin.strip().lower() for origin in listed if origin.strip())
 
     @property
     def domain(self) -> str:

@@ -1,6 +1,7 @@
 -- Answers that come whole: checked, recorded, and only then given. Errors of vLLM and of Envoy pass in OpenAI's shape.
 local alarms = require("alarms")
 local answer_parts = require("answer_parts")
+local endpoints = require("endpoints")
 local errors = require("errors")
 local exchanges = require("exchanges")
 local json = require("json")
@@ -8,9 +9,9 @@ local json_scan = require("json_scan")
 local receipts = require("receipts")
 local records = require("records")
 local refusals = require("refusals")
+local response_parts = require("response_parts")
 local sha256 = require("sha256")
 
-local EMBEDDINGS = "/v1/embeddings" -- vLLM names no digest in these
 local OK = 200
 local UNREACHED = { [503] = "unreachable", [504] = "timeout" }
 local ERROR_MEMBERS = { error = true, message = true }
@@ -36,13 +37,19 @@ local ABORTED = "abort" -- what vLLM says, with 200, of an answer that it was to
 -- What is wrong with an answer that names the right digest; nil: nothing.
 function answers.cut_short(outcome) return outcome.finish_reason == ABORTED and answers.CUT_SHORT or nil end
 
--- What is wrong with the digest that an answer names; nil: it is the promoted one.
-function answers.wrong_digest(handle, exchange, outcome)
-  if outcome.digest == exchange.backend.digest then return nil end
-  if not outcome.digest and exchange.endpoint == EMBEDDINGS then return nil end
+-- Whether the answer names the version that was chosen, in the way that its endpoint does.
+local function is_promoted(exchange, outcome)
+  if exchange.endpoint == endpoints.RESPONSES then return outcome.named == response_parts.name(exchange) end
+  if not outcome.digest and exchange.endpoint == endpoints.EMBEDDINGS then return true end
+  return outcome.digest == exchange.backend.digest
+end
+
+-- What is wrong with the version that an answer names; nil: it is the promoted one.
+function answers.wrong_version(handle, exchange, outcome)
+  if is_promoted(exchange, outcome) then return nil end
   alarms.raise(handle, "digest mismatch of deployment " .. exchange.backend.deployment,
     exchange.tenant .. "/" .. exchange.model .. " was promoted as " .. exchange.backend.digest .. " and answers as "
-    .. json.string(outcome.digest or "nothing") .. " to request " .. exchange.id)
+    .. json.string(outcome.digest or outcome.named or "nothing") .. " to request " .. exchange.id)
   return answers.MISMATCH
 end
 
@@ -52,22 +59,40 @@ local function message_of(text, firsts, lasts)
   return first and text:sub(first, first) == '"' and json.text(text:sub(first + 1, lasts.message - 1)) or nil
 end
 
+-- What vLLM says where its server has no such route, or a route that its model cannot do.
+local NO_SUCH_ROUTE = { [404] = true, [405] = true, [501] = true }
+
+local function unable(exchange, status)
+  local instead = exchange.endpoint == endpoints.EMBEDDINGS and "It generates text: ask POST /v1/chat/completions."
+    or "GET /v1/models lists what this key may ask."
+  return errors.body({
+    status = status, code = "endpoint_not_served", param = "model",
+    message = "'" .. exchange.model .. "' cannot do what " .. exchange.endpoint .. " asks for. " .. instead,
+  })
+end
+
 -- An error in OpenAI's shape: as it came, or made from what came.
-local function shaped(text, status)
+local function shaped(exchange, outcome, text)
   local firsts, lasts = json_scan.members(text, 1, #text, ERROR_MEMBERS, json.name)
   if firsts and firsts.error and text:sub(firsts.error, firsts.error) == "{" then return text end
-  return errors.body({ status = status, message = message_of(text, firsts, lasts) })
+  if outcome.served and NO_SUCH_ROUTE[outcome.status] then return unable(exchange, outcome.status) end
+  return errors.body({ status = outcome.status, message = message_of(text, firsts, lasts) })
+end
+
+local function read(exchange, text, outcome)
+  if exchange.endpoint == endpoints.RESPONSES then return response_parts.read(text, outcome) end
+  return answer_parts.read(text, outcome)
 end
 
 -- The body to give and, where vLLM's must not be given, the refusal that it is.
 local function judge(handle, exchange, text, outcome)
   if outcome.status >= 400 then
     outcome.reason = outcome.served and "engine_error" or UNREACHED[outcome.status] or "bad_gateway"
-    return shaped(text, outcome.status)
+    return shaped(exchange, outcome, text)
   end
   local refusal = answers.BROKEN -- so is a redirection: it would lead past the gateway
-  if outcome.status == OK and answer_parts.read(text, outcome) then
-    refusal = answers.wrong_digest(handle, exchange, outcome) or answers.cut_short(outcome)
+  if outcome.status == OK and read(exchange, text, outcome) then
+    refusal = answers.wrong_version(handle, exchange, outcome) or answers.cut_short(outcome)
   end
   if not refusal then return text end
   outcome.status, outcome.reason = refusal.status, refusal.reason

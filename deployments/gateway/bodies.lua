@@ -1,11 +1,12 @@
 -- A request's body: what the gateway must know of it, and the few bytes that it changes. Members that decide something here
 -- may stand there once only, and of one type only, so that vLLM cannot take them for something else.
+local endpoints = require("endpoints")
 local json = require("json")
 local json_scan = require("json_scan")
 local sha256 = require("sha256")
 
 local SAMPLING = {
-  "temperature", "top_p", "top_k", "min_p", "max_tokens", "max_completion_tokens", "seed", "n", "best_of",
+  "temperature", "top_p", "top_k", "min_p", "max_tokens", "max_completion_tokens", "max_output_tokens", "seed", "n", "best_of",
   "presence_penalty", "frequency_penalty", "repetition_penalty", "stop", "logprobs", "top_logprobs", "dimensions",
 }
 local SAMPLING_BYTES = 256 -- of one parameter; a longer one can be found by the hash of the body
@@ -13,6 +14,10 @@ local CONTAINS = { [("["):byte()] = true, [("{"):byte()] = true }
 local USER_BYTES = 1024
 local WITH_USAGE = '{"include_usage":true}'
 local WANTED = { model = true, stream = true, stream_options = true, user = true }
+-- What would need answers that are kept.
+local NEEDS_KEPT = { "background", "previous_response_id", "conversation" }
+for _, name in ipairs(NEEDS_KEPT) do WANTED[name] = true end
+local ABSENT = { ["null"] = true, ["false"] = true }
 for _, name in ipairs(SAMPLING) do WANTED[name] = true end
 local OPTIONS = { include_usage = true }
 local FLAGS = { ["true"] = true, ["false"] = false, ["null"] = false }
@@ -60,9 +65,21 @@ local function user_of(text, first, last)
   return user, refusal
 end
 
+-- Why the Responses API cannot do what is asked; nil: it can.
+local function asks_for_kept(text, firsts, lasts)
+  for _, name in ipairs(NEEDS_KEPT) do
+    local first = firsts[name]
+    if first and not ABSENT[text:sub(first, lasts[name])] then
+      return select(2, refuse("'" .. name .. "' is not served: answers are not kept here. Send the whole conversation as 'input'.", name))
+    end
+  end
+  return nil
+end
+
 -- What is asked: body, model as requested, stream, adds_usage (the gateway asks for it), user, sampling (as JSON), sha256;
--- or nil and a refusal. `streams`: whether the endpoint can stream.
-function bodies.read(text, streams)
+-- or nil and a refusal.
+function bodies.read(text, endpoint)
+  local streams, responds = endpoint ~= endpoints.EMBEDDINGS, endpoint == endpoints.RESPONSES
   local firsts, lasts = json_scan.members(text, 1, #text, WANTED, json.name)
   if not firsts then return refuse("The body is " .. lasts .. ".") end
   if not firsts.model then return refuse("'model' is missing.", "model") end
@@ -74,8 +91,10 @@ function bodies.read(text, streams)
   local stream = false
   if firsts.stream then stream = FLAGS[text:sub(firsts.stream, lasts.stream)] end
   if stream == nil then return refuse("'stream' must be true or false.", "stream") end
-  local usage = true
-  if stream and streams then usage, refusal = asks_usage(text, firsts.stream_options, lasts.stream_options) end
+  if responds then refusal = asks_for_kept(text, firsts, lasts) end
+  if refusal then return nil, refusal end
+  local usage = true -- the Responses API gives it unasked
+  if stream and streams and not responds then usage, refusal = asks_usage(text, firsts.stream_options, lasts.stream_options) end
   if usage == nil then return nil, refusal end
   return {
     body = text, model = model, stream = stream and streams, adds_usage = not usage, user = user or nil,
@@ -89,7 +108,7 @@ local function replaced(text, first, last, value)
   return text:sub(1, first - 1) .. value .. text:sub(last + 1)
 end
 
--- The body as vLLM gets it: the model's plain name, and usage asked for at the end of a stream.
+-- The body as vLLM gets it: the model's name there, and usage asked for at the end of a stream.
 function bodies.for_model(asked, model_json)
   local text, firsts, lasts = asked.body, asked.firsts, asked.lasts
   local options, model = firsts.stream_options, model_json

@@ -13,11 +13,18 @@ local NOBODY = ("0"):rep(64) -- compared with where there is no key, so that thi
 
 local credentials = {}
 
--- The header's value, or nil and why there is none to go by.
+local SCHEME = "Bearer "
+
+-- The header's value, or nil and why there is none to go by. The scheme has no case, and one space or more after it
+-- (RFC 9110, 11.1 and 11.4).
 local function bearer(sent)
   if sent.several.authorization then return nil, "several_keys" end
   local value = sent.values.authorization
-  return value, not value and "no_key" or nil
+  if not value or value == "" then return nil, "no_key" end
+  if value:sub(1, #SCHEME) == SCHEME and value:byte(#SCHEME + 1) ~= 32 then return value end
+  local scheme, credential = value:match("^(%a+) +(%S.*)$")
+  if scheme and scheme:lower() == "bearer" then return SCHEME .. credential end
+  return value
 end
 
 -- The key's identity; nil, the reason and, where the key itself is right, the identity that may not ask here.

@@ -1,11 +1,6 @@
--- Which tenant's door a request came through, and what it asks there. Exact matches only: nothing is decoded or folded,
+-- Which tenant's door a request came through, and what is asked there. Exact matches only: nothing is decoded or folded,
 -- so `/v1//models`, `/v1/../v1/models` and `/V1/models` are no doors.
 local doors = {}
-
-local POST, GET = "POST", "GET"
-local ENDPOINTS = {
-  ["/v1/chat/completions"] = POST, ["/v1/completions"] = POST, ["/v1/embeddings"] = POST, ["/v1/models"] = GET,
-}
 
 local suffix
 
@@ -20,17 +15,16 @@ end
 
 local function is_label(name) return #name <= 63 and name:find("^[a-z0-9][a-z0-9-]*$") ~= nil end
 
--- tenant, path of the endpoint, path without its query; nil, nil, path where it is no door. A query is nobody's business
--- and may hold secrets: it is neither kept nor sent on.
-function doors.find(method, authority, target)
+-- tenant, path at its door, path as it came; nil, nil, path where it is no door. None of them has a query: that is nobody's
+-- business and may hold secrets, so it is neither kept nor sent on.
+function doors.find(authority, target)
   local path = target:match("^[^?#]*")
   local tenant = tenant_of_host(authority)
   local named, rest = path:match("^/t/([^/]+)(/.*)$")
   if named and tenant and named ~= tenant then return nil, nil, path end
   tenant = tenant or named
-  local endpoint = rest or path
-  if not tenant or not is_label(tenant) or ENDPOINTS[endpoint] ~= method then return nil, nil, path end
-  return tenant, endpoint, path
+  if not tenant or not is_label(tenant) then return nil, nil, path end
+  return tenant, rest or path, path
 end
 
 return doors

@@ -5,12 +5,14 @@
 local alarms = require("alarms")
 local answer_parts = require("answer_parts")
 local answers = require("answers")
+local endpoints = require("endpoints")
 local errors = require("errors")
 local exchanges = require("exchanges")
 local posix = require("posix")
 local receipts = require("receipts")
 local records = require("records")
 local refusals = require("refusals")
+local response_parts = require("response_parts")
 local sha256 = require("sha256")
 
 local END = "[DONE]"
@@ -62,20 +64,34 @@ end
 local function finish(handle, stream, out, event)
   local outcome = stream.outcome
   local refusal
-  if outcome.reason ~= "engine_error" then refusal = answers.wrong_digest(handle, stream.exchange, outcome) end
+  if outcome.reason ~= "engine_error" then refusal = answers.wrong_version(handle, stream.exchange, outcome) end
   close(handle, stream, out, event, refusal)
+end
+
+-- One whole event of the Responses API, which ends with an event of its own and names its version in the first.
+local function take_response(handle, stream, out, data, text)
+  local exchange, outcome = stream.exchange, stream.outcome
+  local held = response_parts.read_event(data, outcome)
+  if not held then return close(handle, stream, out, nil, answers.BROKEN) end
+  local wrong = not held.error and answers.wrong_version(handle, exchange, outcome) or nil
+  if wrong then return close(handle, stream, out, nil, wrong) end
+  if held.error then outcome.reason = "engine_error" end
+  exchange.events = (exchange.events or 0) + 1
+  if held.ends then return close(handle, stream, out, text) end
+  emit(stream, out, text)
 end
 
 -- One whole event, with the blank line that ends it.
 local function take(handle, stream, out, event, text)
   local data = data_of(event)
   if not data then return emit(stream, out, text) end -- a comment, which keeps the connection alive
+  if stream.exchange.endpoint == endpoints.RESPONSES then return take_response(handle, stream, out, data, text) end
   if data == END then return finish(handle, stream, out, text) end
   local exchange, outcome = stream.exchange, stream.outcome
   local held = answer_parts.read(data, outcome)
   if not held then return close(handle, stream, out, nil, answers.BROKEN) end
   if outcome.digest and outcome.digest ~= exchange.backend.digest then
-    return close(handle, stream, out, nil, answers.wrong_digest(handle, exchange, outcome))
+    return close(handle, stream, out, nil, answers.wrong_version(handle, exchange, outcome))
   end
   local cut_short = answers.cut_short(outcome)
   if cut_short then return close(handle, stream, out, nil, cut_short) end

@@ -85,6 +85,9 @@ local function answer_of_envoy(handle, status, known)
   body:setBytes(errors.body({ status = status }))
 end
 
+-- What Envoy's CORS filter says to a browser that asks whether a page may ask. It has no body and is about no request.
+local function is_preflight(headers, status) return status == 200 and headers:get("access-control-allow-methods") ~= nil end
+
 local function unknown(handle)
   return { id = request_ids.new(), at = posix.now(), remote = handle:streamInfo():downstreamRemoteAddress() }
 end
@@ -94,7 +97,10 @@ local function answer(handle, held)
   local exchange = exchanges.of(handle)
   local headers = handle:headers()
   local status = tonumber(headers:get(":status"))
-  if not exchange then return answer_of_envoy(handle, status, unknown(handle)) end
+  if not exchange then
+    if is_preflight(headers, status) then return end
+    return answer_of_envoy(handle, status, unknown(handle))
+  end
   held.exchange = exchange
   if exchange.over then return end
   if not exchange.recorded then
@@ -102,7 +108,7 @@ local function answer(handle, held)
     return answer_of_envoy(handle, status, exchange.known)
   end
   local kind = headers:get("content-type") or ""
-  if status == 200 and kind:sub(1, #EVENTS) == EVENTS then
+  if status == 200 and kind:sub(1, #EVENTS):lower() == EVENTS then
     held.chunks = handle:bodyChunks()
     return event_streams.give(handle, exchange, held)
   end

@@ -9,6 +9,8 @@ local refusals = require("refusals")
 local registry = require("registry")
 local spool = require("spool")
 
+local concat, format = table.concat, string.format
+
 local listing = {}
 
 local function respond(handle, id, body)
@@ -16,22 +18,26 @@ local function respond(handle, id, body)
   handle:respond({ [":status"] = "200", ["content-type"] = errors.JSON, ["x-request-id"] = id }, body)
 end
 
--- The names under which a live model can be asked, its own first.
+-- The names under which a live model can be asked, its own first, each with the version that it means.
 local function names_of(model, route)
-  local names, seen = { model }, { [model] = true }
-  local function add(name)
+  local names, versions = { model }, { [model] = route.backends[1] }
+  local function add(name, backend)
     local full = model .. "@" .. name
-    if not seen[full] then names[#names + 1], seen[full] = full, true end
+    if not versions[full] then names[#names + 1], versions[full] = full, backend end
   end
   for _, backend in ipairs(route.backends) do
-    for name in pairs(backend.names) do add(name) end
-    add(backend.version)
+    for name in pairs(backend.names) do add(name, backend) end
+    add(backend.version, backend)
   end
-  return names
+  return names, versions
 end
 
-local function entry(name, tenant)
-  return '{"id":' .. json.string(name) .. ',"object":"model","created":0,"owned_by":' .. json.string(tenant) .. "}"
+-- `created`: when the version was made, in epoch seconds; a route that an earlier release wrote does not say.
+local function entry(name, backend, tenant)
+  return concat({
+    '{"id":', json.string(name), ',"object":"model","created":', format("%.0f", backend.created or 0),
+    ',"owned_by":', json.string(tenant), "}",
+  })
 end
 
 -- GET /v1/models: what this identity may ask and what is live.
@@ -40,12 +46,16 @@ function listing.models(handle, id, identity, tenant)
   for model in pairs(tenant.models) do
     local route = registry.route(tenant.name, model)
     if route and #route.backends > 0 and access.check(identity, tenant, model) then
-      for _, name in ipairs(names_of(model, route)) do entries[#entries + 1] = entry(name, tenant.name) end
+      local names, versions = names_of(model, route)
+      for _, name in ipairs(names) do entries[#entries + 1] = entry(name, versions[name], tenant.name) end
     end
   end
   table.sort(entries)
-  respond(handle, id, '{"object":"list","data":[' .. table.concat(entries, ",") .. "]}")
+  respond(handle, id, '{"object":"list","data":[' .. concat(entries, ",") .. "]}")
 end
+
+-- GET /v1/models/<name>: one of them. `backend`: the version that the name means.
+function listing.model(handle, id, name, backend, tenant) respond(handle, id, entry(name, backend, tenant.name)) end
 
 -- GET /healthz: whether requests can be decided on and recorded. Also finds clients that went away.
 function listing.health(handle, id)

@@ -17,14 +17,31 @@ refusals.ENCODED = {
   status = 415, reason = "bad_request", message = "The gateway takes no compressed bodies. Send it without Content-Encoding.",
 }
 
+local NO_KEY = "No API key was given. Send one in the header 'Authorization: Bearer …'; `llm-assets keys create` makes one."
+
 function refusals.unauthorized(reason)
-  return { status = 401, reason = reason, headers = { ["www-authenticate"] = "Bearer" } }
+  local message = reason == "no_key" and NO_KEY or nil
+  return { status = 401, reason = reason, message = message, headers = { ["www-authenticate"] = "Bearer" } }
 end
 
 function refusals.unknown_url(method, path)
   return {
     status = 404, reason = "unknown_url", code = "unknown_url",
-    message = "Unknown request URL: " .. method .. " " .. path .. ". The door is <tenant>.llm.<domain>/v1/… or /t/<tenant>/v1/….",
+    message = "Unknown request URL: " .. method .. " " .. path .. ". Addresses begin with <tenant>.llm.<domain>/v1/ or /t/<tenant>/v1/.",
+  }
+end
+
+function refusals.not_served(method, path, why)
+  return {
+    status = 404, reason = "unknown_url", code = "endpoint_not_served",
+    message = method .. " " .. path .. " is not served. " .. why,
+  }
+end
+
+function refusals.wrong_method(method, path, allowed)
+  return {
+    status = 405, reason = "unknown_url", headers = { allow = allowed },
+    message = method .. " is not allowed on " .. path .. "; " .. allowed .. " is.",
   }
 end
 

@@ -5,8 +5,10 @@ local alarms = require("alarms")
 local bodies = require("bodies")
 local credentials = require("credentials")
 local doors = require("doors")
+local endpoints = require("endpoints")
 local exchanges = require("exchanges")
 local incoming = require("incoming")
+local json = require("json")
 local limits = require("limits")
 local listing = require("listing")
 local outgoing = require("outgoing")
@@ -17,7 +19,6 @@ local registry = require("registry")
 local request_ids = require("request_ids")
 local routing = require("routing")
 
-local MODELS, EMBEDDINGS = "/v1/models", "/v1/embeddings"
 local NO_TENANT = { name = "", models = {} }
 local SUBJECT_BYTES = 1024
 
@@ -55,20 +56,53 @@ local function subject_of(sent, user)
   return subject and subject ~= "" and subject:sub(1, SUBJECT_BYTES) or user
 end
 
+-- What this identity may ask by that name: model, its risk class and route, and the version that is named (nil: none is);
+-- nil and a refusal.
+local function find_model(known, identity, tenant, requested)
+  local model, version = routing.split(requested)
+  local risk_class, status, reason = access.check(identity, tenant, model)
+  if not risk_class then
+    return nil, status == 404 and refusals.no_model(requested) or refusals.forbidden(reason, model)
+  end
+  known.model = model
+  return model, risk_class, registry.route(tenant.name, model), version
+end
+
+local function choose(model, requested, route, version, affinity)
+  local backend, missing = routing.choose(route, version, affinity)
+  if backend then return backend end
+  return nil, missing == 503 and refusals.not_live(model) or refusals.no_model(requested)
+end
+
 -- Where the request goes; nil and a refusal.
 local function find_backend(exchange, tenant, asked, affinity)
-  local model, version = routing.split(asked.model)
-  local risk_class, status, reason = access.check(exchange.identity, tenant, model)
-  if not risk_class then
-    return nil, status == 404 and refusals.no_model(asked.model) or refusals.forbidden(reason, model)
-  end
-  exchange.known.model = model
-  local route = registry.route(tenant.name, model)
-  local backend, missing = routing.choose(route, version, affinity)
-  if not backend then return nil, missing == 503 and refusals.not_live(model) or refusals.no_model(asked.model) end
+  local model, risk_class, route, version = find_model(exchange.known, exchange.identity, tenant, asked.model)
+  if not model then return nil, risk_class end
+  local backend, refusal = choose(model, asked.model, route, version, affinity)
+  if not backend then return nil, refusal end
   exchange.model, exchange.route, exchange.backend = model, route, backend
   exchange.risk_class, exchange.keeps_text = risk_class, risk_class == "high"
   return backend
+end
+
+local function decoded(text)
+  return (text:gsub("%%(%x%x)", function(digits) return string.char(tonumber(digits, 16)) end))
+end
+
+local PRODUCTION = "production" -- what a plain name stands for where one version has to be told
+
+-- GET /v1/models/<name>: refused as a question to that model would be.
+local function tell_model(handle, known, identity, tenant, name)
+  local requested = decoded(name)
+  known.requested = requested
+  local model, refusal, route, version = find_model(known, identity, tenant, requested)
+  local backend
+  if model then
+    local production = route and #route.backends > 0 and route.backends[1].names[PRODUCTION] and PRODUCTION or nil
+    backend, refusal = choose(model, requested, route, version or production)
+  end
+  if not backend then return refusals.answer(handle, known, refusal) end
+  return listing.model(handle, known.id, requested, backend, tenant)
 end
 
 local function rate_headers(ticket)
@@ -99,8 +133,13 @@ local function admit(handle, known, exchange, tenant, asked)
   return ticket
 end
 
+-- Answers of these name no digest, so the version is asked for by its name, which no other server has.
+local PINNED = { [endpoints.EMBEDDINGS] = true, [endpoints.RESPONSES] = true }
+
 local function send_on(handle, exchange, asked, body)
-  local text = bodies.for_model(asked, exchange.route.model_json)
+  local name = exchange.route.model_json
+  if PINNED[exchange.endpoint] then name = json.string(exchange.model .. "@" .. exchange.backend.version) end
+  local text = bodies.for_model(asked, name)
   if text ~= asked.body then body:setBytes(text) end
   outgoing.dress(handle:headers(), exchange.known.sent, exchange.endpoint, exchange.route.authorization)
   local deployment = exchange.backend.deployment
@@ -120,7 +159,7 @@ local function ask(handle, known, identity, tenant, endpoint)
     identity, tenant = authenticate(handle, known, tenant.name)
     exchange.identity = identity
   end
-  local asked, refusal = bodies.read(body:getBytes(0, body:length()), endpoint ~= EMBEDDINGS)
+  local asked, refusal = bodies.read(body:getBytes(0, body:length()), endpoint)
   if not asked then return refusals.answer(handle, known, refusal) end
   known.requested, exchange.asked_bytes, exchange.adds_usage = asked.model, #asked.body, asked.adds_usage
   asked.subject = subject_of(known.sent, asked.user)
@@ -136,19 +175,34 @@ local function address_of(handle)
   return address and (address:match("^(.*):%d+$") or address)
 end
 
+local READS = { GET = true, HEAD = true }
+
+-- The tenant, the endpoint and the model in its path; a refusal where it is no door.
+local function find_endpoint(handle, known, method, host, target)
+  local name, rest, path = doors.find(host, target)
+  known.path = path
+  if not name then return refusals.answer(handle, known, refusals.unknown_url(method, path)) end
+  local endpoint, model = endpoints.find(rest)
+  local allowed = endpoint and endpoints.wrong_method(endpoint, method)
+  if allowed then return refusals.answer(handle, known, refusals.wrong_method(method, path, allowed)) end
+  if endpoint then return name, endpoint, model end
+  local why = endpoints.reason(rest)
+  return refusals.answer(handle, known, why and refusals.not_served(method, path, why) or refusals.unknown_url(method, path))
+end
+
 -- Decides on a request: the deployment that it goes to. Where it is refused or answered here, this does not return: Envoy
 -- lets go of the coroutine.
 function requests.decide(handle, id)
   local sent = incoming.read(handle)
   handle:headers():replace("x-request-id", id)
   local method, host, target = sent.values[":method"], sent.values[":authority"] or "", sent.values[":path"]
-  if target == "/healthz" and method == "GET" then return listing.health(handle, id) end
+  if target == "/healthz" and READS[method] then return listing.health(handle, id) end
   registry.catch_up()
-  local name, endpoint, path = doors.find(method, host, target)
-  local known = { id = id, at = posix.now(), path = path, host = host, remote = address_of(handle), sent = sent }
-  if not name then return refusals.answer(handle, known, refusals.unknown_url(method, path)) end
+  local known = { id = id, at = posix.now(), host = host, remote = address_of(handle), sent = sent }
+  local name, endpoint, model = find_endpoint(handle, known, method, host, target)
   local identity, tenant = authenticate(handle, known, name)
-  if endpoint == MODELS then return listing.models(handle, id, identity, tenant) end
+  if endpoint == endpoints.MODELS then return listing.models(handle, id, identity, tenant) end
+  if endpoint == endpoints.MODEL then return tell_model(handle, known, identity, tenant, model) end
   return ask(handle, known, identity, tenant, endpoint)
 end
 

@@ -20,6 +20,7 @@ def gateway_settings(settings: Settings) -> GatewaySettings:
         domain=settings.domain,
         certificate=settings.gateway_certificate,
         key=settings.gateway_key,
+        origins=settings.gateway_origins,
         metrics_port=settings.metrics_port,
     )
 

@@ -1,11 +1,12 @@
 """The HTTP side of the gateway: what a request may look like, which filters it passes, how errors look.
 
-The order is jwt_authn, Lua, router. Lua decides everything; a request that it let through without naming a
-deployment finds no cluster and is answered 503, so a fault in it opens nothing.
+The order is CORS (where web pages may ask), jwt_authn, Lua, router. Lua decides everything; a request that it
+let through without naming a deployment finds no cluster and is answered 503, so a fault in it opens nothing.
 """
 
 from typing import Any
 
+from resources.gateway.envoy_cors import cors_filters, cors_policy
 from resources.gateway.envoy_settings import GatewaySettings
 from resources.gateway.shards import CHOOSE_IN_LUA, HEADER
 
@@ -21,7 +22,7 @@ _HIDDEN_HEADERS = ("server", "x-envoy-upstream-service-time", "x-envoy-decorator
 
 _MALFORMED = "The request is not well-formed HTTP, or its path or a header has a form that is refused here."
 # The answers that Envoy gives itself: status -> type, code, message with Envoy's own reason in it.
-_ERRORS = {
+ERRORS = {
     400: ("invalid_request_error", "bad_request", _MALFORMED),
     401: ("invalid_request_error", "invalid_api_key", "The token is not valid here: %LOCAL_REPLY_BODY%."),
     403: ("invalid_request_error", "permission_denied", "This is not allowed here."),
@@ -36,11 +37,11 @@ _ERRORS = {
         "headers_too_large",
         "The headers of the request are too large or too many.",
     ),
-    502: ("server_error", "upstream_error", "The deployment broke off its answer. Ask again."),
+    502: ("server_error", "bad_gateway", "The deployment broke off its answer. Ask again."),
     503: ("server_error", "model_not_live", "No live deployment can answer now. Ask again."),
     504: ("server_error", "timeout", "The deployment did not answer in time."),
 }
-_ANY_OTHER = ("server_error", "gateway_error", "The gateway could not answer: %LOCAL_REPLY_BODY%")
+ANY_OTHER = ("server_error", "internal_error", "The gateway could not answer: %LOCAL_REPLY_BODY%")
 
 
 def connection_manager(settings: GatewaySettings) -> Json:
@@ -57,6 +58,7 @@ def connection_manager(settings: GatewaySettings) -> Json:
         "delayed_close_timeout": "1s",
         "local_reply_config": local_replies(settings),
         "http_filters": [
+            *cors_filters(settings),
             _jwt_filter(settings),
             _lua_filter(settings),
             _filter("envoy.filters.http.router", "router.v3.Router"),
@@ -179,12 +181,13 @@ def _routes(settings: GatewaySettings) -> Json:
         "idle_timeout": f"{settings.answer_idle_s + settings.request_s}s",
         "retry_policy": _retries(settings),
     }
-    host = {
+    host: Json = {
         "name": "tenants",
         "domains": ["*"],
         "routes": [{"match": {"prefix": "/"}, "route": action}],
         "request_headers_to_remove": list(_FOR_ENVOY_ALONE),
         "response_headers_to_remove": list(_HIDDEN_HEADERS),
+        **cors_policy(settings),
     }
     return {"name": "tenants", "virtual_hosts": [host]}
 
@@ -213,14 +216,14 @@ def local_replies(settings: GatewaySettings) -> Json:
     return {
         "mappers": [
             {"filter": _code_details("lua_response")},
-            *(_mapper(settings, status) for status in _ERRORS),
-            {"filter": _status_filter("GE", 400), "body_format_override": _openai_error(*_ANY_OTHER)},
+            *(_mapper(settings, status) for status in ERRORS),
+            {"filter": _status_filter("GE", 400), "body_format_override": _openai_error(*ANY_OTHER)},
         ]
     }
 
 
 def _mapper(settings: GatewaySettings, status: int) -> Json:
-    kind, code, message = _ERRORS[status]
+    kind, code, message = ERRORS[status]
     text = message.replace("{max_body}", f"{settings.max_body_bytes / 2**20:g}")
     mapper: Json = {
         "filter": _status_filter("EQ", status),

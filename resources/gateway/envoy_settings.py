@@ -1,6 +1,7 @@
 """What an operator decides about the gateway, as one frozen value, and the limits that protect it."""
 
 import ipaddress
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,6 +9,8 @@ from resources.gateway.errors import GatewayError
 
 MIB = 2**20
 LOOPBACK_OF = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  listened at, not asked at
+ORIGIN = re.compile(r"\*|[a-z][a-z0-9+.-]*://([a-z0-9.-]+|\[[0-9a-f:.]+\])(:\d{1,5})?")
+"""As browsers write it, in lower case (RFC 6454, 6.2)."""
 LUA_FOLDER = Path(__file__).resolve().parents[2] / "deployments" / "gateway"
 
 
@@ -19,6 +22,7 @@ class GatewaySettings:
         folder: Its journals, its `xds/`, its spool; absolute.
         host: The address it listens at; another than loopback needs a certificate.
         domain: Tenants are `<tenant>.llm.<domain>`.
+        origins: Web pages that may ask from a browser (`https://app.example.com`), or `*` for all.
         metrics_port: Where this machine alone can read its metrics; None for nowhere.
         lua_folder: Where the filter's modules lie.
         max_body_bytes: Of a request, and of what is held of an answer; 413 beyond.
@@ -37,6 +41,7 @@ class GatewaySettings:
     domain: str = "localhost"
     certificate: Path | None = None
     key: Path | None = None
+    origins: tuple[str, ...] = ()
     metrics_port: int | None = None
     lua_folder: Path = LUA_FOLDER
     max_body_bytes: int = 8 * MIB
@@ -59,6 +64,13 @@ class GatewaySettings:
         for file in (self.certificate, self.key):
             if file is not None and not file.is_file():
                 raise GatewayError(f"The gateway's PEM file {file} does not exist.")
+        for origin in self.origins:
+            if not ORIGIN.fullmatch(origin):
+                raise GatewayError(
+                    f"LLM_ASSETS_GATEWAY_ORIGINS: {origin!r} is not the origin of a web page; "
+                    "https://app.example.com or http://localhost:5173 is (scheme, host and port, without a "
+                    "path), several separated by commas, or * for all."
+                )
         if self.certificate is None and not _is_loopback(self.host):
             raise GatewayError(
                 f"The gateway does not listen at {self.host} without TLS: keys would go over the network in "

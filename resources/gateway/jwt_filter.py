@@ -21,7 +21,7 @@ from resources.gateway.files import replace_json
 CLAIMS = "payload"
 """Below `envoy.filters.http.jwt_authn` in the dynamic metadata: the claims of a token that was checked."""
 CLOCK_SKEW_S = 10
-BEARER_TOKEN = "Bearer ey"  # noqa: S105  the beginning of every JSON Web Token: base64url of `{"`
+BEARER_TOKEN = "(?i:bearer) +ey.*"  # noqa: S105  the beginning of every JSON Web Token: base64url of `{"`
 
 KeySet = Mapping[str, Any]
 """A JSON Web Key Set as RFC 7517 has it: `{"keys": […]}`."""
@@ -63,7 +63,8 @@ def _provider(issuer: Issuer, keys: KeySet) -> dict[str, Any]:
         "issuer": issuer.name,
         "audiences": list(issuer.audiences),
         "local_jwks": {"inline_string": json.dumps(keys, separators=(",", ":"))},
-        "from_headers": [{"name": "Authorization", "value_prefix": "Bearer "}],
+        # What follows the first space: a scheme has no case, Envoy's prefix has.
+        "from_headers": [{"name": "Authorization", "value_prefix": " "}],
         "forward": True,  # the Lua filter replaces it by vLLM's own key
         "payload_in_metadata": CLAIMS,
         "require_expiration": True,
@@ -73,7 +74,7 @@ def _provider(issuer: Issuer, keys: KeySet) -> dict[str, Any]:
 
 def _rule() -> dict[str, Any]:
     """Every request with a token. `allow_missing` makes Envoy find the provider by the token's issuer."""
-    header = {"name": "authorization", "string_match": {"prefix": BEARER_TOKEN}}
+    header = {"name": "authorization", "string_match": {"safe_regex": {"regex": BEARER_TOKEN}}}
     return {"match": {"prefix": "/", "headers": [header]}, "requires": {"allow_missing": {}}}
 
 

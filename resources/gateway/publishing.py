@@ -13,6 +13,7 @@ import socket
 from collections.abc import Iterable, Iterator, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -36,6 +37,7 @@ ROUTES = "routes.jsonl"
 PRODUCTION = "production"
 APPLIED_S = 30
 ANSWER_S = 5
+LABEL_TIME = "%Y%m%dT%H%M%S.%fZ"
 TURN_S = 60
 
 Json = dict[str, Any]
@@ -218,7 +220,17 @@ def _backend(at: int, server: LiveServer) -> Json:
         "digest": server.serving.digest,
         "weight": server.weight,
         "names": [PRODUCTION, *names] if at == 0 else names,
+        "created": int(_created(server)),
     }
+
+
+def _created(server: LiveServer) -> float:
+    """When the version was made, in epoch seconds, as its label says; else when it went live."""
+    try:
+        made = datetime.strptime(server.serving.version.partition("-")[0], LABEL_TIME)
+    except ValueError:
+        return server.since
+    return made.replace(tzinfo=UTC).timestamp()
 
 
 def _endpoints_of(deployment: Deployment) -> list[Endpoint]:

@@ -97,7 +97,7 @@ class Request:
     def expected(self) -> Expected:
         """The documented order: door, credential, body, rights, what is live."""
         if self.tenant is None or not self.endpoint:
-            return Expected(statuses=frozenset({400, 401, 404}))
+            return Expected(statuses=frozenset({400, 401, 404, 405}))
         if self.tenant not in self.credential.tenants:
             return Expected(statuses=frozenset({401}))
         if self.method == "GET":
@@ -217,6 +217,7 @@ class World:
             f"Bearer {text} ",
             f"Bearer  {text}",
             f"bearer {text}",
+            f"Token {text}",
             f"Basic {base64.b64encode(text.encode()).decode()}",
             f"Bearer {text.upper()}",
             f"Bearer {text},{text}",
@@ -224,7 +225,8 @@ class World:
             f"Bearer llma_{text[5:17]}_",
             text,
         ):
-            good = frozenset({tenant} & MODELS_OF.keys()) if value == f"Bearer {text} " else frozenset()
+            same = (f"Bearer {text} ", f"Bearer  {text}", f"bearer {text}")
+            good = frozenset({tenant} & MODELS_OF.keys()) if value in same else frozenset()
             self.credentials.append(Credential(value=value, kind="key", tenants=good))
 
     def _token(self, token: str, *tenants: str, scope: Any = None) -> None:
@@ -377,7 +379,7 @@ class World:
             ("GET", "/metrics", False, True),
             ("POST", "/load_lora_adapter", False, True),
             ("POST", "/v1/load_lora_adapter", False, True),
-            ("GET", "/v1/models/support_bot", False, True),
+            ("GET", "/v1/models/support_bot/x", False, True),
             ("GET", "/server_info", False, True),
         ]
         return chance.choice(tricks)

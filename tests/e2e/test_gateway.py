@@ -4,6 +4,7 @@ Few tests, because every start of vLLM takes 20 s and more.
 """
 
 import json
+import re
 import subprocess
 import threading
 import time
@@ -60,6 +61,16 @@ class Door:
     def address(self) -> str:
         return self.gateway.address_of(TENANT)
 
+    def record(self, kind: str, request_id: str) -> dict[str, Any]:
+        """What the gateway wrote down of a request; no collector takes it away."""
+        lines = [
+            line
+            for file in (self.gateway.folder / "spool").glob("*")
+            for line in file.read_text().splitlines()
+        ]
+        [found] = [each for each in map(json.loads, lines) if each["e"] == kind and each["id"] == request_id]
+        return dict(found)
+
     def client(self) -> openai.OpenAI:
         return openai.OpenAI(base_url=self.address, api_key=self.key, max_retries=0, timeout=60)
 
@@ -79,6 +90,8 @@ def test_openai_clients_ask_as_they_are_and_promotions_lose_no_request(door: Doo
     door.serving.deploy(one, print)
     with door.client() as client:
         _answers_whole_and_streamed(client, one.digest)
+        _answers_responses(door, client)
+        _refuses_what_this_server_has_beside(door)
         _takes_tools_and_structures(client)
         _answers_curl(door, one.digest)
         _says_what_is_wrong_as_openai_does(door, client)
@@ -139,6 +152,52 @@ def _answers_whole_and_streamed(client: openai.OpenAI, digest: str) -> None:
     text = client.completions.create(model=f"{MODEL}@production", prompt="Hello", max_tokens=4)
     assert text.usage is not None
     assert {model.id for model in client.models.list()} >= {MODEL, f"{MODEL}@production"}
+
+
+def _answers_responses(door: Door, client: openai.OpenAI) -> None:
+    """As OpenAI's own client reads them, and on the record."""
+    options: dict[str, Any] = {
+        "model": MODEL,
+        "input": QUESTIONS[0],
+        "max_output_tokens": 12,
+        "temperature": 0,
+    }
+    raw = client.responses.with_raw_response.create(**options)
+    whole = raw.parse()
+    assert whole.model == f"{MODEL}@{raw.headers['x-llm-version']}"
+    assert whole.output_text
+    assert whole.usage is not None
+    streamed = client.responses.with_raw_response.create(**options, stream=True)
+    events = list(streamed.parse())
+    assert events[-1].type == "response.completed"
+    assert events[-1].response.output_text == whole.output_text
+    for answer in (raw, streamed):
+        record = door.record("response", answer.headers["x-request-id"])
+        counted = (record["prompt_tokens"], record["completion_tokens"])
+        assert counted == (whole.usage.input_tokens, whole.usage.output_tokens)
+        assert (record["status"], record["reason"]) == (200, None)
+    with pytest.raises(openai.BadRequestError, match="answers are not kept here"):
+        client.responses.create(**options, background=True)
+    with pytest.raises(openai.NotFoundError, match="cannot do what /v1/embeddings asks for"):
+        client.embeddings.create(model=MODEL, input="x")
+    assert client.models.retrieve(f"{MODEL}@production").id == f"{MODEL}@production"
+
+
+def _refuses_what_this_server_has_beside(door: Door) -> None:
+    """Every route that the running vLLM says it has is served, or refused by a sentence."""
+    (server,) = door.serving.servers.of(TENANT, MODEL)
+    routes = re.findall(r"Route: (\S+), Methods: (\w+)", server.log.read_text())
+    assert ("/v1/chat/completions", "POST") in routes
+    served = {"/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/models"}
+    headers = {"authorization": f"Bearer {door.key}"}
+    with httpx.Client(headers=headers, trust_env=False) as client:
+        for path, method in routes:
+            answer = client.request(
+                method, f"{door.address.removesuffix('/v1')}{path.format(response_id='r1')}"
+            )
+            code = None if method == "HEAD" else answer.json()["error"]["code"] if answer.is_error else None
+            assert path in served or answer.status_code == 404, path
+            assert path in served or code in ("endpoint_not_served", None), path
 
 
 def _takes_tools_and_structures(client: openai.OpenAI) -> None:

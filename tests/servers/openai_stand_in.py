@@ -35,6 +35,7 @@ class Behaviour:
     tool: bool = False  # call a tool instead of saying something
     newline: str = "\n"  # what ends the lines of a stream
     finish_reason: str = "stop"
+    named: str | None = None  # of the Responses API: claim this model
 
 
 _PLAIN = Behaviour()
@@ -101,11 +102,53 @@ def _message(words: int, tool: bool) -> dict[str, Any]:
     return {"role": "assistant", "content": "".join((WORDS * words)[:words])}
 
 
+def _response(asked: dict[str, Any], how: Behaviour, status: str) -> dict[str, Any]:
+    """A response object of the Responses API. As in vLLM it names the model and no digest."""
+    text = "".join((WORDS * how.words)[: how.words])
+    message = {"type": "message", "content": [{"type": "output_text", "text": text}]}
+    call = {"type": "function_call", "name": "find_invoice", "arguments": '{"number":"7"}'}
+    usage = {
+        "input_tokens": PROMPT_TOKENS,
+        "input_tokens_details": {"cached_tokens": 0},
+        "output_tokens": how.words,
+    }
+    over = status != "in_progress"
+    return {
+        "id": "resp_1",
+        "object": "response",
+        "model": how.named or asked["model"],
+        "status": status,
+        "incomplete_details": {"reason": "max_output_tokens"} if status == "incomplete" else None,
+        "output": [call if how.tool else message] if over else [],
+        "usage": usage if over else None,
+    }
+
+
+def _response_status(how: Behaviour) -> str:
+    return "incomplete" if how.finish_reason == "length" else "completed"
+
+
+def _response_events(asked: dict[str, Any], how: Behaviour) -> list[dict[str, Any]]:
+    begun = _response(asked, how, "in_progress")
+    events: list[dict[str, Any]] = [
+        {"type": f"response.{kind}", "response": begun} for kind in ("created", "in_progress")
+    ]
+    words = [WORDS[at % len(WORDS)] for at in range(how.words)]
+    events += [{"type": "response.output_text.delta", "output_index": 0, "delta": word} for word in words]
+    if not how.no_end:
+        events.append(
+            {"type": "response.completed", "response": _response(asked, how, _response_status(how))}
+        )
+    return [{**event, "sequence_number": at} for at, event in enumerate(events)]
+
+
 def _whole(server: Server, path: str, asked: dict[str, Any], how: Behaviour) -> bytes:
     model = asked["model"]
     if path == "/v1/embeddings":
         vector = {"object": "embedding", "index": 0, "embedding": [0.5, 0.25]}
         return _json({"object": "list", "model": model, "data": [vector], "usage": _usage(0)})
+    if path == "/v1/responses":
+        return _json(_response(asked, how, _response_status(how)))
     if how == _PLAIN and path == "/v1/chat/completions" and "n" not in asked:
         return server.whole_chat(model)
     reason = "tool_calls" if how.tool else how.finish_reason
@@ -197,6 +240,9 @@ class Connection(asyncio.Protocol):
         await asyncio.sleep(how.delay_s)
         if how.body is not None or how.status != 200:
             self.write_whole((how.body or "").encode(), status=how.status, kind=how.content_type)
+        elif asked.get("stream") and path == "/v1/responses":
+            events = _response_events(asked, how)
+            await self._stream([_json(event) for event in events], how, [event["type"] for event in events])
         elif asked.get("stream") and path != "/v1/embeddings":
             await self._stream(_events(self.server, path, asked, how), how)
         else:
@@ -213,7 +259,7 @@ class Connection(asyncio.Protocol):
         if only is not None:
             self.transport.close()
 
-    async def _stream(self, events: list[bytes], how: Behaviour) -> None:
+    async def _stream(self, events: list[bytes], how: Behaviour, kinds: list[str] | None = None) -> None:
         kind = "text/event-stream; charset=utf-8"
         head = f"{_HEAD.format(200)}content-type: {kind}\r\ntransfer-encoding: chunked\r\n\r\n"
         self.transport.write(head.encode())
@@ -223,7 +269,8 @@ class Connection(asyncio.Protocol):
                 return self.transport.abort()
             if how.pause_s:
                 await asyncio.sleep(how.pause_s)
-            text = b"data: " + event + line + line
+            kind_line = b"event: " + kinds[number].encode() + line if kinds else b""
+            text = kind_line + b"data: " + event + line + line
             for at in range(0, len(text), how.cut or len(text)):
                 piece = text[at : at + (how.cut or len(text))]
                 self.transport.write(b"%x\r\n%s\r\n" % (len(piece), piece))

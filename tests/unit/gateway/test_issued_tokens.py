@@ -214,9 +214,18 @@ def test_a_token_anywhere_but_in_the_header_is_no_credential(tokens: Tokens) -> 
             path + query, json=question(), headers={"cookie": f"access_token={token}"}
         )
         assert error_of(answer) == UNKNOWN
-    for spelled in (f"bearer {token}", f"BEARER {token}", f"Bearer  {token}", f"Basic {token}", token):
+    for spelled in (f"Basic {token}", f"Token {token}", f"Bearer {token} {token}", f"Bearer x{token}", token):
         answer = tokens.client.post(path, json=question(), headers={"authorization": spelled})
         assert error_of(answer) == UNKNOWN
+
+
+@pytest.mark.parametrize("scheme", ["bearer ", "BEARER ", "bEaReR ", "Bearer  ", "bearer   "])
+def test_the_scheme_of_a_token_has_no_case_and_a_bad_token_stays_one(tokens: Tokens, scheme: str) -> None:
+    path, token = "/t/team-a/v1/chat/completions", tokens.issuer.token(aud="team-a", scope=ALL)
+    expired = tokens.issuer.token(aud="team-a", scope=ALL, exp=int(time.time()) - 60)
+    for each, status in ((token, 200), (expired, 401), (f"{token[:-4]}AAAA", 401)):
+        answer = tokens.client.post(path, json=question(), headers={"authorization": f"{scheme}{each}"})
+        assert answer.status_code == status, answer.text
 
 
 def test_a_huge_token_is_answered_and_the_next_one_too(tokens: Tokens) -> None:
