@@ -16,6 +16,7 @@ from llm_assets.datasets.landing_zone import fingerprint as fingerprint_of_landi
 from llm_assets.datasets.landing_zone import refuse_linked
 from llm_assets.datasets.mistakes import mistake
 from llm_assets.datasets.preparation import prepare
+from llm_assets.datasets.remarks import FileRemark
 from llm_assets.folder_signatures import DATASET_SIGNATURE, files_of_dataset, signature_of
 from llm_assets.keys import DATASET, base_model_key, model_key
 from llm_assets.line_lock import line_lock
@@ -26,10 +27,12 @@ from llm_assets.settings import Settings
 from resources.artifact_store.artifacts import Artifact, Line, fingerprint_of
 from resources.artifact_store.store import ArtifactStore
 
+PREPARATION = 2  # goes up when the same files give other rows, or are refused
 DEFAULT_CUTOFF_LEN = 2048  # LLaMA-Factory's own
 TOKENIZER = "tokenizer.json"
 MOST_ROWS_CUT_OFF = 0.1
 MOST_DUPLICATES = 0.1
+SHOWN_REMARKS = 5
 
 
 def dataset(catalog: Catalog, model: ModelEntry) -> dg.AssetsDefinition:
@@ -70,6 +73,8 @@ def dataset(catalog: Catalog, model: ModelEntry) -> dg.AssetsDefinition:
                 attributes = _prepare(landing_zone, output, options, tokenizer)
                 _refuse_changed(landing_zone, rows)
                 artifact = artifact_store.publish(line, output, attributes | {"fingerprint": fingerprint})
+        for remark in artifact.attributes["remarks"]:
+            context.log.warning(str(FileRemark(**remark)))
         return dg.MaterializeResult(
             data_version=dg.DataVersion(artifact.digest),
             metadata=_facts(artifact) | artifact_metadata(artifact) | {DATASET_SIGNATURE: signature},
@@ -82,8 +87,10 @@ def _options(recipe: Recipe, model: ModelEntry, base: Artifact) -> dict[str, Any
     """What decides the prepared rows beside the rows themselves."""
     tokenizer = base.file(TOKENIZER).sha256
     return {
+        "preparation": PREPARATION,
         "stage": recipe.stage,
         "cutoff_len": int(recipe.arguments.get("cutoff_len", DEFAULT_CUTOFF_LEN)),
+        "train_on_prompt": recipe.trains_on_prompt,
         "held_out_fraction": model.dataset.held_out_fraction,
         "seed": model.dataset.seed,
         "tokenizer": tokenizer,
@@ -109,6 +116,7 @@ def _prepare(landing_zone: Path, output: Path, options: dict[str, Any], tokenize
             cutoff_len=options["cutoff_len"],
             held_out_fraction=options["held_out_fraction"],
             seed=options["seed"],
+            train_on_prompt=options["train_on_prompt"],
         )
     # Token counts follow the tokenizer; they are known *about* the rows and must not change the digest.
     (output / "statistics.json").unlink()
@@ -119,6 +127,7 @@ def _prepare(landing_zone: Path, output: Path, options: dict[str, Any], tokenize
         "held_out_rows": prepared.held_out_rows,
         "statistics": prepared.statistics,
         "samples": prepared.samples,
+        "remarks": [remark.as_dict() for remark in prepared.remarks],
         "cutoff_len": options["cutoff_len"],
     }
 
@@ -133,6 +142,7 @@ def _facts(artifact: Artifact) -> dict[str, dg.MetadataValue]:
         "llm/format": dg.MetadataValue.text(facts["format"]),
         "llm/statistics": table(statistics),
         "llm/samples": table(facts["samples"]),
+        "llm/remarks": table(facts["remarks"]),
     }
 
 
@@ -161,7 +171,16 @@ def dataset_checks(model: ModelEntry) -> list[dg.AssetChecksDefinition]:
         why = f"{duplicates} of {rows} rows are exact duplicates."
         return Verdict(holds=duplicates <= MOST_DUPLICATES * rows, why=why, figures=figures)
 
+    def the_rows_are_learned_as_they_are(dataset: Artifact) -> Verdict:
+        """Every file, column, key and text is learned from; no row holds a word that was to be filled in."""
+        remarks = [FileRemark(**each) for each in dataset.attributes["remarks"]]
+        shown = [str(remark) for remark in remarks if remark.kind != "note"]
+        more = [f"… and {len(shown) - SHOWN_REMARKS} more"] if len(shown) > SHOWN_REMARKS else []
+        why = "; ".join(shown[:SHOWN_REMARKS] + more) or "Everything that is there is learned from."
+        return Verdict(holds=not shown, why=why, figures={"remarks": len(shown)})
+
     return [
+        artifact_check(model, DATASET, the_rows_are_learned_as_they_are, blocking=False),
         artifact_check(model, DATASET, some_rows_are_held_out, blocking=True),
         artifact_check(model, DATASET, few_rows_are_cut_off, blocking=False),
         artifact_check(model, DATASET, few_rows_are_duplicates, blocking=False),

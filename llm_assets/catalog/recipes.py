@@ -56,6 +56,11 @@ class Recipe:
         return str(self.arguments.get("finetuning_type", "lora"))
 
     @property
+    def trains_on_prompt(self) -> bool:
+        """Whether the questions are learned, too."""
+        return bool(self.arguments.get("train_on_prompt", False))
+
+    @property
     def quantized(self) -> bool:
         """QLoRA, which needs a GPU."""
         return self.arguments.get("quantization_bit") is not None

@@ -4,17 +4,17 @@ What is taken is what `SharegptDatasetConverter` and `OpenAIDatasetConverter` ta
 most as the first one, then questions (user, observation) and answers (assistant, function) in turn, an
 answer last. LLaMA-Factory drops other rows with a warning; here they are refused. One thing is left
 out on purpose: its `openai` formatting adds "detailed thinking off" to every system message.
+
+One thing is taken that LLaMA-Factory cannot do: answers that are not learned from (OpenAI's `weight: 0`);
+`llm_assets/workers/masked_answers.py` teaches it.
 """
 
-import json
-import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from llm_assets.datasets.examples import (
     MISSING,
     Example,
-    Role,
     Turn,
     desirable,
     invalid,
@@ -22,11 +22,24 @@ from llm_assets.datasets.examples import (
     optional_text,
     tools_text,
 )
-from llm_assets.datasets.layouts import Layout, Tags
+from llm_assets.datasets.layouts import Layout
+from llm_assets.datasets.messages import ANSWERS, Message, read_message
+from llm_assets.datasets.remarks import Remark, left_out
 
-QUESTIONS, ANSWERS = ("user", "observation"), ("assistant", "function")
+QUESTIONS = ("user", "observation")
 BETWEEN_TOOL_RESPONSES = "\n</tool_response>\n<tool_response>\n"
-WRAPPERS = re.compile(r"<think>.*?</think>|</?tool_call>", re.DOTALL)
+NOTHING_LEARNED = "no answer of it is to be learned from; set one to 1, or take the row out"
+LAST_RESPONSES = left_out("tool responses after the last answer are dropped, as LLaMA-Factory does")
+LAST_MASKED = left_out("what comes after the last answer to learn from is dropped: nothing is learned there")
+OTHER_SYSTEM = left_out("the system column is not used where the conversation has a system message")
+
+
+class Conversation(NamedTuple):
+    """The turns of a row; `system` is None where no message is the system's."""
+
+    system: str | None
+    turns: list[Turn]
+    remarks: list[Remark]
 
 
 def read_conversation(row: Mapping[str, Any], layout: Layout) -> Example:
@@ -43,87 +56,70 @@ def read_conversation(row: Mapping[str, Any], layout: Layout) -> Example:
         raise invalid(
             column, f"is {kind(messages)}; give a list of messages (CSV cannot hold one, JSON Lines can)"
         )
-    system, turns = _turns(messages, layout)
+    system, turns, remarks = _conversation(messages, layout)
     _refuse_disorder(turns, column, layout)
     tag = desirable(row, layout.kto_tag) if layout.kto_tag else None
     if layout.ranking:
-        asked, answers = turns, [_answer(row, layout.chosen, layout), _answer(row, layout.rejected, layout)]
+        asked = _unmasked(turns)
+        answers = [_answer(row, name, layout, remarks) for name in (layout.chosen, layout.rejected)]
     else:
+        turns = _learned(turns, column, layout, remarks)
         asked, answers = turns[:-1], turns[-1:]
+    said = optional_text(row, layout.system)
+    if system is not None and said and said != system:
+        remarks.append(OTHER_SYSTEM)
     return Example(
         turns=tuple(asked),
         answers=tuple(answers),
-        system=optional_text(row, layout.system) if system is None else system,
+        system=said if system is None else system,
         tools=tools_text(row, layout.tools),
         desirable=tag,
+        remarks=tuple(remarks),
     )
 
 
-def _turns(messages: list[Any], layout: Layout) -> tuple[str | None, list[Turn]]:
-    roles = _roles(layout.tags)
+def _conversation(messages: list[Any], layout: Layout) -> Conversation:
     system: str | None = None
     turns: list[Turn] = []
+    remarks: list[Remark] = []
     responses: list[str] = []
-    for index, message in enumerate(messages):
-        place = f"{layout.messages}[{index}]"
-        role, content = _role_and_content(message, place, layout, roles, first=index == 0)
-        if role is None:
-            system = content
-        elif layout.formatting == "openai" and role == "observation":
-            responses.append(content)
+    for index, each in enumerate(messages):
+        message = read_message(each, f"{layout.messages}[{index}]", layout, first=index == 0)
+        remarks += message.remarks
+        if message.role is None:
+            system = message.content
+        elif layout.formatting == "openai" and message.role == "observation":
+            responses.append(message.content)
         else:
             turns += _observation(responses)
             responses = []
-            turns.append(Turn(role, content))
-    return system, turns  # responses after the last answer: as in LLaMA-Factory, nothing follows them
+            turns.append(Turn(message.role, message.content, message.masked))
+    if responses:
+        remarks.append(LAST_RESPONSES)
+    return Conversation(system, turns, remarks)
 
 
 def _observation(responses: Sequence[str]) -> list[Turn]:
     return [Turn("observation", BETWEEN_TOOL_RESPONSES.join(responses))] if responses else []
 
 
-def _role_and_content(
-    message: object, place: str, layout: Layout, roles: Mapping[str, Role], *, first: bool
-) -> tuple[Role | None, str]:
-    """The role (None: system) and the text of a message."""
-    tags = layout.tags
-    if not isinstance(message, dict):
-        raise invalid(
-            place, f"is {kind(message)}; give an object with {tags.role_tag} and {tags.content_tag}"
-        )
-    for key in (tags.role_tag, tags.content_tag):
-        if key not in message and not message.get("tool_calls"):
-            raise invalid(place, f"has no {key!r}; it has {', '.join(map(str, message)) or 'nothing'}")
-    name, content = message.get(tags.role_tag), message.get(tags.content_tag)
-    if layout.formatting == "openai" and message.get("tool_calls") and roles.get(str(name)) in ANSWERS:
-        return "function", _calls(message["tool_calls"], place)
-    if not isinstance(content, str):
-        raise invalid(f"{place}.{tags.content_tag}", f"is {kind(content)}; give a text")
-    if first and tags.system_tag and name == tags.system_tag:
-        return None, content
-    role = roles.get(name) if isinstance(name, str) else None
-    if role is None:
-        raise invalid(f"{place}.{tags.role_tag}", _unknown_role(name, tags, roles))
-    if role == "function":
-        _refuse_other_than_calls(content, f"{place}.{tags.content_tag}")
-    return role, content
+def _learned(turns: list[Turn], column: str, layout: Layout, remarks: list[Remark]) -> list[Turn]:
+    """The turns up to the last one that is learned from; of a KTO row that is always the last."""
+    if layout.kto_tag:
+        if turns[-1].masked:
+            raise invalid(column, NOTHING_LEARNED)
+        return _unmasked(turns)
+    learned = [index for index, turn in enumerate(turns) if turn.role in ANSWERS and not turn.masked]
+    if not learned:
+        raise invalid(column, NOTHING_LEARNED)
+    if learned[-1] < len(turns) - 1:
+        remarks.append(LAST_MASKED)
+    return turns[: learned[-1] + 1]
 
 
-def _roles(tags: Tags) -> dict[str, Role]:
-    named: list[tuple[str | None, Role]] = [
-        (tags.function_tag, "function"),
-        (tags.observation_tag, "observation"),
-        (tags.assistant_tag, "assistant"),
-        (tags.user_tag, "user"),
-    ]
-    return {name: role for name, role in named if name}
-
-
-def _unknown_role(name: object, tags: Tags, roles: Mapping[str, Role]) -> str:
-    if name == tags.system_tag:
-        return f"{name!r} may only be the first message"
-    usual = ", ".join(sorted([*roles, *([tags.system_tag] if tags.system_tag else [])]))
-    return f"{name!r} is no role here; roles are {usual} (`tags` in dataset_info.json can name others)"
+def _unmasked(turns: Sequence[Turn]) -> list[Turn]:
+    """In these stages no earlier answer is ever learned from."""
+    return [turn._replace(masked=False) for turn in turns]
 
 
 def _refuse_disorder(turns: Sequence[Turn], column: str, layout: Layout) -> None:
@@ -140,43 +136,16 @@ def _refuse_disorder(turns: Sequence[Turn], column: str, layout: Layout) -> None
         raise invalid(column, "ends with a question; give its answer, or take the question out")
 
 
-def _answer(row: Mapping[str, Any], column: str | None, layout: Layout) -> Turn:
-    message = row.get(str(column), MISSING)
-    if message is MISSING:
+def _answer(row: Mapping[str, Any], column: str | None, layout: Layout, remarks: list[Remark]) -> Turn:
+    written = row.get(str(column), MISSING)
+    if written is MISSING:
         raise invalid(str(column), f"missing column; the row has {', '.join(row)}")
-    role, content = _role_and_content(message, str(column), layout, _roles(layout.tags), first=False)
-    if role not in ANSWERS:
-        raise invalid(str(column), f"is of the {role}; an answer is of the {layout.tags.assistant_tag}")
-    return Turn(role, content)  # type: ignore[arg-type]
-
-
-def _calls(calls: object, place: str) -> str:
-    if not isinstance(calls, list) or not all(
-        isinstance(call, dict) and isinstance(call.get("function"), dict) for call in calls
-    ):
-        raise invalid(f"{place}.tool_calls", "is not a list of objects that hold a `function`")
-    text = json.dumps([_call(call["function"]) for call in calls], ensure_ascii=False)
-    _refuse_other_than_calls(text, f"{place}.tool_calls")
-    return text
-
-
-def _call(function: dict[str, Any]) -> dict[str, Any]:
-    """OpenAI writes the arguments as JSON in a text; templates of chat models expect the object."""
-    try:
-        return function | {"arguments": json.loads(function["arguments"])}
-    except (KeyError, TypeError, ValueError):
-        return function
-
-
-def _refuse_other_than_calls(content: str, place: str) -> None:
-    """LLaMA-Factory stops in the middle of a training at a call that is not JSON."""
-    text = WRAPPERS.sub("", content).strip()
-    if text.startswith("<"):  # the markup of some other template, which may wrap JSON in its own words
-        return
-    try:
-        parsed = json.loads(text)
-    except ValueError as error:
-        raise invalid(place, f'is not the JSON of a call, {{"name": …, "arguments": …}}: {error}') from error
-    calls = parsed if isinstance(parsed, list) else [parsed]
-    if not all(isinstance(call, dict) and {"name", "arguments"} <= set(call) for call in calls):
-        raise invalid(place, "is not a call; it needs `name` and `arguments`")
+    message: Message = read_message(written, str(column), layout, first=False)
+    if message.role not in ANSWERS:
+        raise invalid(
+            str(column), f"is of the {message.role}; an answer is of the {layout.tags.assistant_tag}"
+        )
+    if message.masked:
+        raise invalid(str(column), "is not to be learned from; a preference learns from both its answers")
+    remarks += message.remarks
+    return Turn(message.role, message.content)  # type: ignore[arg-type]

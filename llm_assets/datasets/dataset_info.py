@@ -1,12 +1,15 @@
 """A landing zone's own `dataset_info.json`, in LLaMA-Factory's format: which files, in which layout.
 
-All entries are taken, since a recipe of this platform names no datasets. As in LLaMA-Factory, an entry
-that has `columns` (or `tags`) has just those, and one that has none has the format's usual ones.
+All entries whose files are there are taken, since a recipe of this platform names no datasets; the others are
+not looked at, so LLaMA-Factory's own file may be copied whole. As in LLaMA-Factory, an entry that has
+`columns` (or `tags`) has just those, and one that has none has the format's usual ones.
 Not taken: datasets of a hub, scripts, and columns of images, videos or audios.
 """
 
 import difflib
 import json
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +22,11 @@ from llm_assets.datasets.mistakes import DatasetError, Mistakes, mistake
 
 REMOTE = ("hf_hub_url", "ms_hub_url", "om_hub_url", "script_url", "cloud_file_name")
 MEDIA = ("images", "videos", "audios")
+SHOWN_ENTRIES = 3
+SAVED_TO_DISK = (
+    "is of a dataset that `save_to_disk` of the library `datasets` wrote; take this file away and write "
+    "Parquet instead: load_from_disk(folder).to_parquet('rows.parquet')"
+)
 USUAL_COLUMNS: dict[Formatting, dict[str, str]] = {
     "alpaca": {"prompt": "instruction", "query": "input", "response": "output"},
     "sharegpt": {"messages": "conversations"},
@@ -32,7 +40,7 @@ class Entry(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     file_name: str
-    formatting: Formatting = "alpaca"
+    formatting: Literal["alpaca", "sharegpt", "openai", "sharegpt_masked"] = "alpaca"
     ranking: bool = False
     columns: dict[str, str | None] | None = None
     tags: dict[str, str | None] | None = None
@@ -53,26 +61,69 @@ class ListedFile:
     written: bool
 
 
-def listed_files(landing_zone: Path) -> tuple[ListedFile, ...] | None:
-    """The files that `dataset_info.json` lists, by name; None where there is no such file.
+@dataclass(frozen=True, kw_only=True)
+class Listing:
+    """What `dataset_info.json` says; `absent` are the entries whose rows are not here."""
+
+    files: tuple[ListedFile, ...]
+    absent: tuple[str, ...]
+
+
+def listed_files(landing_zone: Path) -> Listing | None:
+    """The files that `dataset_info.json` lists and that are here, by name; None where there is no such file.
 
     Raises:
-        DatasetError: It is not JSON, or an entry says something that cannot be followed.
+        DatasetError: It is not JSON, lists nothing that is here, or says something that cannot be followed.
     """
     path = landing_zone / DATASET_INFO
     if not path.exists() and not path.is_symlink():
         return None
     mistakes = Mistakes()
     listed: dict[Path, ListedFile] = {}
+    absent: dict[str, tuple[str, str]] = {}
     for name, said in _entries(inside(path, landing_zone)).items():
+        why = _why_absent(landing_zone, said)
+        if why is not None:
+            absent[name] = why
+            continue
         for file in _files_of_entry(path, landing_zone, name, said, mistakes):
             if file.path in listed:
                 mistakes.add(
                     path, None, name, f"lists {file.path.name}, as {listed[file.path].entry} does; keep one"
                 )
             listed[file.path] = file
+    if not listed and not mistakes.total:
+        _add_absent(path, absent, mistakes)
     mistakes.refuse()
-    return tuple(listed[file] for file in sorted(listed))
+    return Listing(files=tuple(listed[file] for file in sorted(listed)), absent=tuple(absent))
+
+
+def _why_absent(landing_zone: Path, said: object) -> tuple[str, str] | None:
+    """Field and reason if the entry's rows are not in the landing zone; None if they are, or may be."""
+    if not isinstance(said, dict):
+        return None
+    file_name = said.get("file_name")
+    remote = [key for key in REMOTE if key in said]
+    if remote and not (isinstance(file_name, str) and (landing_zone / file_name).exists()):
+        return remote[0], "is not taken; put the rows into a file beside this one"
+    if isinstance(file_name, str) and not os.path.lexists(landing_zone / file_name):
+        inner = Path(os.path.normpath(landing_zone / file_name)).is_relative_to(landing_zone)
+        return ("file_name", f"{file_name}: does not exist; put the file there") if inner else None
+    return None
+
+
+def _add_absent(path: Path, absent: Mapping[str, tuple[str, str]], mistakes: Mistakes) -> None:
+    """Nothing that is listed is here: each of a few entries is named, of many the number."""
+    if len(absent) > SHOWN_ENTRIES:
+        mistakes.add(path, None, "", f"none of the files that its {len(absent)} entries name is here")
+    else:
+        for name, (field, problem) in absent.items():
+            mistakes.add(path, None, f"{name}.{field}", problem)
+    here = [file.name for file in dataset_files(path.parent)]
+    if here:
+        entry = json.dumps({"my_data": {"file_name": here[0]}})
+        listed = ", ".join(here[:SHOWN_ENTRIES])
+        mistakes.add(path, None, "", f"does not list {listed}; add {entry}, or take this file away")
 
 
 def _entries(path: Path) -> dict[str, Any]:
@@ -82,6 +133,8 @@ def _entries(path: Path) -> dict[str, Any]:
         raise mistake(path, f"is not JSON: {error.msg}", line=error.lineno) from error
     except (UnicodeDecodeError, RecursionError) as error:
         raise mistake(path, "is not JSON; save it as UTF-8 text that holds one object") from error
+    if isinstance(entries, dict) and {"features", "splits"} & entries.keys():
+        raise mistake(path, SAVED_TO_DISK)
     if not isinstance(entries, dict) or not entries:
         raise mistake(path, 'lists no dataset; write {"my_data": {"file_name": "my_data.jsonl"}}')
     return entries
@@ -117,12 +170,6 @@ def _files(landing_zone: Path, file_name: str) -> list[Path]:
 
 
 def _entry(path: Path, name: str, said: object, mistakes: Mistakes) -> Entry | None:
-    remote = [key for key in REMOTE if isinstance(said, dict) and key in said]
-    if remote:
-        mistakes.add(
-            path, None, f"{name}.{remote[0]}", "is not taken; put the rows into a file beside this one"
-        )
-        return None
     try:
         return Entry.model_validate(said)
     except ValidationError as error:
@@ -133,6 +180,8 @@ def _entry(path: Path, name: str, said: object, mistakes: Mistakes) -> Entry | N
 
 
 def _problem(kind: str, message: str, key: str) -> str:
+    if kind == "extra_forbidden" and key.strip("(),'") in REMOTE:
+        return "is not taken beside a file; leave it out"
     if kind == "extra_forbidden":
         return f"unknown key; {_nearest(key, Entry.model_fields)}"
     if kind == "none_required":
@@ -141,7 +190,7 @@ def _problem(kind: str, message: str, key: str) -> str:
 
 
 def _layout(path: Path, name: str, entry: Entry, mistakes: Mistakes) -> Layout | None:
-    columns = USUAL_COLUMNS[entry.formatting] if entry.columns is None else entry.columns
+    columns = USUAL_COLUMNS[_formatting(entry)] if entry.columns is None else entry.columns
     for column in columns:
         if column in MEDIA and columns[column]:
             mistakes.add(path, None, f"{name}.columns.{column}", "is not taken: models of text only")
@@ -169,8 +218,13 @@ def _used(entry: Entry, named: dict[str, str]) -> Layout:
         unread = {"prompt", "query", "response", "history"} | (
             set() if entry.ranking else {"chosen", "rejected"}
         )
-    kept = {column: value for column, value in named.items() if column not in unread}
-    return Layout(formatting=entry.formatting, ranking=entry.ranking, tags=_tags(entry), **kept)
+    kept: dict[str, Any] = {column: value for column, value in named.items() if column not in unread}
+    return Layout(formatting=_formatting(entry), ranking=entry.ranking, tags=_tags(entry), **kept)
+
+
+def _formatting(entry: Entry) -> Formatting:
+    """What was prepared here can be read like anything else."""
+    return "sharegpt" if entry.formatting == "sharegpt_masked" else entry.formatting
 
 
 def _tags(entry: Entry) -> Tags:

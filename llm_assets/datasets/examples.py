@@ -4,6 +4,8 @@ import json
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
+from llm_assets.datasets.remarks import Remark
+
 Role = Literal["user", "assistant", "observation", "function"]
 
 MISSING = object()
@@ -11,10 +13,11 @@ KINDS = {"bool": "a boolean", "int": "a number", "float": "a number", "list": "a
 
 
 class Turn(NamedTuple):
-    """One message."""
+    """One message; `masked`: an answer that is read by the model and not learned from."""
 
     role: Role
     content: str
+    masked: bool = False
 
 
 class Example(NamedTuple):
@@ -29,6 +32,17 @@ class Example(NamedTuple):
     system: str = ""
     tools: str = ""
     desirable: bool | None = None
+    remarks: tuple[Remark, ...] = ()
+
+    @property
+    def masks(self) -> bool:
+        """Whether an answer in it is not to be learned from."""
+        return any(turn.masked for turn in self.turns)
+
+    @property
+    def texts(self) -> list[str]:
+        """All that the model reads and learns."""
+        return [self.system, self.tools, *(turn.content for turn in (*self.turns, *self.answers))]
 
 
 class Problem(NamedTuple):

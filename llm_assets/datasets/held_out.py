@@ -26,7 +26,8 @@ def held_out_rows(dataset: Path, most: int) -> list[dict[str, Any]]:
 
 
 def _rows(dataset: Path) -> Iterator[dict[str, Any]]:
-    for file in listed_files(dataset) or ():
+    listing = listed_files(dataset)
+    for file in listing.files if listing else ():
         if file.entry != HELD_OUT:
             continue
         mistakes = Mistakes()

@@ -1,20 +1,24 @@
 """The landing zone: the folder into which a tenant drops the files of one model's dataset.
 
-Read are `*.json`, `*.jsonl`, `*.csv` and `*.parquet`; names that start with a dot (uploads under way,
-macOS's `._x.json`) are not. A `dataset_info.json` in LLaMA-Factory's format may say more, and may name
+Read are `*.json`, `*.jsonl`, `*.csv`, `*.parquet` and, for stage pt, `*.txt`; names that start with a dot
+(uploads under way, macOS's `._x.json`) are not. They lie right in it or, as in a repository of the
+Hugging Face Hub, in `data/`. A `dataset_info.json` in LLaMA-Factory's format may say more, and may name
 subfolders. A symbolic link may point anywhere inside the landing zone and nowhere else: a tenant
 must not reach another's files. Hard links cannot be told from files and are not looked for.
 """
 
 import hashlib
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from llm_assets.datasets.mistakes import mistake
 
-SUFFIXES = (".json", ".jsonl", ".csv", ".parquet")
+SUFFIXES = (".json", ".jsonl", ".csv", ".parquet", ".txt")
+HUB_FOLDER = "data"
+DOCUMENT = re.compile(r"(readme|licen[cs]e|notice|changelog)\b|.*\.md$", re.IGNORECASE)
 DATASET_INFO = "dataset_info.json"
 CHUNK_BYTES = 1 << 20
 
@@ -40,11 +44,13 @@ class Stamp:
 def source_files(landing_zone: Path) -> tuple[SourceFile, ...]:
     """All files that may be part of the dataset, `dataset_info.json` too, by name; none without the folder.
 
-    Only names and `stat` are read, so that a sensor can look at thousands of landing zones. Subfolders
-    are looked at where a `dataset_info.json` may name them.
+    Only names and `stat` are read, so that a sensor can look at thousands of landing zones. Subfolders other
+    than `data` are looked at where a `dataset_info.json` may name them.
     """
-    deep = (landing_zone / DATASET_INFO).exists()
-    found = sorted(_entries(landing_zone, deep=deep), key=lambda entry: entry.path)
+    entries = list(_entries(landing_zone, deep=(landing_zone / DATASET_INFO).exists()))
+    if not any(entry.name == DATASET_INFO for entry in entries):
+        entries += _entries(landing_zone / HUB_FOLDER, deep=False)
+    found = sorted(entries, key=lambda entry: entry.path)
     files = [(entry.path, entry.stat()) for entry in found if entry.is_file()]
     return tuple(
         SourceFile(path=Path(path), size_bytes=status.st_size, modified_ns=status.st_mtime_ns)
@@ -137,10 +143,10 @@ def _entries(folder: Path, *, deep: bool) -> Iterator["os.DirEntry[str]"]:
     try:
         with os.scandir(folder) as listing:
             entries = list(listing)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return
     for entry in entries:
-        if entry.name.startswith("."):
+        if entry.name.startswith(".") or DOCUMENT.match(entry.name):
             continue
         if deep and entry.is_dir(follow_symlinks=False):
             yield from _entries(Path(entry.path), deep=True)

@@ -20,6 +20,10 @@ FORMATS_OF_STAGE: dict[str, tuple[Format, ...]] = {
     "kto": ("kto",),
     "pt": ("text",),
 }
+MASKED = "masked"
+"""The key of a message that is not learned from, in what is written for the engine."""
+MASKED_SHAREGPT = "sharegpt_masked"
+"""The formatting of such rows: LLaMA-Factory does not know it, so it never learns from them by accident."""
 COLUMNS = (
     "prompt",
     "query",
@@ -54,7 +58,10 @@ OPENAI_TAGS = Tags(
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """Which column holds what. A column that the format does not use is None."""
+    """Which column holds what. A column that the format does not use is None.
+
+    `masks`: messages say whether they are learned from (ShareGPT rows only).
+    """
 
     formatting: Formatting
     ranking: bool = False
@@ -69,6 +76,7 @@ class Layout:
     rejected: str | None = None
     kto_tag: str | None = None
     tags: Tags = Tags()
+    masks: bool = False
 
     @property
     def format(self) -> Format:
@@ -90,7 +98,7 @@ class Layout:
         """The entry of LLaMA-Factory's `dataset_info.json` that says all this of a file."""
         said: dict[str, Any] = {
             "file_name": file_name,
-            "formatting": self.formatting,
+            "formatting": MASKED_SHAREGPT if self.masks else self.formatting,
             "columns": self.columns,
         }
         if self.ranking:
@@ -125,7 +133,7 @@ def infer(columns: Iterable[str], first_row: Mapping[str, Any], stage: str) -> L
     for column in ("messages", "conversations"):
         if column in found:
             return _inferred_conversation(column, found, first_row, pair)
-    if found & {"instruction", "output"}:
+    if "instruction" in found and (pair or "output" in found):
         return _inferred_alpaca(found, pair=pair and (stage in ("dpo", "rm") or "output" not in found))
     return TEXT if "text" in found else None
 

@@ -16,6 +16,7 @@ from typing import Any
 from llm_assets.datasets.landing_zone import DATASET_INFO, sha256_of
 from llm_assets.datasets.layouts import Layout, combined
 from llm_assets.datasets.mistakes import Mistakes, mistake
+from llm_assets.datasets.remarks import FileRemark, Remarks
 from llm_assets.datasets.rows import HELD_OUT, TRAIN, Rows
 from llm_assets.datasets.sources import Source, find_sources, unlisted
 from llm_assets.datasets.split import held_out_keys
@@ -34,6 +35,7 @@ class PreparedDataset:
     train_rows: int
     held_out_rows: int
     statistics: dict[str, Any]
+    remarks: tuple[FileRemark, ...]
     samples: list[dict[str, Any]]
 
 
@@ -46,10 +48,12 @@ def prepare(
     cutoff_len: int,
     held_out_fraction: float,
     seed: int,
+    train_on_prompt: bool = False,
 ) -> PreparedDataset:
     """Writes `train.jsonl`, `held_out.jsonl`, `dataset_info.json` and `statistics.json` into `output`.
 
-    `cutoff_len` is the recipe's, in tokens. `output` gets all files or, on an error, none.
+    `cutoff_len` (in tokens) and `train_on_prompt` are the recipe's. `output` gets all files or, on an
+    error, none.
 
     Raises:
         DatasetError: With every mistake in the landing zone's files.
@@ -57,14 +61,14 @@ def prepare(
     if not 0 <= held_out_fraction < 1:
         raise ValueError(f"held_out_fraction is {held_out_fraction}; it is at least 0 and less than 1.")
     statistics = Statistics(tokenizer_file)
-    mistakes = Mistakes()
-    sources = find_sources(landing_zone, stage, mistakes)
+    mistakes, remarks = Mistakes(), Remarks()
+    sources = find_sources(landing_zone, stage, mistakes, remarks)
     if not sources:
         mistakes.refuse()
     with _partial(output) as partial:
         rows = Rows(partial / "rows.jsonl", sources, seed)
         for source in sources:
-            rows.read(source, statistics, mistakes)
+            rows.read(source, statistics, mistakes, remarks, train_on_prompt=train_on_prompt)
         for source in sources:
             source.refuse_changed()
         mistakes.refuse()
@@ -83,6 +87,7 @@ def prepare(
         train_rows=len(rows.keys) - held_out_rows,
         held_out_rows=held_out_rows,
         statistics=counted,
+        remarks=remarks.all(landing_zone),
         samples=samples,
     )
 

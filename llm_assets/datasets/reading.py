@@ -15,6 +15,8 @@ from llm_assets.datasets.text_lines import text_lines
 
 PARQUET_BATCH_ROWS = 1000
 LONGEST_CSV_FIELD = (1 << 31) - 1
+UNNAMED = "(column %d, without a name)"
+TEXT_COLUMN = "text"
 
 
 class Survey(NamedTuple):
@@ -25,21 +27,22 @@ class Survey(NamedTuple):
 
 
 def read_rows(path: Path, mistakes: Mistakes) -> Iterator[NumberedRow]:
-    """The rows of a `.json`, `.jsonl`, `.csv` or `.parquet` file; what is no row is added to the mistakes."""
+    """The rows of a `.json`, `.jsonl`, `.csv`, `.parquet` or `.txt` file; what is no row is a mistake."""
     match path.suffix.lower():
         case ".csv":
             return _csv_rows(path, mistakes)
         case ".parquet":
             return _parquet_rows(path, mistakes)
+        case ".txt":
+            return _text_rows(path, mistakes)
         case _:
             return json_rows(path, mistakes)
 
 
-def survey(path: Path, mistakes: Mistakes) -> Survey:
-    """Which columns a file has: JSON is read through, of CSV and Parquet one row tells."""
-    rows = read_rows(path, mistakes)
-    if path.suffix.lower() in (".csv", ".parquet"):
-        rows = islice(rows, 1)
+def survey(path: Path, mistakes: Mistakes, *, most_rows: int | None = None) -> Survey:
+    """Which columns a file has: JSON is read through (or `most_rows` of it), of the others one row tells."""
+    alike = path.suffix.lower() in (".csv", ".parquet", ".txt")
+    rows = islice(read_rows(path, mistakes), 1 if alike else most_rows)
     first: dict[str, Any] = {}
     columns: dict[str, None] = {}
     for _, row in rows:
@@ -82,7 +85,7 @@ def _csv_rows(path: Path, mistakes: Mistakes) -> Iterator[NumberedRow]:
         if not values:
             continue
         if header is None:
-            header = values
+            header = [name or UNNAMED % number for number, name in enumerate(values, 1)]
             if not _is_header(path, start, header, mistakes):
                 return
         elif len(values) != len(header):
@@ -96,13 +99,19 @@ def _is_header(path: Path, line: int, header: list[str], mistakes: Mistakes) -> 
     problem = None
     if len(header) == 1 and (";" in header[0] or "\t" in header[0]):
         problem = "the columns are not separated by commas; save the file with commas"
-    elif "" in header:
-        problem = "a column of the header has no name"
     elif len(set(header)) != len(header):
         problem = "a column comes twice in the header; keep one"
     if problem:
         mistakes.add(path, line, "", problem)
     return problem is None
+
+
+def _text_rows(path: Path, mistakes: Mistakes) -> Iterator[NumberedRow]:
+    """As LLaMA-Factory reads it, a line is a row; empty lines are none."""
+    for number, line in text_lines(path, mistakes):
+        text = line.rstrip("\r\n")
+        if text.strip():
+            yield number, {TEXT_COLUMN: text}
 
 
 def _parquet_rows(path: Path, mistakes: Mistakes) -> Iterator[NumberedRow]:

@@ -3,22 +3,24 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+from llm_assets.datasets.column_hints import hint
 from llm_assets.datasets.dataset_info import ListedFile, listed_files
-from llm_assets.datasets.landing_zone import (
-    DATASET_INFO,
-    SUFFIXES,
-    Stamp,
-    dataset_files,
-    inside,
-    refuse_changed,
-    stamp,
-)
+from llm_assets.datasets.landing_zone import DATASET_INFO, Stamp, dataset_files, inside, refuse_changed, stamp
 from llm_assets.datasets.layouts import FORMATS_OF_STAGE, Layout, infer
+from llm_assets.datasets.messages import MEDIA
 from llm_assets.datasets.mistakes import Mistakes, mistake
+from llm_assets.datasets.other_files import files_of_stage, look_around
 from llm_assets.datasets.reading import Survey, survey
+from llm_assets.datasets.remarks import Remarks, left_out
 
-EXAMPLE_INFO = '{"my_data": {"file_name": "%s", "columns": {"prompt": "question", "response": "answer"}}}'
+READ = "*.json, *.jsonl, *.csv, *.parquet"
+REFUSED_COLUMNS = {
+    **dict.fromkeys(("images", "image", "videos", "video", "audios", "audio"), MEDIA),
+    "functions": "name the column `tools`, as OpenAI does now",
+}
+"""Columns that change what is learned if they are followed, and are not: a row that fills one is refused."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +37,12 @@ class Source:
         refuse_changed(self.path, self.seen)
 
 
-def find_sources(landing_zone: Path, stage: str, mistakes: Mistakes) -> tuple[Source, ...]:
+def find_sources(
+    landing_zone: Path, stage: str, mistakes: Mistakes, remarks: Remarks, *, most_rows: int | None = None
+) -> tuple[Source, ...]:
     """The files of the dataset, in the order of their names; a file that no layout fits is a mistake.
+
+    `most_rows`: so many rows of a file tell its columns; all do without it.
 
     Raises:
         DatasetError: There is no file, or `dataset_info.json` cannot be followed.
@@ -45,34 +51,61 @@ def find_sources(landing_zone: Path, stage: str, mistakes: Mistakes) -> tuple[So
         raise mistake(
             landing_zone, f"no dataset is known for stage {stage!r}; stages are {', '.join(FORMATS_OF_STAGE)}"
         )
-    listed = listed_files(landing_zone)
-    files = [file.path for file in listed] if listed is not None else _files(landing_zone)
-    declared = {file.path: file for file in listed or ()}
-    sources = [_source(path, declared.get(path), stage, mistakes) for path in files]
-    return tuple(source for source in sources if source is not None)
+    declared = _declared_files(landing_zone, remarks)
+    files = _files(landing_zone, stage, mistakes, remarks) if declared is None else list(declared)
+    sources: list[Source] = []
+    for path in files:
+        listed = declared[path] if declared else None
+        source = _source(path, listed, stage, mistakes, most_rows)
+        if source is not None:
+            sources.append(source)
+            said = [left_out(f"the column {column} is not used") for column in source.unused_columns]
+            remarks.add(path, None, said)
+    return tuple(sources)
 
 
 def unlisted(landing_zone: Path, sources: Sequence[Source]) -> list[str]:
-    """Data files right in the landing zone that `dataset_info.json` does not name."""
+    """Data files right in the landing zone that are not read."""
     used = {source.path for source in sources}
     return [path.name for path in dataset_files(landing_zone) if path not in used]
 
 
-def _files(landing_zone: Path) -> list[Path]:
-    wanted = ", ".join(f"*{suffix}" for suffix in SUFFIXES)
+def _declared_files(landing_zone: Path, remarks: Remarks) -> dict[Path, ListedFile] | None:
+    listing = listed_files(landing_zone)
+    if listing is None:
+        return None
+    declared = {file.path: file for file in listing.files}
+    for path in dataset_files(landing_zone):
+        if path not in declared:
+            remarks.add(path, None, [left_out(f"is not read: {DATASET_INFO} does not list it")])
+    if listing.absent:
+        named = ", ".join(listing.absent[:3]) + (", …" if len(listing.absent) > 3 else "")
+        said = f"{len(listing.absent)} of its entries are not read, because their files are not here: {named}"
+        remarks.add(landing_zone / DATASET_INFO, None, [left_out(said)])
+    return declared
+
+
+def _files(landing_zone: Path, stage: str, mistakes: Mistakes, remarks: Remarks) -> list[Path]:
+    wanted = f"{READ}, *.txt" if stage == "pt" else READ
     if not landing_zone.is_dir():
         raise mistake(landing_zone, f"there is no such folder; make it and put the dataset there ({wanted})")
-    files = [inside(path, landing_zone) for path in dataset_files(landing_zone)]
-    if not files:
-        others = sorted(path.name for path in landing_zone.iterdir())
-        found = f"only {', '.join(others[:5])}" if others else "nothing"
-        raise mistake(landing_zone, f"holds no dataset file but {found}; put {wanted} there")
-    return files
+    files = [inside(path, landing_zone) for path in files_of_stage(landing_zone, stage, remarks)]
+    if files:
+        look_around(landing_zone, set(files), stage, mistakes, remarks)
+        return files
+    foreign = Mistakes()
+    look_around(landing_zone, set(), stage, foreign, Remarks())
+    foreign.refuse()
+    others = sorted(path.name for path in landing_zone.iterdir())
+    found = f"only {', '.join(others[:5])}" if others else "nothing"
+    raise mistake(landing_zone, f"holds no dataset file but {found}; put {wanted} there")
 
 
-def _source(path: Path, listed: ListedFile | None, stage: str, mistakes: Mistakes) -> Source | None:
+def _source(
+    path: Path, listed: ListedFile | None, stage: str, mistakes: Mistakes, most_rows: int | None
+) -> Source | None:
     seen, broken = stamp(path), Mistakes()
-    found = survey(path, broken)
+    found = survey(path, broken, most_rows=most_rows)
     if not found.columns:
         mistakes.extend(broken)
         if not broken.total:
@@ -84,9 +117,9 @@ def _source(path: Path, listed: ListedFile | None, stage: str, mistakes: Mistake
     )
     if layout is None:
         if listed is None:
-            mistakes.add(path, None, "", _no_format(path, found))
+            mistakes.add(path, None, "", _no_format(path, stage, found))
         return None
-    problem = _misfit(layout, stage)
+    problem = _misfit(path, layout, stage, found)
     if problem:
         mistakes.add(path, None, "", problem)
         return None
@@ -107,20 +140,40 @@ def _declared(listed: ListedFile, found: Survey, mistakes: Mistakes) -> Layout |
     return None if absent else listed.layout
 
 
-def _no_format(path: Path, found: Survey) -> str:
-    formats = "instruction and output, conversations, messages, instruction with chosen and rejected, or text"
+def _no_format(path: Path, stage: str, found: Survey) -> str:
+    wrap = next((name for name, value in found.first_row.items() if _is_list_of_rows(value)), None)
+    columns = ", ".join(found.columns)
+    if wrap is not None:
+        return (
+            f"is one object ({columns}), not rows; its rows seem to lie under {wrap!r}: write that list alone"
+        )
+    chosen = found.first_row.get("chosen")
+    if stage in ("dpo", "rm") and isinstance(chosen, list):
+        return (
+            f"the columns {columns} hold whole conversations; give what is asked as `messages`, and as "
+            '`chosen` and `rejected` one message each: {"role": "assistant", "content": "…"}'
+        )
     return (
-        f"the columns {', '.join(found.columns)} are those of no known format ({formats}); "
-        f"name yours in {DATASET_INFO}: {EXAMPLE_INFO % path.name}"
+        f"the columns {columns} are those of no format of the recipe's stage {stage}; name what they hold "
+        f"in {DATASET_INFO}: {hint(path.name, stage, found.first_row)}"
     )
 
 
-def _misfit(layout: Layout, stage: str) -> str | None:
+def _is_list_of_rows(value: Any) -> bool:
+    """A list of objects that are no messages."""
+    if not isinstance(value, list) or not value or not isinstance(value[0], dict):
+        return False
+    return not {"role", "from", "content", "value"} & value[0].keys()
+
+
+def _misfit(path: Path, layout: Layout, stage: str, found: Survey) -> str | None:
     formats = FORMATS_OF_STAGE[stage]
     if layout.format in formats:
         return None
     fitting = " or ".join(other for other, taken in FORMATS_OF_STAGE.items() if layout.format in taken)
+    entry = hint(path.name, stage, found.first_row)
+    columns = "change the columns" if "<" in entry else f"name its columns in {DATASET_INFO}: {entry}"
     return (
         f"holds rows of the {layout.format} format ({', '.join(layout.columns.values())}), but the recipe's "
-        f"stage {stage} takes {' or '.join(formats)}; change the columns, or the stage to {fitting}"
+        f"stage {stage} takes {' or '.join(formats)}; change the stage to {fitting}, or {columns}"
     )

@@ -12,7 +12,7 @@ from dataclasses import fields, replace
 from typing import Any
 
 from llm_assets.datasets.examples import Example, Turn
-from llm_assets.datasets.layouts import TEXT, Layout, Tags, combined, conversation
+from llm_assets.datasets.layouts import MASKED, TEXT, Layout, Tags, combined, conversation
 
 ENCODER = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"))
 
@@ -45,8 +45,11 @@ def written_row(row: Mapping[str, Any], example: Example, source: Layout, target
 
 
 def filled(row: Mapping[str, Any], target: Layout) -> dict[str, Any]:
-    """The row with all of the layout's columns."""
-    return {name: row.get(name, "") for name in target.columns.values()}
+    """The row with all of the layout's columns, and each message with all of its keys."""
+    whole = {name: row.get(name, "") for name in target.columns.values()}
+    if target.masks:
+        whole[str(target.messages)] = [{MASKED: False} | message for message in row[str(target.messages)]]
+    return whole
 
 
 def canonical(row: Mapping[str, Any]) -> str:
@@ -72,11 +75,12 @@ def _conversation(example: Example, target: Layout) -> dict[str, Any]:
     return {name: value for name, value in values.items() if name}
 
 
-def _turn(turn: Turn, tags: Tags) -> dict[str, str]:
-    return _message(getattr(tags, f"{turn.role}_tag"), turn.content, tags)
+def _turn(turn: Turn, tags: Tags) -> dict[str, Any]:
+    message = _message(getattr(tags, f"{turn.role}_tag"), turn.content, tags)
+    return message | {MASKED: True} if turn.masked else message
 
 
-def _message(name: str | None, content: str, tags: Tags) -> dict[str, str]:
+def _message(name: str | None, content: str, tags: Tags) -> dict[str, Any]:
     return {tags.role_tag: str(name), tags.content_tag: content}
 
 

@@ -15,6 +15,7 @@ from llm_assets.workers import (
     checkpoints,
     curves,
     machine,
+    masked_answers,
     pissa,
     trained_files,
     training_arguments,
@@ -38,6 +39,8 @@ def run(order: Order, report: Report) -> Result:
         report.line(f"recipe.{key} is for GPUs: this training runs on the CPU, in float32.")
 
     machine.prepare(order["device"], cache=checkpoint_folder / "cache")
+    if masked_answers.install(Path(order["dataset_folder"])):
+        report.line("Some answers of the dataset are read and not learned from (`weight: 0`).")
     from llamafactory.train.tuner import run_exp
 
     from llm_assets.workers.live_progress import LiveProgress

@@ -1,14 +1,19 @@
 """Run by the engine's Python: loads datasets as LLaMA-Factory's own training does, and prints their tokens.
 
-    python load_with_engine.py <tokenizer.json> <stage>:<folder> …
+    python load_with_engine.py <tokenizer.json> <stage>:<template>:<folder> …
 
-prints one line of JSON: for each folder the token ids of the rows that its dataset `train` kept.
+prints one line of JSON: for each place the token ids of the rows that its dataset `train` kept.
 """
 
 import contextlib
 import json
 import sys
+from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[3]))
+
+from llm_assets.workers import masked_answers
 
 
 def main() -> None:
@@ -22,12 +27,18 @@ def main() -> None:
     loaded = {}
     with contextlib.redirect_stdout(sys.stderr):
         for place in sys.argv[2:]:
-            stage, folder = place.split(":", 1)
+            stage, name, folder = place.split(":", 2)
             data = DataArguments(
-                template="qwen", dataset="train", dataset_dir=folder, cutoff_len=8192, overwrite_cache=True
+                template=name,
+                dataset="train",
+                dataset_dir=folder,
+                cutoff_len=8192,
+                overwrite_cache=True,
+                preprocessing_num_workers=2 if name == "qwen3" else None,
             )
+            masked_answers.install(Path(folder))
             template = get_template_and_fix_tokenizer(tokenizer, data)
-            loaded[folder] = tokens(stage, folder, data, template, tokenizer)
+            loaded[place] = tokens(stage, folder, data, template, tokenizer)
     print(json.dumps(loaded))
 
 

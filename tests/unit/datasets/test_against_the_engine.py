@@ -145,6 +145,30 @@ def tokenizer_of_engine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def load(tokenizer: Path, train_python: Path, cache: Path, places: list[str]) -> dict[str, list[Row]]:
+    done = subprocess.run(
+        [train_python, LOADER, tokenizer, *places],
+        env=os.environ | {"HF_HUB_OFFLINE": "1", "HF_DATASETS_CACHE": str(cache)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    loaded: dict[str, list[Row]] = json.loads(done.stdout.splitlines()[-1])
+    return loaded
+
+
+def prepared(zone: Path, output: Path, tokenizer: Path, stage: str) -> None:
+    prepare(
+        zone,
+        output,
+        stage=stage,
+        tokenizer_file=tokenizer,
+        cutoff_len=8192,
+        held_out_fraction=0,
+        seed=1,
+    )
+
+
 def test_the_engine_makes_the_same_tokens_of_what_is_written_as_of_the_tenants_own_file(
     tmp_path: Path, tokenizer_of_engine: Path, train_python: Path
 ):
@@ -153,26 +177,60 @@ def test_the_engine_makes_the_same_tokens_of_what_is_written_as_of_the_tenants_o
         own, written = tmp_path / "own" / name, tmp_path / "written" / name
         own.mkdir(parents=True)
         write_rows(own / "rows.jsonl", rows)
-        prepare(
-            own,
-            written,
-            stage=stage,
-            tokenizer_file=tokenizer_of_engine,
-            cutoff_len=8192,
-            held_out_fraction=0,
-            seed=1,
-        )
+        prepared(own, written, tokenizer_of_engine, stage)
         (own / "dataset_info.json").write_text(json.dumps({"train": {"file_name": "rows.jsonl"} | declared}))
-        places += [f"{stage}:{own}", f"{stage}:{written}"]
-    done = subprocess.run(
-        [train_python, LOADER, tokenizer_of_engine, *places],
-        env=os.environ | {"HF_HUB_OFFLINE": "1", "HF_DATASETS_CACHE": str(tmp_path / "cache")},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    loaded = json.loads(done.stdout.splitlines()[-1])
-    for name, (_, rows, _) in FORMATS.items():
-        own, written = loaded[str(tmp_path / "own" / name)], loaded[str(tmp_path / "written" / name)]
+        places += [f"{stage}:qwen:{own}", f"{stage}:qwen:{written}"]
+    loaded = load(tokenizer_of_engine, train_python, tmp_path / "cache", places)
+    for name, (stage, rows, _) in FORMATS.items():
+        own, written = (loaded[f"{stage}:qwen:{tmp_path / side / name}"] for side in ("own", "written"))
         assert len(written) == len(rows), name
         assert written == own, name
+
+
+ANSWERS = ("First.", "Second, long enough.", "Third.", "Fourth.")
+MASKS = ((0, 1, 1, 1), (1, 0, 0, 1), (0, 0, 0, 1), (1, 1, 1, 1), (1, 0, 1, 0))
+
+
+def weighted(*weights: int | None) -> Row:
+    """A conversation of as many rounds; without a weight where it is None."""
+    messages: list[Row] = [{"role": "system", "content": "s"}]
+    for number, (answer, weight) in enumerate(zip(ANSWERS, weights, strict=False)):
+        messages.append({"role": "user", "content": f"{number}?"})
+        said = {} if weight is None else {"weight": weight}
+        messages.append({"role": "assistant", "content": answer, **said})
+    return {"messages": messages}
+
+
+@pytest.mark.parametrize("template", ["qwen", "qwen3", "glm4"])
+def test_an_answer_of_weight_0_is_read_and_not_learned_from(
+    tmp_path: Path, tokenizer_of_engine: Path, train_python: Path, template: str
+):
+    """Against the engine's own tokens and labels of the same conversations with every answer learned."""
+    rows = {
+        "masked": [weighted(*mask) for mask in MASKS],
+        "plain": [weighted(*[None] * (4 - (mask[-1] == 0))) for mask in MASKS],  # what follows is dropped
+    }
+    for name, given in rows.items():
+        (tmp_path / name).mkdir()
+        write_rows(tmp_path / name / "rows.jsonl", given)
+        prepared(tmp_path / name, tmp_path / "out" / name, tokenizer_of_engine, "sft")
+    places = {name: f"sft:{template}:{tmp_path / 'out' / name}" for name in rows}
+    loaded = load(tokenizer_of_engine, train_python, tmp_path / "cache", list(places.values()))
+    for mask, masked, plain in zip(MASKS, loaded[places["masked"]], loaded[places["plain"]], strict=True):
+        assert masked["input_ids"] == plain["input_ids"]
+        spans = learned_spans(plain["labels"])
+        assert len(spans) == len([*mask]) - (mask[-1] == 0)
+        expected = [
+            label
+            if any(start <= place < end and weight for (start, end), weight in zip(spans, mask, strict=False))
+            else -100
+            for place, label in enumerate(plain["labels"])
+        ]
+        assert masked["labels"] == expected
+        assert any(label != -100 for label in masked["labels"])
+
+
+def learned_spans(labels: list[int]) -> list[tuple[int, int]]:
+    """Where the answers lie among the tokens."""
+    starts = [i for i, label in enumerate(labels) if label != -100 and (i == 0 or labels[i - 1] == -100)]
+    return [(i, next((j for j in range(i, len(labels)) if labels[j] == -100), len(labels))) for i in starts]

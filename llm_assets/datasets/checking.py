@@ -1,0 +1,96 @@
+"""Looks into a landing zone before anything runs: what `prepare` would refuse, and what it would remark.
+
+As a whole dataset may be large, the first rows of each file are looked at, and the run looks at all. What is
+found is kept by a stamp of the folder, so a landing zone that did not change costs a few calls of `stat`.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from llm_assets.datasets.landing_zone import refuse_linked
+from llm_assets.datasets.mistakes import DatasetError, Mistake, Mistakes
+from llm_assets.datasets.remarks import FileRemark, Remark, Remarks
+from llm_assets.datasets.rows import checked_rows
+from llm_assets.datasets.sources import find_sources
+from llm_assets.datasets.writing import layout_to_write
+
+MOST_ROWS = 10_000
+ONE_ROW = (
+    "holds one row, or one row many times, so none can be held out to measure the training; "
+    "give two different ones, or set dataset.held_out_fraction: 0 in the model's file"
+)
+FIRST_ROWS = Remark("note", f"the first {MOST_ROWS} rows were looked at; the run looks at all")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Terms:
+    """What a dataset is read for, beside its rows: of the recipe and the model's file."""
+
+    stage: str
+    train_on_prompt: bool
+    holds_out: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """`mistakes` are the first of `total`."""
+
+    mistakes: tuple[Mistake, ...] = ()
+    total: int = 0
+    remarks: tuple[FileRemark, ...] = ()
+
+
+def look_into(landing_zone: Path, root: Path, terms: Terms) -> Found:
+    """What is wrong with the rows of `<root>/<tenant>/<model>`, and what is to be said of them."""
+    mistakes, remarks = Mistakes(), Remarks()
+    try:
+        refuse_linked(landing_zone, root)
+        _look(landing_zone, terms, mistakes, remarks)
+        mistakes.refuse()
+    except DatasetError as error:
+        return Found(mistakes=error.mistakes, total=error.total, remarks=remarks.all(landing_zone))
+    except OSError as error:
+        problem = f"cannot be read: {error.strerror}; let the platform's user read it"
+        place = str(error.filename or landing_zone)
+        return Found(mistakes=(Mistake(file=place, line=None, field="", problem=problem),), total=1)
+    return Found(remarks=remarks.all(landing_zone))
+
+
+def stamp_of(landing_zone: Path, terms: Terms) -> str:
+    """Changes with any file below the landing zone, with the terms, and with the code that looks."""
+    whole = hashlib.sha256(repr((terms, MOST_ROWS)).encode())
+    for folder in (Path(__file__).parent, landing_zone):
+        for path, status in _files(folder):
+            seen = (path, status.st_size, status.st_mtime_ns, status.st_ino, status.st_mode)
+            whole.update(repr(seen).encode())
+    return whole.hexdigest()
+
+
+def _look(landing_zone: Path, terms: Terms, mistakes: Mistakes, remarks: Remarks) -> None:
+    sources = find_sources(landing_zone, terms.stage, mistakes, remarks, most_rows=MOST_ROWS)
+    if not sources:
+        return
+    target = layout_to_write([source.layout for source in sources])
+    different: set[str] = set()
+    for source in sources:
+        rows = checked_rows(source, target, mistakes, remarks, train_on_prompt=terms.train_on_prompt)
+        for number, row in enumerate(rows):
+            if number == MOST_ROWS:
+                remarks.add(source.path, None, [FIRST_ROWS])
+                break
+            if row is not None and len(different) < 2:
+                different.add(row.text)
+    if terms.holds_out and len(different) == 1 and not mistakes.total:
+        mistakes.add(landing_zone, None, "", ONE_ROW)
+
+
+def _files(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
+    """All files below the folder in a fixed order; links are looked at and not followed, as folders."""
+    for place, folders, names in os.walk(folder):
+        folders.sort()
+        for name in sorted(names):
+            path = Path(place, name)
+            yield str(path), path.stat() if path.exists() else path.lstat()
