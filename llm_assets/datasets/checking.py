@@ -8,6 +8,7 @@ import hashlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from llm_assets.datasets.landing_zone import refuse_linked
@@ -77,12 +78,13 @@ def _look(landing_zone: Path, terms: Terms, mistakes: Mistakes, remarks: Remarks
     different: set[str] = set()
     for source in sources:
         rows = checked_rows(source, target, mistakes, remarks, train_on_prompt=terms.train_on_prompt)
-        for number, row in enumerate(rows):
-            if number == MOST_ROWS:
-                remarks.add(source.path, None, [FIRST_ROWS])
-                break
+        seen = 0
+        for row in islice(rows, MOST_ROWS):
+            seen += 1
             if row is not None and len(different) < 2:
                 different.add(row.text)
+        if seen == MOST_ROWS:
+            remarks.add(source.path, None, [FIRST_ROWS])
     if terms.holds_out and len(different) == 1 and not mistakes.total:
         mistakes.add(landing_zone, None, "", ONE_ROW)
 

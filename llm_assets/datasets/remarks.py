@@ -45,6 +45,9 @@ class FileRemark:
         }
 
 
+MORE = Remark("note", "there is more to be said of these rows; correct the first and look again")
+
+
 class Remarks:
     """Collects the first `MOST_OF_FILE` different ones of each file, and counts their rows."""
 
@@ -55,9 +58,9 @@ class Remarks:
         """What is true of a row, or (without a line) of the file."""
         known = self._of_file.setdefault(file, {})
         for remark in dict.fromkeys(remarks):
-            first, rows = known.get(remark, (line, 0))
-            if remark in known or len(known) < MOST_OF_FILE:
-                known[remark] = (first, rows + (line is not None))
+            kept = remark if remark in known or len(known) < MOST_OF_FILE else MORE
+            first, rows = known.get(kept, (line, 0))
+            known[kept] = (first, rows + (line is not None))
 
     def all(self, folder: Path) -> tuple[FileRemark, ...]:
         """All of them, in the order of files, the files named from `folder`."""

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from llm_assets.datasets.checking import Terms, look_into
+from llm_assets.datasets.mistakes import DatasetError
 from llm_assets.datasets.preparation import PreparedDataset, prepare
 
 Row = dict[str, Any]
@@ -35,11 +37,24 @@ def zone(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def prepared(zone: Path, tmp_path: Path, tokenizer_file: Path) -> Callable[..., PreparedDataset]:
-    """Prepares the landing zone into `tmp_path/out`."""
+    """Prepares the landing zone into `tmp_path/out`, and sees that a check finds the same beforehand."""
 
     def run(stage: str = "sft", **changes: Any) -> PreparedDataset:
         options = {"cutoff_len": 64, "held_out_fraction": 0.2, "seed": 42} | changes
-        return prepare(zone, tmp_path / "out", stage=stage, tokenizer_file=tokenizer_file, **options)
+        learns_all = bool(options.get("train_on_prompt", False))
+        terms = Terms(stage=stage, train_on_prompt=learns_all, holds_out=False)
+        found = look_into(zone, tmp_path, terms)
+        mistakes, error = (), None
+        try:
+            result = prepare(zone, tmp_path / "out", stage=stage, tokenizer_file=tokenizer_file, **options)
+        except DatasetError as caught:
+            mistakes, error = caught.mistakes, caught
+        if "changed while it was read" not in str(error):
+            assert found.mistakes == mistakes
+            assert error or found.remarks == result.remarks
+        if error:
+            raise error
+        return result
 
     return run
 

@@ -127,7 +127,7 @@ def test_tool_calls_of_openai_become_function_calls_and_responses_one_observatio
         ("sft", {"instruction": 5, "output": "b"}, "1: instruction: is a number; give a text"),
         ("sft", {"instruction": "a", "output": None}, "1: output: is null; give a text"),
         ("sft", {"instruction": "a", "input": ["b"], "output": "c"}, "1: input: is a list; give a text"),
-        ("sft", {"output": "b"}, "1: instruction: missing column; the row has output"),
+        ("sft", {"output": "b"}, "the columns output are those of no format"),
         ("sft", {"instruction": "", "output": ""}, "1: the row is empty"),
         (
             "sft",

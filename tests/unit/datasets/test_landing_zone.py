@@ -12,10 +12,26 @@ from tests.unit.datasets.conftest import questions, write_rows
 
 
 def test_data_files_count_by_name_and_hidden_ones_do_not(zone: Path):
-    for name in ("b.jsonl", "a.CSV", ".upload.jsonl", "._a.csv", "notes.txt", "c.parquet", "d.json"):
+    for name in (
+        "b.jsonl",
+        "a.CSV",
+        ".upload.jsonl",
+        "._a.csv",
+        "notes.md",
+        "README.txt",
+        "c.parquet",
+        "d.json",
+        "e.txt",
+    ):
         (zone / name).write_text("x")
     (zone / "folder.json").mkdir()
-    assert [file.path.name for file in source_files(zone)] == ["a.CSV", "b.jsonl", "c.parquet", "d.json"]
+    assert [file.path.name for file in source_files(zone)] == [
+        "a.CSV",
+        "b.jsonl",
+        "c.parquet",
+        "d.json",
+        "e.txt",
+    ]
     assert source_files(zone)[0].size_bytes == 1
 
 
@@ -27,7 +43,7 @@ def test_the_fingerprint_follows_names_and_bytes_and_nothing_else(zone: Path):
     path = write_rows(zone / "rows.jsonl", questions(3))
     first = fingerprint(zone)
     os.utime(path, (1, 1))
-    (zone / "notes.txt").write_text("not data")
+    (zone / "notes.md").write_text("not data")
     assert fingerprint(zone) == first
     path.rename(zone / "other.jsonl")
     renamed = fingerprint(zone)
@@ -41,6 +57,15 @@ def test_subfolders_count_where_a_dataset_info_may_name_them(zone: Path):
     assert source_files(zone) == ()
     (zone / "dataset_info.json").write_text("{}")
     assert [file.path.name for file in source_files(zone)] == ["dataset_info.json", "rows.jsonl"]
+
+
+def test_the_data_folder_of_a_hub_repository_counts(zone: Path):
+    (zone / "data").mkdir()
+    write_rows(zone / "data" / "train.jsonl", questions(1))
+    first = fingerprint(zone)
+    assert [file.path.name for file in source_files(zone)] == ["train.jsonl"]
+    write_rows(zone / "data" / "train.jsonl", questions(2))
+    assert fingerprint(zone) != first
 
 
 def test_a_link_that_leaves_the_landing_zone_is_refused(

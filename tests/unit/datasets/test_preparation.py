@@ -167,7 +167,11 @@ def test_a_missing_landing_zone_is_named(zone: Path, prepared: Prepared):
         ("sft", {"instruction": "a", "chosen": "b", "rejected": "c"}, "the stage to dpo or rm"),
         ("pt", {"instruction": "a", "output": "b"}, "stage pt takes text"),
         ("kto", {"messages": [{"role": "user", "content": "a"}]}, "stage kto takes kto"),
-        ("sft", {"question": "a", "answer": "b"}, "columns question, answer are those of no known format"),
+        (
+            "sft",
+            {"question": "a", "answer": "b"},
+            "columns question, answer are those of no format of the recipe's stage sft",
+        ),
     ],
 )
 def test_a_format_that_does_not_fit_the_stage_is_refused(

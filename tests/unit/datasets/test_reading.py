@@ -128,7 +128,10 @@ def test_broken_json_lines_are_refused_with_the_line(tmp_path: Path, content: by
         ('[\n{"a": 1}\n]\n{}', "something follows the list"),
         ('[\n["a"]\n]', "rows.json:2: the row is not a JSON object"),
         ('[\n{"a": Infinity}\n]', "rows.json:2: Infinity is not JSON"),
-        ('{\n  "a": 1\n}', "rows.json:1: is not JSON"),
+        ('{\n  "a": 1\n}\n{\n  "a": oh\n}', "rows.json:5: is not JSON"),
+        ('{\n  "a": 1,\n  "a": 2\n}', "rows.json:1: the key 'a' comes twice"),
+        ('{\n  "data": [\n  {"a": 1},\n  ["a"]\n]}', "rows.json:4: the row is not a JSON object"),
+        ('{\n  "data": [\n  {"a": 1}', "rows.json:3: the last object has no end"),
     ],
 )
 def test_broken_json_lists_are_refused_with_the_line(tmp_path: Path, content: str, message: str):
@@ -144,7 +147,6 @@ def test_broken_json_lists_are_refused_with_the_line(tmp_path: Path, content: st
         (b"a,b\n1\n", "rows.csv:2: has 1 values, the header 2"),
         (b"a;b\n1;2\n", "rows.csv:1: the columns are not separated by commas"),
         (b"a,a\n1,2\n", "rows.csv:1: a column comes twice"),
-        (b"a,\n1,2\n", "rows.csv:1: a column of the header has no name"),
         (b"a,b\n1,\xe9\n", "rows.csv:2: byte 6 of the file (0xe9) is not UTF-8"),
     ],
 )
