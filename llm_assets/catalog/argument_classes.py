@@ -139,8 +139,9 @@ def use_of(name: str) -> Use:
         return "refused"
     if name in _WITHOUT_EFFECT:
         return "without effect"
-    _AREAS[name]
-    return "served"
+    if name in _AREAS:
+        return "served"
+    raise KeyError(name)
 
 
 def reason_of(name: str) -> str:

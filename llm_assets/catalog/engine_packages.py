@@ -91,7 +91,7 @@ def lacking(recipe: Mapping[str, Any], installed: AbstractSet[str], *, where: st
         missing = [package for package in need.packages if package not in installed]
         if missing and need.applies(value):
             wanted = f"{value} needs" if need.values else "needs"
-            names = " and ".join(missing)
+            names = ", ".join(missing)
             noun = "the package" if len(missing) == 1 else "the packages"
             problem = f"{wanted} {noun} {names}, which {where} do not have"
             valid = "leave it out" if not need.values else f"another {need.argument}, or leave it out"

@@ -38,8 +38,8 @@ class BaseLimits:
 
     @classmethod
     def fetched(cls, facts: Mapping[str, Any]) -> "BaseLimits":
-        """By the facts of the fetched base model's manifest."""
-        return cls(**{name: facts[name] for name in ("context_length", "tied_embeddings", "model_type")})
+        """By the facts of the fetched base model's manifest; one of an earlier version has fewer."""
+        return cls(**{name: facts.get(name) for name in ("context_length", "tied_embeddings", "model_type")})
 
 
 def serving_beyond(model: ModelEntry, limits: BaseLimits) -> Iterator[Problem]:

@@ -5,6 +5,7 @@ from typing import Any
 from llm_assets.catalog.argument_classes import use_of
 from llm_assets.catalog.arguments import arguments
 from llm_assets.catalog.engine_packages import NEEDS, packages
+from llm_assets.workers.training_arguments import FOR_GPUS
 
 _FULL = {"finetuning_type": "full"}
 _QUANTIZED = {"quantization_bit": 4}
@@ -44,6 +45,8 @@ RECIPES: dict[str, dict[str, Any]] = {
     "kto_rejected_weight": {"kto_rejected_weight": 0.8, **_KTO},
     "ld_alpha": {"ld_alpha": 0.5, **_DPO},
     "load_best_model_at_end": _BEST,
+    "length_column_name": {"length_column_name": "len"},
+    "logging_steps": {"logging_steps": 2},
     "lora_alpha": {"lora_alpha": 32},
     "lora_target": {"lora_target": "q_proj,v_proj"},
     "loraplus_lr_embedding": {"loraplus_lr_embedding": 1e-5, "loraplus_lr_ratio": 4.0},
@@ -59,6 +62,9 @@ RECIPES: dict[str, dict[str, Any]] = {
     "neftune_noise_alpha": {"neftune_noise_alpha": 5.0},
     "optim_args": {"optim": "adafactor", "optim_args": "clip_threshold=2.0"},
     "optim_target_modules": {"optim_target_modules": ["q_proj"]},
+    "pissa_convert": {"pissa_convert": True, "pissa_init": True},
+    "pissa_init": {"pissa_init": True},
+    "pissa_iter": {"pissa_iter": 4, "pissa_init": True},
     "pref_bco_weight": {"pref_bco_weight": 0.1, **_DPO},
     "pref_beta": {"pref_beta": 0.2, **_DPO},
     "pref_ftx": {"pref_ftx": 0.1, **_DPO},
@@ -81,12 +87,13 @@ RECIPES: dict[str, dict[str, Any]] = {
 # What one value of the list of choices is enough for.
 CHOSEN = {
     "flash_attn": "sdpa",
+    "log_level": "error",
     "logging_strategy": "epoch",
     "lr_scheduler_type": "cosine",
     "optim": "adamw_torch",
-    "log_level": "error",
-    "optim_target_modules": ["q_proj"],
 }
+# Settings of what the engine's lock has no package for, and the one method of quantization that it has.
+OPTIONS = ("apollo_", "badam_", "fp8_", "galore_", "kt_", "liger_kernel_config", "quantization_method")
 
 
 def recipe_for(name: str) -> dict[str, Any]:
@@ -107,7 +114,11 @@ def recipe_for(name: str) -> dict[str, Any]:
     raise LookupError(f"{name} ({argument.types}) needs a recipe in RECIPES")
 
 
-def served() -> list[str]:
-    """Every argument that the platform serves and whose package the engine has."""
-    lacking = {need.argument for need in NEEDS if not set(need.packages) <= packages() and not need.values}
-    return sorted(name for name in arguments() if use_of(name) == "served" and name not in lacking)
+def served_on_a_cpu() -> list[str]:
+    """Every argument that is served and that changes a training on a CPU with this engine."""
+    lacking = {need.argument for need in NEEDS if not need.values and not set(need.packages) <= packages()}
+    return sorted(
+        name
+        for name in arguments()
+        if use_of(name) == "served" and name not in {*lacking, *FOR_GPUS} and not name.startswith(OPTIONS)
+    )
