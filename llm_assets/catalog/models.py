@@ -3,15 +3,23 @@
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from llm_assets.catalog.combinations import RESIZING
 from llm_assets.catalog.files import Entry
-from llm_assets.catalog.mistakes import Place, Problem
+from llm_assets.catalog.mistakes import Place, Problem, did_you_mean, one_of
 from llm_assets.catalog.names import OWNER_RULE, ModelName, Owner
-from resources.vllm.program import LORA_RANKS
+from resources.vllm.program import LORA_RANKS, TOOL_CALL_PARSERS
 
 Text = Annotated[str, Field(min_length=1)]
+
+
+def check_tool_call_parser(name: str) -> str:
+    """The name itself, if the locked vLLM has such a parser. Raises ValueError otherwise."""
+    if name in TOOL_CALL_PARSERS:
+        return name
+    valid = did_you_mean(name, TOOL_CALL_PARSERS, otherwise=one_of(TOOL_CALL_PARSERS, at_most=99))
+    raise ValueError(f"vLLM has no parser {name!r} of tool calls; {valid}")
 
 
 class DatasetSettings(Entry):
@@ -49,9 +57,8 @@ class ServingSettings(Entry):
         le=65535,
         description="a fixed port; leave it out for a free one (a port serves one tenant)",
     )
-    tool_call_parser: str | None = Field(
+    tool_call_parser: Annotated[str, AfterValidator(check_tool_call_parser)] | None = Field(
         default=None,
-        pattern=r"^[a-z0-9_]{1,64}$",
         description="how vLLM reads the model's tool calls (hermes, llama3_json, …); without it, none",
     )
 

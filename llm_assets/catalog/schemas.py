@@ -20,6 +20,7 @@ from llm_assets.catalog.models import ModelEntry
 from llm_assets.catalog.platform_keys import PLATFORM_KEYS
 from llm_assets.catalog.recipes import FINETUNING_TYPES, STAGES
 from llm_assets.catalog.tenants import TenantEntry
+from resources.vllm.program import TOOL_CALL_PARSERS
 
 _SUPPORTED: dict[str, list[Any]] = {
     "stage": list(STAGES),
@@ -32,6 +33,8 @@ def schemas() -> dict[str, dict[str, Any]]:
     """Each schema by its file's name."""
     base_model, model, tenant = _schema(BaseModelEntry), _schema(ModelEntry), _schema(TenantEntry)
     base_model["properties"]["template"]["enum"] = sorted(templates())
+    parsers = {"enum": [*sorted(TOOL_CALL_PARSERS), None]}
+    model["$defs"]["ServingSettings"]["properties"]["tool_call_parser"] |= parsers
     model["properties"]["recipe"] = _recipe() | {"description": model["properties"]["recipe"]["description"]}
     return {
         "base_model.schema.json": base_model,

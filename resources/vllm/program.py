@@ -18,6 +18,16 @@ from resources.names import MODEL, TENANT, VERSION
 from resources.vllm.streaming import DISK, STREAMED_SCHEMES, stream_environment, stream_options
 
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # vllm.config.lora.MaxLoRARanks of 0.32
+# vllm.tool_parsers of 0.32
+_TOOL_CALL_PARSERS = """
+    apertus cohere_command3 cohere_command4 deepseek_v3 deepseek_v31 deepseek_v32 deepseek_v4
+    deepseek_v41 dots ernie45 functiongemma gemma4 gigachat3 glm45 glm47 granite granite-20b-fc granite4
+    hermes hf hunyuan_a13b hy_v3 hy_v4 inkling internlm jamba k2_horizon kimi_k2 kimi_k3 lfm2 ling3
+    llama3_json llama4_json llama4_pythonic longcat mimo minicpm5 minimax_m2 minimax_m3 mistral
+    muse_glimmer olmo3 openai phi4_mini_json plamo3 poolside_v1 pythonic qwen3_coder qwen3_json
+    qwen3_xml seed_oss step3 step3p5 xlam
+"""
+TOOL_CALL_PARSERS = frozenset(_TOOL_CALL_PARSERS.split())
 GPU_MEMORY = 0.9  # of a GPU; the rest is for CUDA itself
 SHUTDOWN_S = 5  # in which a server that is told to end still answers what it was asked
 INHERITED = ("PATH", "HOME", "USER", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "XDG_CACHE_HOME")

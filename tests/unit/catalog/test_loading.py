@@ -167,6 +167,11 @@ def test_what_changes_nothing_may_stay_in_a_models_recipe(catalog: CatalogFolder
         ("purpose:", "purpse:", "purpse: unknown field; did you mean purpose?"),
         ("recipe:", "serving:\n  mode: adapter\nrecipe:\n  use_dora: true", "vLLM loads no DoRA adapter"),
         ("recipe:", "serving: {mode: both}\nrecipe:", "serving.mode: 'both' is not taken; one of 'merged'"),
+        (
+            "recipe:",
+            "serving: {tool_call_parser: hermess}\nrecipe:",
+            "serving.tool_call_parser: vLLM has no parser 'hermess' of tool calls; did you mean hermes?",
+        ),
         ("recipe:", "serving: {prot: 1}\nrecipe:", "serving.prot: unknown field; did you mean port?"),
         ("recipe:", "thresholds: {max_eval_loss: low}\nrecipe:", "thresholds.max_eval_loss: 'low' is not"),
         (
