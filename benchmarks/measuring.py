@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import statistics
 import subprocess
 import threading
 import time
@@ -52,6 +53,19 @@ def measure(command: Sequence[str], *, env: Mapping[str, str], cwd: Path, log: P
     if code != 0:
         raise BenchmarkError(f"{' '.join(command)} ended with {code}:\n{log.read_text()[-3000:]}")
     return Measured(seconds=seconds, peak_bytes=peak[0])
+
+
+def row(system: str, runs: list[Measured]) -> dict[str, Any]:
+    """A row of the table: the median of the runs, and their range."""
+    seconds = [run.seconds for run in runs]
+    return {
+        "system": system,
+        "seconds": statistics.median(seconds),
+        "min_seconds": min(seconds),
+        "max_seconds": max(seconds),
+        "peak_bytes": max(run.peak_bytes for run in runs),
+        "rounds": len(runs),
+    }
 
 
 def _watch(root: psutil.Process, mark: str, over: threading.Event, peak: list[int]) -> None:

@@ -8,14 +8,13 @@ at hand, and no server running; the rounds alternate, and medians are compared. 
 what the platform finds out by itself (weights in float32, threads that do not spin, vLLM's worker in
 the engine's process), so that what is compared is orchestration.
 `rerun_ratio`: the same command with nothing changed, over its first run.
-`load_5000_tenants_s`: a fresh process that loads the code location of 100 models and 5,000 tenants.
+`load_5000_tenants_s`, `ui_first_graph_s`: a large catalog's code location; see code_location.py.
 """
 
 import argparse
 import json
 import os
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -24,14 +23,14 @@ from typing import Any
 
 from rich.console import Console
 
-from benchmarks.measuring import Measured, conclude, measure
+from benchmarks.code_location import code_location
+from benchmarks.measuring import Measured, conclude, measure, row
 from llm_assets.catalog.loading import load_catalog
 from llm_assets.settings import find_settings
 from resources.engines.installation import engine_python
 
 ROOT = Path(__file__).parent.parent
 MODEL, TENANT = "support_bot", "team-a"
-MODELS, TENANTS = 100, 5_000
 IN_FLOAT32 = """
 import sys
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -57,28 +56,15 @@ def main() -> None:
                 script.append(bench.script(number))
         finally:
             bench.down()
-        load = [bench.load() for _ in range(max(rounds, 3))]
+    location_rows, location_bars = code_location()
     rows = [
-        _row("shell script: train, export, serve, ask", script),
-        _row("llm-assets run", first),
-        _row("llm-assets run, nothing changed", again),
-        _row(f"load {MODELS} models, {TENANTS} tenants", load),
+        row("shell script: train, export, serve, ask", script),
+        row("llm-assets run", first),
+        row("llm-assets run, nothing changed", again),
     ]
-    ours, again_s, script_s, load_s = (row["seconds"] for row in (rows[1], rows[2], rows[0], rows[3]))
-    bars = {"ratio_to_script": ours / script_s, "rerun_ratio": again_s / ours, "load_5000_tenants_s": load_s}
-    conclude("overhead", rows, bars)
-
-
-def _row(system: str, runs: list[Measured]) -> dict[str, Any]:
-    seconds = [run.seconds for run in runs]
-    return {
-        "system": system,
-        "seconds": statistics.median(seconds),
-        "min_seconds": min(seconds),
-        "max_seconds": max(seconds),
-        "peak_bytes": max(run.peak_bytes for run in runs),
-        "rounds": len(runs),
-    }
+    script_s, ours, again_s = (row["seconds"] for row in rows)
+    bars = {"ratio_to_script": ours / script_s, "rerun_ratio": again_s / ours, **location_bars}
+    conclude("overhead", [*rows, *location_rows], bars)
 
 
 class Overhead:
@@ -193,33 +179,6 @@ trap 'kill $server; wait $server || true' EXIT
 until curl -sf http://127.0.0.1:8917/health; do kill -0 $server; sleep 0.2; done
 curl -sf http://127.0.0.1:8917/v1/chat/completions -H 'Content-Type: application/json' -d '{question}'
 """
-
-    def load(self) -> Measured:
-        catalog = self.folder / "large"
-        if not catalog.is_dir():
-            self._write_large(catalog)
-        command = [sys.executable, "-c", "import llm_assets.definitions"]
-        return measure(
-            command,
-            env=self.env | {"LLM_ASSETS_CATALOG": str(catalog)},
-            cwd=ROOT,
-            log=self.log,
-            mark=self.folder,
-        )
-
-    def _write_large(self, catalog: Path) -> None:
-        for folder in ("base_models", "models", "tenants"):
-            (catalog / folder).mkdir(parents=True)
-        for file in (self.catalog / "base_models").glob("*.yaml"):
-            shutil.copy(file, catalog / "base_models")
-        model = (self.catalog / "models" / f"{MODEL}.yaml").read_text()
-        names = [f"model_{number}" for number in range(MODELS)]
-        for name in names:
-            (catalog / "models" / f"{name}.yaml").write_text(model)
-        for number in range(TENANTS):
-            used = ", ".join(names[(number + each) % MODELS] for each in range(3))
-            text = f"owner: tenant-{number}@example.com\nmodels: [{used}]\n"
-            (catalog / "tenants" / f"tenant-{number}.yaml").write_text(text)
 
 
 def _only(folder: Path) -> Path:

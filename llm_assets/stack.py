@@ -103,8 +103,10 @@ class Stack:
 
     @property
     def locations(self) -> LoadedLocations:
-        """What the UI shows; asked while it runs."""
-        return LoadedLocations(address=self.ui_address)
+        """What the UI shows; asked while it runs, at the port that it was started with."""
+        ui = self.ui()
+        port = ui.attributes["port"] if ui else self.settings.ui_port
+        return LoadedLocations(address=f"http://127.0.0.1:{port}")
 
     def wait_ready(self) -> None:
         """Until everything answers and the UI has its definitions, or knows why it has none.

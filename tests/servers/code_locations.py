@@ -26,6 +26,7 @@ class Webserver:
     """A Dagster webserver, asked as its UI asks it."""
 
     address: str
+    pid: int
 
     @property
     def locations(self) -> LoadedLocations:
@@ -47,13 +48,12 @@ def webserver(folder: Path, catalogs: Mapping[str, Path]) -> Iterator[Webserver]
     (folder / "dagster.yaml").write_text((ROOT / "dagster.yaml").read_text())
     with dg.DagsterInstance.from_config(str(folder)):
         pass  # its tables are there before several processes open them
-    common = os.environ | {"DAGSTER_HOME": str(folder), "LLM_ASSETS_ROOT": str(ROOT)}
     port = free_port()
     options = ["-h", "127.0.0.1", "-p", str(port), "-w", str(_workspace(folder, catalogs))]
     with ExitStack() as running:
         for name, catalog in catalogs.items():
-            env = common | {"LLM_ASSETS_CATALOG": str(catalog), "LLM_ASSETS_HOME": str(folder / name)}
-            running.enter_context(_process(_code_server(folder, name), env, folder / f"{name}.log"))
+            command = code_server_command(folder, name, lazy=True)
+            running.enter_context(code_server(folder, name, catalog, command))
         wait_until(
             lambda: all((folder / f"{name}.socket").exists() for name in catalogs),
             what="the code servers",
@@ -61,8 +61,8 @@ def webserver(folder: Path, catalogs: Mapping[str, Path]) -> Iterator[Webserver]
         )
         log = folder / "webserver.log"
         command = [sys.executable, "-m", "dagster_webserver", *options]
-        process = running.enter_context(_process(command, common, log))
-        server = Webserver(address=f"http://127.0.0.1:{port}")
+        process = running.enter_context(_process(command, {}, folder, log))
+        server = Webserver(address=f"http://127.0.0.1:{port}", pid=process.pid)
         wait_until(
             server.locations.settled,
             what=server.address,
@@ -81,26 +81,30 @@ def _workspace(folder: Path, names: Mapping[str, Path]) -> Path:
     return file
 
 
-def _code_server(folder: Path, name: str) -> list[str]:
+def code_server_command(folder: Path, name: str, *, lazy: bool) -> list[str]:
+    """A lazy one that does not load its definitions stays there and says why."""
     module = ["-m", "llm_assets.definitions", "--location-name", name]
-    lazy = "--lazy-load-user-code"  # one that does not load stays there and says why
-    return [
-        sys.executable,
-        "-m",
-        "dagster",
-        "api",
-        "grpc",
-        *module,
-        lazy,
-        "--socket",
-        f"{folder / name}.socket",
-    ]
+    place = ["--socket", str(folder / f"{name}.socket"), *(["--lazy-load-user-code"] if lazy else [])]
+    return [sys.executable, "-m", "dagster", "api", "grpc", *module, *place]
 
 
 @contextmanager
-def _process(command: list[str], env: Mapping[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+def code_server(
+    folder: Path, name: str, catalog: Path, command: list[str]
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Runs the command for a catalog, with a state folder of its own; its log is `<name>.log`."""
+    env = {"LLM_ASSETS_CATALOG": str(catalog), "LLM_ASSETS_HOME": str(folder / name)}
+    with _process(command, env, folder, folder / f"{name}.log") as process:
+        yield process
+
+
+@contextmanager
+def _process(
+    command: list[str], env: Mapping[str, str], home: Path, log: Path
+) -> Iterator[subprocess.Popen[bytes]]:
+    whole = os.environ | {"DAGSTER_HOME": str(home), "LLM_ASSETS_ROOT": str(ROOT)} | dict(env)
     with log.open("wb") as output:
-        process = subprocess.Popen(command, env=dict(env), cwd=ROOT, stdout=output, stderr=output)
+        process = subprocess.Popen(command, env=whole, cwd=ROOT, stdout=output, stderr=output)
     try:
         yield process
     finally:
