@@ -5,8 +5,9 @@ the base model is fetched, and judged then: `late_mistakes` gives it file, line 
 starts.
 """
 
+import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,9 @@ from llm_assets.workers.merging.base_models import embedding_kind
 from llm_assets.workers.merging.tying import TIED_IN_VLLM
 from resources.engines.locks import Device
 
+KV_CACHE_BLOCK_TOKENS = 128  # of vLLM 0.32 on a CPU (vllm/platforms/cpu.py)
+DTYPE_BYTES = {"float32": 4, "float64": 8}  # 2 otherwise
+
 
 @dataclass(frozen=True, kw_only=True)
 class BaseLimits:
@@ -30,6 +34,8 @@ class BaseLimits:
     context_length: int | None = None
     tied_embeddings: bool | None = None
     model_type: str | None = None
+    dtype: str | None = None
+    kv_cache_values_per_token: int | None = None
 
     @classmethod
     def declared(cls, base: BaseModelEntry) -> "BaseLimits":
@@ -39,7 +45,7 @@ class BaseLimits:
     @classmethod
     def fetched(cls, facts: Mapping[str, Any]) -> "BaseLimits":
         """By the facts of the fetched base model's manifest; one of an earlier version has fewer."""
-        return cls(**{name: facts.get(name) for name in ("context_length", "tied_embeddings", "model_type")})
+        return cls(**{field.name: facts.get(field.name) for field in fields(cls)})
 
 
 def serving_beyond(model: ModelEntry, limits: BaseLimits) -> Iterator[Problem]:
@@ -48,6 +54,20 @@ def serving_beyond(model: ModelEntry, limits: BaseLimits) -> Iterator[Problem]:
     if length is not None and model.serving.mode != "none" and wanted > length:
         problem = f"{wanted} tokens, but {model.base_model} has positions for {length}"
         yield Problem(place=("serving", "max_model_len"), problem=problem, valid=f"at most {length}")
+
+
+def short_kv_cache(model: ModelEntry, limits: BaseLimits) -> Iterator[Problem]:
+    """A KV cache in which vLLM, on a CPU, could not keep one request of `max_model_len` tokens."""
+    serving, values = model.serving, limits.kv_cache_values_per_token
+    if values is None or serving.mode == "none":
+        return
+    dtype = limits.dtype if serving.dtype == "auto" else serving.dtype
+    blocks = math.ceil(serving.max_model_len / KV_CACHE_BLOCK_TOKENS) + 1  # vLLM keeps one for itself
+    needed = math.ceil(blocks * KV_CACHE_BLOCK_TOKENS * values * DTYPE_BYTES.get(str(dtype), 2) / 2**20)
+    if needed > serving.kv_cache_mib:
+        problem = f"{serving.max_model_len} tokens of {model.base_model} need {needed} MiB on a CPU"
+        valid = f"at least {needed}, or a smaller serving.max_model_len"
+        yield Problem(place=("serving", "kv_cache_mib"), problem=problem, valid=valid)
 
 
 def recipe_beyond(recipe: Mapping[str, Any], model: ModelEntry, limits: BaseLimits) -> Iterator[Problem]:
@@ -96,7 +116,8 @@ def late_mistakes(
     of_recipe = [*recipe_beyond(recipe.arguments, model, limits), *lacks]
     if recipe.is_the_models:
         of_recipe = [replace(each, place=("recipe", *each.place)) for each in of_recipe]
-    found = {f"models/{model.name}.yaml": [*serving_beyond(model, limits)]}
+    cache = short_kv_cache(model, limits) if device == "cpu" else ()
+    found = {f"models/{model.name}.yaml": [*serving_beyond(model, limits), *cache]}
     found.setdefault(recipe.origin, []).extend(of_recipe)
     return [each for file, problems in found.items() if problems for each in _placed(folder, file, problems)]
 

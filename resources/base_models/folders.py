@@ -53,6 +53,8 @@ class BaseModelFacts:
         licence: None where neither README.md nor LICENSE tells.
         context_length: The most tokens that it has positions for; None where config.json does not limit them.
         tied_embeddings: Whether the output layer has the weights of the input embeddings.
+        kv_cache_values_per_token: How many numbers a served token keeps in the KV cache; None where that is
+            not the same for every token (sliding windows) or not told by layers and heads alone.
     """
 
     architecture: str
@@ -64,6 +66,7 @@ class BaseModelFacts:
     model_type: str | None
     context_length: int | None
     tied_embeddings: bool
+    kv_cache_values_per_token: int | None
 
 
 def inspect(folder: Path) -> BaseModelFacts:
@@ -87,6 +90,7 @@ def inspect(folder: Path) -> BaseModelFacts:
         model_type=config.get("model_type"),
         context_length=_context_length(config),
         tied_embeddings=_tied_embeddings(config, tensors),
+        kv_cache_values_per_token=_kv_cache_values_per_token(config),
     )
 
 
@@ -163,6 +167,19 @@ def _tied_embeddings(config: dict[str, Any], tensors: tuple[Tensor, ...]) -> boo
     if said is not None:
         return bool(said)
     return not any(tensor.name.endswith(OUTPUT_LAYERS) for tensor in tensors)
+
+
+def _kv_cache_values_per_token(config: dict[str, Any]) -> int | None:
+    text = config.get("text_config") or config
+    layers, heads = text.get("num_hidden_layers"), text.get("num_attention_heads")
+    layer_types = set(text.get("layer_types") or ())
+    windowed = text.get("sliding_window") is not None and text.get("use_sliding_window", True)
+    if layer_types - {"full_attention"} or (windowed and not layer_types) or "kv_lora_rank" in text:
+        return None
+    if not (isinstance(layers, int) and isinstance(heads, int) and isinstance(text.get("hidden_size"), int)):
+        return None
+    head_size = text.get("head_dim") or text["hidden_size"] // heads
+    return int(2 * layers * (text.get("num_key_value_heads") or heads) * head_size)
 
 
 def _dtype(tensors: tuple[Tensor, ...]) -> str:

@@ -49,6 +49,31 @@ def test_the_context_length_is_what_vllm_derives_from_the_configuration(
     assert inspect(folder).context_length == expected
 
 
+LLAMA = {"num_hidden_layers": 30, "num_attention_heads": 9, "num_key_value_heads": 3, "hidden_size": 576}
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        (LLAMA, 2 * 30 * 3 * 64),
+        (LLAMA | {"head_dim": 128}, 2 * 30 * 3 * 128),
+        (LLAMA | {"num_key_value_heads": None}, 2 * 30 * 9 * 64),
+        ({"text_config": LLAMA}, 2 * 30 * 3 * 64),
+        (LLAMA | {"layer_types": ["full_attention"] * 30, "sliding_window": 512}, 2 * 30 * 3 * 64),
+        (LLAMA | {"sliding_window": 4096, "use_sliding_window": False}, 2 * 30 * 3 * 64),
+        (LLAMA | {"sliding_window": 4096}, None),
+        (LLAMA | {"layer_types": ["full_attention", "sliding_attention"]}, None),
+        (LLAMA | {"kv_lora_rank": 512}, None),
+        ({}, None),
+    ],
+)
+def test_what_a_token_keeps_in_the_kv_cache_is_told_only_where_it_is_the_same_for_all(
+    folder: Path, config: dict[str, Any], expected: int | None
+) -> None:
+    (folder / "config.json").write_text(json.dumps({"architectures": ["X"]} | config))
+    assert inspect(folder).kv_cache_values_per_token == expected
+
+
 @pytest.mark.parametrize(
     ("config", "output_layer", "tied"),
     [

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from llm_assets.catalog.limits import BaseLimits, late_mistakes, recipe_beyond
+from llm_assets.catalog.limits import BaseLimits, late_mistakes, recipe_beyond, short_kv_cache
 from llm_assets.catalog.loading import Catalog, load_catalog
 from tests.unit.catalog.test_recipe_cases import BASE, MODEL
 
@@ -85,3 +85,35 @@ def test_tied_embeddings_are_trained_apart_only_where_they_can_be_merged_and_ser
     assert all(valid in found[key] for key, valid in expected.items())
     untied = BaseLimits(tied_embeddings=False, model_type=model_type)
     assert list(recipe_beyond(recipe, model, untied)) == []
+
+
+@pytest.mark.parametrize(
+    ("serving", "facts", "expected"),
+    [
+        ({"kv_cache_mib": 17}, {}, None),
+        ({"kv_cache_mib": 16}, {}, 17),
+        ({"kv_cache_mib": 16, "max_model_len": 1920}, {}, None),
+        ({"kv_cache_mib": 33, "dtype": "float32"}, {}, 34),
+        ({"kv_cache_mib": 33, "dtype": "auto"}, {"dtype": "float32"}, 34),
+        ({"kv_cache_mib": 17, "dtype": "auto"}, {"dtype": "bfloat16"}, None),
+        ({"kv_cache_mib": 16, "mode": "none"}, {}, None),
+        ({"kv_cache_mib": 16}, {"kv_cache_values_per_token": None}, None),
+    ],
+)
+def test_a_kv_cache_that_holds_no_whole_request_is_refused_with_the_least_that_does(
+    catalog: Catalog, serving: dict[str, Any], facts: dict[str, Any], expected: int | None
+) -> None:
+    written = catalog.models["bot"]
+    model = written.model_copy(update={"serving": written.serving.model_copy(update=serving)})
+    limits = BaseLimits(**{"kv_cache_values_per_token": 4096, **facts})
+    said = [each.valid for each in short_kv_cache(model, limits)]
+    assert said == ([f"at least {expected}, or a smaller serving.max_model_len"] if expected else [])
+
+
+def test_only_a_cpu_has_a_kv_cache_of_a_fixed_size(catalog: Catalog) -> None:
+    recipe = catalog.recipe_for("team-a", "bot", "1")
+    limits = BaseLimits(kv_cache_values_per_token=10**6)
+    model = catalog.models["bot"]
+    [mistake] = late_mistakes(catalog.folder, model, recipe, limits=limits, device="cpu")
+    assert mistake.field == "serving.kv_cache_mib"
+    assert late_mistakes(catalog.folder, model, recipe, limits=limits, device="cuda") == []
