@@ -71,6 +71,8 @@ def _said(
     if calls and roles.get(str(name)) in ANSWERS:
         beside = (BESIDE_CALL,) if written not in (None, "", []) else ()
         return "function", _calls(calls, place), beside
+    if calls:
+        raise invalid(f"{place}.tool_calls", f"is of the {tags.assistant_tag} alone, and this is of {name!r}")
     content = _text(written, f"{place}.{tags.content_tag}")
     if first and tags.system_tag and name == tags.system_tag:
         return None, content, ()
@@ -89,8 +91,10 @@ def _text(content: object, place: str) -> str:
     if not isinstance(content, list) or not content or not all(isinstance(part, dict) for part in content):
         raise invalid(place, f"is {kind(content)}; give a text")
     for part in content:
-        if part.get("type") != "text" or not isinstance(part.get("text"), str):
+        if part.get("type") != "text":
             raise invalid(place, f"has a part of the type {part.get('type')!r}; {MEDIA}")
+        if not isinstance(part.get("text"), str):
+            raise invalid(place, 'has a part without its text; give {"type": "text", "text": "…"}')
     return "\n".join(part["text"] for part in content)
 
 
@@ -106,8 +110,8 @@ def _refuse_keys(message: Mapping[str, Any], place: str, layout: Layout) -> None
 def _masked(message: Mapping[str, Any], place: str, role: Role | None) -> bool:
     """Whether the message is an answer that is not to be learned from."""
     said = {key: _switch(message[key], f"{place}.{key}") for key in SWITCHES if not _empty(message.get(key))}
-    if MASKED in message:
-        said[MASKED] = message[MASKED] is not True
+    if message.get(MASKED) is not None:
+        said[MASKED] = not _switch(message[MASKED], f"{place}.{MASKED}")
     if role in ANSWERS:
         return not all(said.values())
     for key, learned in said.items():

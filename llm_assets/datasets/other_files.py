@@ -2,7 +2,8 @@
 with the way to convert it, whatever else might be meant as data is remarked, documents are left alone.
 """
 
-from collections.abc import Container
+import os
+from collections.abc import Set
 from pathlib import Path
 
 from llm_assets.datasets.landing_zone import DOCUMENT, HUB_FOLDER, SUFFIXES, dataset_files
@@ -67,18 +68,18 @@ def remedy(path: Path) -> str | None:
 
 
 def look_around(
-    landing_zone: Path, taken: Container[Path], stage: str, mistakes: Mistakes, remarks: Remarks
+    landing_zone: Path, taken: Set[Path], stage: str, mistakes: Mistakes, remarks: Remarks
 ) -> None:
-    """Says of every other file and folder of the landing zone that it is not read."""
+    """Says of every file and folder of the landing zone that is not `taken` that it is not read."""
     folders = {landing_zone, landing_zone / HUB_FOLDER}
     for folder in sorted(folders):
-        if not folder.is_dir() or (folder != landing_zone and not _used(folder, taken)):
+        if not folder.is_dir() or (folder != landing_zone and taken and not _used(folder, taken)):
             continue
         for path in sorted(folder.iterdir()):
             if path in taken or path.name.startswith(".") or DOCUMENT.match(path.name):
                 continue
             if path.is_dir():
-                if not _used(path, taken) and dataset_files(path):
+                if not _used(path, taken) and _holds_data(path):
                     said = (
                         "the files in this folder are not read; move them up, or name it in dataset_info.json"
                     )
@@ -102,5 +103,10 @@ def _split(path: Path) -> str:
     return path.stem.lower().replace("_", "-").partition("-")[0]
 
 
-def _used(folder: Path, taken: Container[Path]) -> bool:
+def _used(folder: Path, taken: Set[Path]) -> bool:
     return any(path in taken for path in dataset_files(folder))
+
+
+def _holds_data(folder: Path) -> bool:
+    """Anywhere below it; links are not followed."""
+    return any(dataset_files(Path(place)) for place, _, _ in os.walk(folder))

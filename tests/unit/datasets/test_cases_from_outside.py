@@ -125,8 +125,8 @@ def test_a_folder_of_the_hub_is_taken_without_its_test_split(zone: Path, prepare
 
 def test_what_lies_beside_the_files_that_are_read_is_said(zone: Path, prepared: Prepared):
     write_rows(zone / "test.jsonl", questions(3))
-    (zone / "more").mkdir()
-    write_rows(zone / "more" / "rows.jsonl", questions(9))
+    (zone / "more" / "deeper").mkdir(parents=True)
+    write_rows(zone / "more" / "deeper" / "rows.jsonl", questions(9))
     (zone / "logo.png").write_bytes(b"png")
     for document in ("README", "LICENSE.txt", "notes.md", ".DS_Store"):
         (zone / document).write_text("of no interest")
@@ -166,6 +166,16 @@ def test_data_in_another_form_is_one_mistake_with_the_way_to_convert_it(
     assert error.total == 1
     assert f"{name}: " in str(error)
     assert remedy in str(error)
+
+
+def test_data_in_another_form_in_the_folder_of_a_hub_is_a_mistake(zone: Path, prepared: Prepared):
+    (zone / "data").mkdir()
+    (zone / "data" / "train.arrow").write_bytes(b"ARROW1")
+    assert "data/train.arrow: is Arrow; write Parquet" in str(refused(prepared))
+    write_rows(zone / "data" / "train.jsonl", questions(3))
+    error = refused(prepared)
+    assert error.total == 1
+    assert "data/train.arrow: is Arrow" in str(error)
 
 
 def test_a_dataset_saved_to_disk_says_how_to_write_parquet(zone: Path, prepared: Prepared):

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as some
 
 from llm_assets.datasets.held_out import held_out_rows
-from llm_assets.datasets.messages import REFUSED, SWITCHES
+from llm_assets.datasets.messages import LINKS, REFUSED, SWITCHES
 from llm_assets.datasets.mistakes import DatasetError
 from llm_assets.datasets.preparation import PreparedDataset
 from llm_assets.datasets.remarks import MORE, MOST_OF_FILE
@@ -263,6 +265,14 @@ def test_tool_calls_in_rows_that_are_not_openais_are_refused(zone: Path, prepare
         prepared()
 
 
+def test_tool_calls_of_a_question_are_refused(zone: Path, prepared: Prepared):
+    write_rows(zone / "rows.jsonl", [openai({"tool_calls": []}), openai({"tool_calls": [CALL]})])
+    with pytest.raises(
+        DatasetError, match=r"rows\.jsonl:2: messages\[0\]\.tool_calls: is of the assistant alone"
+    ):
+        prepared()
+
+
 def test_a_system_column_beside_a_system_message_is_said_to_be_unused(zone: Path, prepared: Prepared):
     system = [{"role": "system", "content": "s"}]
     rows = [{"messages": system + openai()["messages"], "system": text} for text in ("s", "", "other")]
@@ -285,6 +295,9 @@ def test_parts_of_text_are_one_text_as_they_are_served(zone: Path, tmp_path: Pat
 def test_any_other_part_is_refused(zone: Path, prepared: Prepared, part: Row):
     write_rows(zone / "rows.jsonl", [openai({"content": [{"type": "text", "text": "a"}, part]})])
     with pytest.raises(DatasetError, match=r"messages\[0\]\.content: has a part of the type"):
+        prepared()
+    write_rows(zone / "rows.jsonl", [openai({"content": [{"type": "text", "value": "a"}]})])
+    with pytest.raises(DatasetError, match=r"messages\[0\]\.content: has a part without its text"):
         prepared()
 
 
@@ -322,3 +335,60 @@ def test_a_file_with_thousands_of_different_remarks_keeps_the_first(zone: Path, 
     remarks = prepared().remarks
     assert len(remarks) == MOST_OF_FILE + 1
     assert (remarks[-1].text, remarks[-1].rows) == (MORE.text, 500 - MOST_OF_FILE)
+
+
+TEXT = some.text(some.characters(exclude_categories=["Cs"]), max_size=10)
+KEYS = some.one_of(
+    some.sampled_from(
+        sorted({*REFUSED, *REFUSED_COLUMNS, *SWITCHES, *LINKS, "name", "system", "tools", "content"})
+    ),
+    some.from_regex(r"[a-z]{1,8}", fullmatch=True),
+)
+MORE_KEYS = some.sets(KEYS, max_size=3)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100)
+@given(
+    form=some.sampled_from(FORMATS),
+    in_row=MORE_KEYS,
+    in_question=MORE_KEYS,
+    in_answer=MORE_KEYS,
+    asked=TEXT,
+    answered=TEXT,
+)
+def test_whatever_a_row_says_is_written_refused_or_remarked_by_its_name(
+    zone: Path,
+    tmp_path: Path,
+    prepared: Prepared,
+    form: tuple[str, Callable[..., Row]],
+    in_row: set[str],
+    in_question: set[str],
+    in_answer: set[str],
+    asked: str,
+    answered: str,
+):
+    """Whatever the keys are called: a link between call and response alone may go unsaid."""
+    stage, make = form
+    text = "content" if make is not sharegpt else "value"
+    given_row = make(
+        {key: f"question {key}" for key in in_question} | {text: f"{asked} q"},
+        {key: f"answer {key}" for key in in_answer} | {text: f"{answered} a"},
+    )
+    in_row = in_row - set(given_row)
+    given_row |= {key: f"row {key}" for key in in_row}
+    write_rows(zone / "rows.jsonl", [given_row])
+    try:
+        result = prepared(stage, held_out_fraction=0)
+    except DatasetError as error:
+        said = str(error)
+        assert any(f"{key}: " in said for key in (*in_row, *in_question, *in_answer)), said
+        return
+    written = (tmp_path / "out/train.jsonl").read_text()
+    said = " ".join(remark.text for remark in result.remarks)
+    assert json.dumps(f"{asked} q", ensure_ascii=False) in written
+    assert json.dumps(f"{answered} a", ensure_ascii=False) in written
+    for place, keys in (("row", in_row), ("question", in_question), ("answer", in_answer)):
+        unsaid = {text} if place != "row" else set()
+        unsaid |= set(LINKS) if make is not sharegpt and place != "row" else set()
+        for key in keys - unsaid:
+            assert f"{place} {key}" in written or f"`{key}`" in said or f"column {key} " in said
