@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup engines demo test test-long test-gpu check bench lock clean
+.PHONY: help setup platform engines demo test test-long test-gpu check bench lock clean
 
 help: ## List these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1\t\2/' | expand -t 20
@@ -17,7 +17,11 @@ setup: ## Make .venv from the lock (under a second when nothing changed)
 engines: setup ## Install LLaMA-Factory and vLLM, each in an environment of its own
 	@$(BIN)/llm-assets engines install
 
-demo: setup ## From a dataset to a live model that answers (TENANT=team-a)
+platform: # .venv with what the platform needs and no tools to work on it: half the size of `make setup`'s
+	@test -n "$(PYTHON)" || { echo "error: no Python found. Install Python 3.11, or: make PYTHON=/path/to/python3.11 …" >&2; exit 1; }
+	@"$(PYTHON)" images/platform/bootstrap.py --lock platform
+
+demo: platform ## From a dataset to a live model that answers (TENANT=team-a)
 	@$(BIN)/llm-assets demo --tenant $(TENANT)
 
 # Three workers on two cores, because tests wait as much as they work; the longest, tests/e2e, begin.

@@ -12,6 +12,7 @@ import psutil
 from dagster import DagsterRunStatus
 from filelock import FileLock
 
+from llm_assets.cancellation import canceled_when_interrupted
 from llm_assets.chains import line_tags
 from llm_assets.partitions import add_tenants
 from llm_assets.settings import Settings
@@ -68,18 +69,22 @@ def execute_chain(
     """Executes the chain of one tenant (or only the `assets` named) to its end, also past a failed step.
 
     `tenants` are all that use the model: they become partitions, so that "missing" in the UI means missing.
+
+    Raises:
+        RunCanceled: It was interrupted.
     """
     end_abandoned_runs(instance)
     add_tenants(instance, model, tenants)
-    return job.execute_in_process(
-        instance=instance,
-        partition_key=tenant,
-        run_id=run_id,
-        tags=line_tags(tenant, model) | {PROCESS_TAG: _this_process()},
-        run_config={"ops": dict(op_config), **QUIET},
-        asset_selection=assets,
-        raise_on_error=False,
-    )
+    with canceled_when_interrupted(instance, run_id):
+        return job.execute_in_process(
+            instance=instance,
+            partition_key=tenant,
+            run_id=run_id,
+            tags=line_tags(tenant, model) | {PROCESS_TAG: _this_process()},
+            run_config={"ops": dict(op_config), **QUIET},
+            asset_selection=assets,
+            raise_on_error=False,
+        )
 
 
 def end_abandoned_runs(instance: dg.DagsterInstance) -> list[str]:

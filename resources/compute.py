@@ -29,6 +29,7 @@ from resources.processes.temporary_folders import TemporaryFolderError, linked_f
 PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "USER", "LD_LIBRARY_PATH")
 PASSED_ON_PREFIXES = ("CUDA_", "NVIDIA_", "NCCL_", "OMP_", "GLOO_")
 LOG_TAIL_LINES = 15
+ENGINE_LOG = "engine.log"
 LISTENING_S = 0.2
 FULL_DISK_BYTES = 64 * 2**20
 
@@ -87,7 +88,7 @@ class LocalCompute(dg.ConfigurableResource):
             WorkOrderError: The engine failed, was killed, or sent no result; names the cause and the log.
         """
         work.folder.mkdir(parents=True, exist_ok=True)
-        log = work.folder / "engine.log"
+        log = work.folder / ENGINE_LOG
         earlier_bytes = log.stat().st_size if log.exists() else 0
         messages = dg.PipesFileMessageReader(str(work.folder / "messages.jsonl"))
         with (
@@ -109,7 +110,7 @@ class LocalCompute(dg.ConfigurableResource):
         command = [sys.executable, "-I", "-S", supervisor.__file__]
         command += [str(python), "-m", f"llm_assets.workers.{work.worker}"]
         with _temporary_folder(work) as temporary:
-            with (work.folder / "engine.log").open("ab") as log:
+            with (work.folder / ENGINE_LOG).open("ab") as log:
                 process = subprocess.Popen(
                     command,
                     stdin=subprocess.PIPE,
@@ -192,7 +193,7 @@ def _result(work: WorkOrder, exit_code: int, messages: Any, earlier_bytes: int) 
     for message in messages:
         if exit_code == 0 and "result" in message:
             return dict(message["result"])
-    log = work.folder / "engine.log"
+    log = work.folder / ENGINE_LOG
     reported = next((message["failure"] for message in reversed(messages) if "failure" in message), None)
     cause = _cause(work.folder, exit_code, reported, _said(log, earlier_bytes))
     raise WorkOrderError(f"The work order {work.worker!r} failed: {cause}\nThe whole log is in {log}.")

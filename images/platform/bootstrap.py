@@ -1,9 +1,12 @@
 """Makes the platform's virtual environment from a lock. A bare Python 3.11 with venv and pip is all it needs.
 
     python3.11 images/platform/bootstrap.py                                  .venv, to work on this repository
+    python3.11 images/platform/bootstrap.py --lock platform                  .venv, to use the platform
     python3.11 images/platform/bootstrap.py --lock cluster --into /opt/venv  what the platform's image holds
 
 pip fetches a pinned uv (hashes checked), uv installs the lock (hashes checked) and this project, editable.
+A .venv to work with does for using the platform as well. Only an image has all modules compiled, because
+nobody may write there later; elsewhere those that its programs import are, which takes a third of the time.
 A stamp is written last: with it and unchanged locks there is nothing to do, without it all is made again.
 """
 
@@ -25,6 +28,15 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 LOCKS = ROOT / "images" / "platform"
 BOOTSTRAP_LOCK = LOCKS / "bootstrap.lock.txt"
 HASHED = ["--require-hashes", "--only-binary", ":all:"]
+DEV = LOCKS / "dev.lock.txt"
+COMPILED = "cluster.lock.txt"
+PROGRAMS = (
+    "llm_assets.cli.demo, llm_assets.gateway.collector, llm_assets.gateway.keeper, "
+    "dagster_webserver.cli, dagster._daemon.daemon, dagster._cli.dev",
+    "mlflow.server.fastapi_app, mlflow.store.tracking.sqlalchemy_store, alembic, pyarrow.parquet",
+)
+"""What the programs of the platform import, in two halves for two cores."""
+SAID_LINES = 15
 STAMP = "llm-assets-setup.json"
 ASK_FOR_PYTHON = "Install Python 3.11 and say which it is: make PYTHON=/path/to/python3.11 …"
 
@@ -36,6 +48,8 @@ def main() -> None:
         _stop(f"llm-assets needs Python 3.11, this is {here}. {ASK_FOR_PYTHON}")
     environment, lock = Path(arguments.into).absolute(), LOCKS / f"{arguments.lock}.lock.txt"
     with _alone():
+        if arguments.lock == "platform" and (_stamped(environment) or {}).get("lock") == DEV.name:
+            lock = DEV  # it has all of the platform's, and whoever works here goes on with it
         if _stamped(environment) != _wanted(lock):
             _make(environment, lock)
 
@@ -72,9 +86,9 @@ def _install(environment: Path, lock: Path) -> None:
     python = str(environment / "bin" / "python")
     settings = uv_environment(python=python)
     uv = [str(environment / "bin" / "uv"), "pip"]
-    quiet = [] if sys.stderr.isatty() else ["--quiet"]
-    sync = [*uv, "sync", "--python", python, *quiet, *HASHED, "--compile-bytecode"]
-    _run([*sync, str(BOOTSTRAP_LOCK), str(lock)], "run it again: what was downloaded is kept", settings)
+    bytecode = "--compile-bytecode" if lock.name == COMPILED else "--no-compile-bytecode"
+    sync = [*uv, "sync", "--python", python, "--no-progress", *HASHED, bytecode]
+    _sync([*sync, str(BOOTSTRAP_LOCK), str(lock)], lock, settings)
     install = [
         *uv,
         "install",
@@ -86,12 +100,69 @@ def _install(environment: Path, lock: Path) -> None:
         "--offline",
     ]
     _run([*install, "--editable", str(ROOT)], "it builds with hatchling from the lock", settings)
+    if lock.name != COMPILED:
+        print("Compiling what its programs import …", flush=True)
+        _compile(python)
+
+
+def _compile(python: str) -> None:
+    """Also where Python is told to write no bytecode: each start of each program would compile anew."""
+    written = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    commands = [[python, "-W", "ignore", "-c", f"import {modules}"] for modules in PROGRAMS]
+    started = [subprocess.Popen(command, env=written, close_fds=False) for command in commands]
+    for process, command in zip(started, commands, strict=True):
+        if code := process.wait():
+            _failed(command, code, "the environment is not whole, delete it and run it again")
+
+
+def _sync(command: list[str], lock: Path, environment: dict[str, str]) -> None:
+    """Shows in one line how far uv is; all that it says only when it fails."""
+    from resources.engines.builds import Downloads
+
+    packages = sum("==" in line for line in lock.read_text().splitlines())
+    line = _Line()
+    downloads = Downloads(line.show, packages=packages)
+    said = []
+    with subprocess.Popen(
+        command, env=environment, stderr=subprocess.PIPE, text=True, close_fds=False
+    ) as process:
+        assert process.stderr is not None
+        for text in process.stderr:
+            said.append(text)
+            downloads.read(text)
+    line.end()
+    if process.returncode:
+        sys.stderr.writelines(said[-SAID_LINES:])
+        _failed(command, process.returncode, "run it again: what was downloaded is kept")
+
+
+class _Line:
+    """A line of the terminal that changes; elsewhere a line for each kind of work."""
+
+    def __init__(self) -> None:
+        self._kind = ""
+
+    def show(self, text: str) -> None:
+        kind = text.partition(" ")[0]
+        if sys.stdout.isatty():
+            print(f"\r\x1b[K  {text}", end="", flush=True)
+        elif kind != self._kind:
+            print("  downloading" if kind == "downloading" else f"  {text}", flush=True)
+        self._kind = kind
+
+    def end(self) -> None:
+        if sys.stdout.isatty():
+            print(flush=True)
 
 
 def _run(command: list[str], remedy: str, environment: dict[str, str] | None = None) -> None:
     code = subprocess.run(command, env=environment, close_fds=False).returncode
     if code:
-        _stop(f"`{' '.join(command)}` failed with exit code {code}; {remedy}.")
+        _failed(command, code, remedy)
+
+
+def _failed(command: list[str], code: int, remedy: str) -> None:
+    _stop(f"`{' '.join(command)}` failed with exit code {code}; {remedy}.")
 
 
 def _stop(message: str) -> None:

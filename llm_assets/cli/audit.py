@@ -16,7 +16,7 @@ from rich.table import Table
 from llm_assets.audit_log import sealer_of
 from llm_assets.catalog.loading import load_catalog
 from llm_assets.cli.options import FAILED, AsJson, UsageError, tenant_names
-from llm_assets.cli.tables import table_console
+from llm_assets.cli.output import output
 from llm_assets.settings import Settings, find_settings
 from resources.audit.exporting import export
 from resources.audit.places import AuditPlaces
@@ -71,7 +71,8 @@ def _verdict(settings: Settings, places: AuditPlaces, tenant: str) -> Verdict:
         head = Publisher(places, open_object_store(settings.store_url)).head(tenant)
         heads += [head] if head else []
     except ObjectStoreError as error:
-        Console(stderr=True).print(f"Not compared with the head in the store: {error}", style="yellow")
+        said = f"Not compared with the head in the store: {error}"
+        Console(stderr=True, soft_wrap=True).print(said, style="yellow", markup=False)
     return verify_tenant(places, tenant, Signing(settings.keys), *heads)
 
 
@@ -92,11 +93,11 @@ def search_command(
     tenant: Tenant,
     since: Moment = None,
     until: Moment = None,
-    model: Annotated[str | None, typer.Option("--model")] = None,
+    model: Annotated[str | None, typer.Option("--model", help="A model that was asked.")] = None,
     key: Annotated[str | None, typer.Option("--key", help="The id of an API key.")] = None,
     subject: Subject = None,
     request: Annotated[str | None, typer.Option("--request", help="A request id.")] = None,
-    status: Annotated[int | None, typer.Option("--status")] = None,
+    status: Annotated[int | None, typer.Option("--status", help="The HTTP status of the answer.")] = None,
     text: Text = False,
     by: By = None,
     reason: Reason = "",
@@ -210,7 +211,7 @@ def _found(sealer: Sealer, query: Query, *, text: bool) -> Iterator[dict[str, An
 
 
 def _table(records: list[dict[str, Any]], *, text: bool) -> None:
-    console = table_console()
+    console = output()
     table = Table(box=None, pad_edge=False)
     for column in ("when", "what", "id", "model", "status", "tokens", "who"):
         table.add_column(column, no_wrap=column in ("status", "tokens"), overflow="fold")

@@ -4,13 +4,13 @@ import json
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 
 from llm_assets.catalog.loading import Catalog, load_catalog
 from llm_assets.catalog.mistakes import CatalogError
 from llm_assets.catalog.tenants import without_effect
 from llm_assets.cli.options import AsJson
+from llm_assets.cli.output import output
 from llm_assets.code_location import check_location
 from llm_assets.dataset_checks import DatasetChecks, check_datasets
 from llm_assets.settings import find_settings
@@ -82,4 +82,4 @@ def _some(lines: list[str]) -> str:
 
 
 def _print(text: str) -> None:
-    Console().print(text, highlight=False, soft_wrap=True)
+    output().print(text)

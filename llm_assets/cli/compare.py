@@ -6,9 +6,9 @@ from dataclasses import asdict
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from llm_assets.cli.options import AsJson, Model, Tenant, UsageError
+from llm_assets.cli.output import output
 from llm_assets.cli.versions import by_alias, by_name, with_registry
 from llm_assets.comparison import compare_versions, comparison_text
 from llm_assets.embedded import embedded_store
@@ -33,7 +33,8 @@ def compare(
     if as_json:
         typer.echo(json.dumps(asdict(comparison), indent=2, ensure_ascii=False))
     else:
-        Console().print(comparison_text(comparison))
+        console = output()
+        console.print(comparison_text(comparison, expand=console.is_terminal))
 
 
 def _chosen(

@@ -1,4 +1,8 @@
-"""`make demo`: everything set up, one tenant's chain, and the same question before and after."""
+"""`make demo`: everything set up, one tenant's chain, and the same question before and after.
+
+What does not need the engine that trains goes on beside the training: vLLM is installed, and while vLLM
+starts the base model is asked.
+"""
 
 import json
 import shlex
@@ -10,16 +14,17 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from llm_assets.cli.ask import answer_of_base
-from llm_assets.cli.engines import install_shown
+from llm_assets.cli.beside import Beside
+from llm_assets.cli.display import Display
+from llm_assets.cli.engines import NAMES, install_shown
 from llm_assets.cli.installation import Installation, installation
 from llm_assets.cli.run import execute
 from llm_assets.cli.stack import show_addresses
+from llm_assets.cli.terminal import Screen
 from llm_assets.embedded import embedded_stack
 from llm_assets.gateway.own_keys import door_of, key_file
 from llm_assets.gateway.parts import gateway_of
-from llm_assets.stack import Stack
-from resources.engines.locks import ENGINES
+from llm_assets.keys import VLLM_DEPLOYMENT
 
 MODEL = "support_bot"
 DEMO = "demo"
@@ -33,29 +38,34 @@ def demo(tenant: DemoTenant = "team-a") -> None:
     """Sets everything up, takes a tenant to a live model and asks it and its base model the same question."""
     here = installation()
     here.check_names(MODEL, tenant)
-    console = Console(highlight=False, soft_wrap=True)
-    stack = embedded_stack(here.settings)
-    stack.start(automation=False)
-    for engine in ENGINES:
-        install_shown(here.settings.engines, engine, console=console)
-    if not execute(here, MODEL, tenant, op_config={}):
-        raise typer.Exit(1)
-    _compare(console, here, stack, tenant)
-    with console.status("Waiting for the Dagster UI …"):
-        stack.wait_ready()
-    console.print()
-    show_addresses(console, stack)
-    _say_how_to_go_on(console, here, tenant)
-
-
-def _compare(console: Console, here: Installation, stack: Stack, tenant: str) -> None:
     question = here.catalog.models[MODEL].known_questions[0]
-    with console.status("Asking the base model …"):
-        before = answer_of_base(here, MODEL, question, ANSWER_TOKENS)
-    asked = [{"role": "user", "content": question}]
-    with console.status("Waiting for the gateway …"):
-        stack.gateway.wait_ready()
+    display = Display(Screen())
+    stack = embedded_stack(here.settings)
+    with display.shown(), Beside(display) as beside:
+        stack.start(automation=False)
+        install_shown(here.settings.engines, "train", display=display)
+        serve = beside.command(NAMES["serve"], "engines", "install", "serve")
+        serve.start()
+        serve.wait_for_a_word()  # from then on the deployment waits for the installation
+        asking = beside.command(
+            "base model's answer",
+            *("ask", MODEL, question, "--tenant", tenant, "--base", "--max-tokens", str(ANSWER_TOKENS)),
+        )
+        starts = {f"{MODEL}/{VLLM_DEPLOYMENT}": asking.start}
+        if not execute(here, MODEL, tenant, op_config={}, display=display, starts=starts):
+            raise typer.Exit(1)
+        answer = asking.result()
+        with display.at_work("gateway, MLflow and Dagster UI"):
+            stack.wait_ready()
+    _compare(display.console, here, tenant, question, answer)
+    display.console.print()
+    show_addresses(display.console, stack)
+    _say_how_to_go_on(display.console, here, tenant)
+
+
+def _compare(console: Console, here: Installation, tenant: str, question: str, before: str) -> None:
     door = door_of(here.settings, tenant, DEMO)
+    asked = [{"role": "user", "content": question}]
     after, _ = door.ask(MODEL, asked, max_tokens=ANSWER_TOKENS, temperature=0)
     console.print(f"\n  [bold]{escape(question)}[/]")
     for who, answer in (("the base model", before), (f"{MODEL} of {tenant}", after)):
@@ -73,7 +83,7 @@ def _say_how_to_go_on(console: Console, here: Installation, tenant: str) -> None
         ("stop everything", f"{command} down"),
     ]
     for what, how in rows:
-        console.print(f"  {what:<24} {how}", markup=False)
+        console.print(f"  {what:<24} {how}", markup=False, soft_wrap=True)
 
 
 def _curl(here: Installation, tenant: str) -> str:

@@ -3,7 +3,7 @@
 import getpass
 import json
 from dataclasses import asdict
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -13,10 +13,12 @@ from rich.text import Text
 
 from llm_assets.cli.installation import Installation
 from llm_assets.cli.options import AsJson, Model, Tenant, UsageError, Why
+from llm_assets.cli.output import output
 from llm_assets.cli.run import execute
 from llm_assets.cli.versions import Version, by_alias, by_name, named_or_production, with_registry
 from llm_assets.embedded import embedded_store
 from llm_assets.keys import VLLM_DEPLOYMENT
+from llm_assets.model_cards.html import card_html, without_header
 from llm_assets.promotion_rules import promotion_check, rollback_check, rules_of
 from resources.artifact_store.artifacts import Line
 from resources.mlflow.registry import Move
@@ -25,6 +27,12 @@ from resources.serving.routes import WHOLE
 
 Candidate = Annotated[
     str | None, typer.Argument(help="A version's label or number; the candidate if left out.")
+]
+CardForm = Annotated[
+    Literal["md", "html", "json"] | None,
+    typer.Option(
+        "--format", help="As a file of that kind; if left out, as text for a terminal, and md for a file."
+    ),
 ]
 Force = Annotated[
     bool,
@@ -50,7 +58,7 @@ def promote(
     promoted = registry.promote(
         tenant, model, version=chosen.number, who=getpass.getuser(), why=why, check=check
     )
-    Console().print(f"Version {promoted.number} ({promoted.label}) is production.", highlight=False)
+    output().print(f"Version {promoted.number} ({promoted.label}) is production.")
     deploy(here, model, tenant)
 
 
@@ -63,7 +71,7 @@ def rollback(model: Model, tenant: Tenant, why: Why = "") -> None:
     rules = rules_of(here.catalog, here.settings, embedded_store(here.settings), tenant, model)
     check = rollback_check(rules, why=why)
     promoted = registry.rollback(tenant, model, who=getpass.getuser(), why=why, check=check)
-    Console().print(f"Version {promoted.number} ({promoted.label}) is production again.", highlight=False)
+    output().print(f"Version {promoted.number} ({promoted.label}) is production again.")
     deploy(here, model, tenant)
 
 
@@ -93,7 +101,7 @@ def history(model: Model, tenant: Tenant, as_json: AsJson = False) -> None:
             move.who,
             Text.assemble(move.why, *overridden),
         )
-    Console().print(table)
+    output().print(table)
 
 
 def _action(move: Move | TrafficChange) -> str:
@@ -107,10 +115,16 @@ def _to(move: Move | TrafficChange) -> str:
     return ", ".join(shares) or f"{move.production} {WHOLE} %"
 
 
-def card(model: Model, tenant: Tenant, version: Version = None, as_json: AsJson = False) -> None:
+def card(
+    model: Model,
+    tenant: Tenant,
+    version: Version = None,
+    form: CardForm = None,
+    as_json: AsJson = False,
+) -> None:
     """Prints a version's model card; the one in production if no version is named.
 
-    Example: `llm-assets card support_bot --tenant team-a`
+    Example: `llm-assets card support_bot --tenant team-a`, or `… --format html > card.html`
     """
     here, registry = with_registry(model, tenant)
     wanted = named_or_production(registry, model, tenant, version)
@@ -122,11 +136,16 @@ def card(model: Model, tenant: Tenant, version: Version = None, as_json: AsJson 
             f"The card of version {wanted.label} is not in the store any more: "
             f"`llm-assets run {model} --tenant {tenant}` writes the newest one anew."
         )
-    if as_json:
+    if as_json or form == "json":
         typer.echo(json.dumps(json.loads(store.read(found, "card.json")), indent=2, ensure_ascii=False))
         return
-    text = store.read(found, "README.md").decode()
-    Console().print(Markdown(text.split("\n---\n", 1)[-1]))
+    text, console = store.read(found, "README.md").decode(), output()
+    if form == "html":
+        typer.echo(card_html(text, title=f"{model} of {tenant}, version {wanted.label}"))
+    elif form == "md" or not console.is_terminal:
+        typer.echo(text)
+    else:
+        console.print(Markdown(without_header(text)))
 
 
 def warn(text: str) -> None:
@@ -136,7 +155,7 @@ def warn(text: str) -> None:
 def deploy(here: Installation, model: str, tenant: str) -> None:
     """Serves what is in production, unless the model is one that nothing serves."""
     if here.catalog.models[model].serving.mode == "none":
-        Console().print(f"{model} has `serving.mode: none`, so nothing is deployed.", highlight=False)
+        output().print(f"{model} has `serving.mode: none`, so nothing is deployed.")
         return
     op_config = {f"{model}__{VLLM_DEPLOYMENT}": {"config": {"promote_candidate": False}}}
     if not execute(here, model, tenant, op_config=op_config, only=VLLM_DEPLOYMENT):

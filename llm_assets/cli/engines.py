@@ -2,15 +2,17 @@
 
 import json
 import time
+from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from llm_assets.cli.display import Display
 from llm_assets.cli.options import AsJson
+from llm_assets.cli.terminal import Screen
 from llm_assets.embedded import embedded_store
 from llm_assets.settings import find_settings
 from llm_assets.training import engine_upgrade
@@ -49,8 +51,9 @@ def install_command(which: Which = None, device: On = None) -> None:
     Example: `llm-assets engines install`, or `llm-assets engines install train --device cuda`
     """
     engines = find_settings().engines
+    display = Display(Screen())
     for engine in (which,) if which else ENGINES:
-        install_shown(engines, engine, device=device, console=Console(soft_wrap=True))
+        install_shown(engines, engine, device=device, display=display)
 
 
 @app.command("status")
@@ -96,53 +99,32 @@ def adapters_command(as_json: AsJson = False) -> None:
 
 
 def install_shown(
-    engines: Path, engine: EngineName, *, console: Console, device: Device | None = None
+    engines: Path, engine: EngineName, *, display: Display, device: Device | None = None
 ) -> EngineStatus:
-    """Installs one engine with a live line on `console`; without a terminal each phase is a line."""
+    """Installs one engine with a moving line on `display`."""
     before = engine_status(engines, engine)
     started = time.monotonic()
-    if console.is_terminal:
-        status = _with_bar(engines, engine, device, console)
-    else:
-        status = install(engines, engine, device=device, report=_Lines(console, engine).say)
+    with display.shown(), display.at_work(NAMES[engine]) as work:
+        say = partial(display.say, work)
+        report = say if display.console.is_terminal else _Phases(say)
+        status = install(engines, engine, device=device, report=report)
+    said = f"is installed for {status.device}"
     if status.folder != before.folder:
-        seconds = time.monotonic() - started
-        console.print(
-            f"  ✓ {NAMES[engine]} for {status.device}: {_versions(status)} ({seconds:.0f} s)", highlight=False
-        )
-    else:
-        console.print(f"  ✓ {NAMES[engine]} is installed for {status.device}", highlight=False)
+        said = f"for {status.device}: {_versions(status)} ({time.monotonic() - started:.0f} s)"
+    display.console.print(f"  ✓ {NAMES[engine]} {said}")
     return status
 
 
-def _with_bar(engines: Path, engine: EngineName, device: Device | None, console: Console) -> EngineStatus:
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.fields[engine]}"),
-        BarColumn(bar_width=20),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, TextColumn("{task.description}"), console=console, transient=True) as progress:
-        task = progress.add_task("", total=None, engine=NAMES[engine])
-        return install(
-            engines,
-            engine,
-            device=device,
-            report=lambda phase: progress.update(task, description=phase),
-        )
+class _Phases:
+    """Without a terminal a download is one line, not hundreds."""
 
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say, self._last = say, ""
 
-class _Lines:
-    """Without a terminal each phase is a line of its own, and a download one line, not hundreds."""
-
-    def __init__(self, console: Console, engine: EngineName) -> None:
-        self._console, self._engine, self._last = console, engine, ""
-
-    def say(self, phase: str) -> None:
+    def __call__(self, phase: str) -> None:
         kind = phase.partition(" ")[0]
         if kind != self._last:
-            shown = "downloading" if kind == "downloading" else phase
-            self._console.print(f"    {NAMES[self._engine]}: {shown}", highlight=False)
+            self._say("downloading" if kind == "downloading" else phase)
         self._last = kind
 
 

@@ -16,7 +16,7 @@ from llm_assets.cli.durations import moment, seconds
 from llm_assets.cli.installation import installation
 from llm_assets.cli.key_rights import check_rights
 from llm_assets.cli.options import AsJson, tenant_names
-from llm_assets.cli.tables import table_console
+from llm_assets.cli.output import output
 from llm_assets.gateway.folder import keys_journal
 from llm_assets.settings import find_settings
 from resources.gateway.api_keys import ApiKey, create_key, keys, revoke, rotate
@@ -169,7 +169,7 @@ def _show(shown: list[ApiKey], now: float, *, ended: int) -> None:
     for key in shown:
         table.add_row(*(text(key) for text in columns.values()))
     if shown:
-        table_console().print(table)
+        output().print(table)
     else:
         _say("No key holds. `llm-assets keys create --tenant TENANT --name NAME` makes one.")
     if ended:

@@ -6,12 +6,15 @@ Exit codes: 0 done, 1 the work failed, 2 the command or the catalog is wrong, 13
 import signal
 import sys
 from importlib import import_module
+from importlib.metadata import version
+from typing import Annotated
 
 import click
 import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
+from llm_assets.cli.interruption import Interrupted, interrupted
 from llm_assets.cli.options import FAILED, INTERRUPTED, MISUSED
 from resources.private_files import keep_private
 
@@ -35,6 +38,7 @@ COMMANDS = {
     "prune": "prune",
     "check": "catalog",
     "doctor": "doctor",
+    "logs": "logs",
     "audit": "audit",
     "cache": "cache",
     "engines": "engines",
@@ -63,6 +67,13 @@ class Commands(TyperGroup):
         command.name = cmd_name
         return command
 
+    def invoke(self, ctx: click.Context) -> object:
+        """typer would end without a word at Ctrl-C."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as fault:
+            raise Interrupted from fault
+
 
 app = typer.Typer(
     name="llm-assets",
@@ -74,8 +85,19 @@ app = typer.Typer(
 )
 
 
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"llm-assets {version('llm-assets')}")
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+]
+
+
 @app.callback()
-def _program() -> None:
+def _program(shown: Version = False) -> None:
     """From a company's datasets to live, governed language models."""
 
 
@@ -90,8 +112,8 @@ def main() -> None:
         signal.signal(ending, signal.default_int_handler)
     try:
         app(prog_name="llm-assets")
-    except KeyboardInterrupt:
-        _say("Interrupted.")
+    except (KeyboardInterrupt, Interrupted) as interruption:
+        _say(interrupted(str(interruption)))
         sys.exit(INTERRUPTED)
     except Exception as error:
         if not _explained(error):

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from llm_assets.catalog.loading import Catalog
 from llm_assets.cli.installation import Installation, installation
+from llm_assets.cli.output import output
 from llm_assets.embedded import embedded_resources
 from llm_assets.retention import Decision, Keeping, decide, published_at
 from resources.artifact_store.artifacts import Line
@@ -30,7 +31,7 @@ def prune(dry_run: DryRun = False, yes: Yes = False) -> None:
 
     Example: `llm-assets prune --dry-run`
     """
-    here, console = installation(), Console()
+    here, console = installation(), output()
     resources = embedded_resources(here.settings)
     store: ArtifactStore = resources["artifact_store"]
     decisions = _decisions(here, store, resources)

@@ -1,22 +1,29 @@
 """`llm-assets run`: one tenant's chain, from its dataset to a live deployment, with its progress."""
 
 import time
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
+from llm_assets.cancellation import RunCanceled
 from llm_assets.catalog.mistakes import CatalogError
 from llm_assets.chains import chain_name
+from llm_assets.cli.display import Display
 from llm_assets.cli.installation import Installation, installation
-from llm_assets.cli.options import INTERRUPTED, Model, Tenant
-from llm_assets.cli.progress import shown
+from llm_assets.cli.interruption import Interrupted
+from llm_assets.cli.options import MISUSED, Model, Tenant
+from llm_assets.cli.output import output
+from llm_assets.cli.progress import followed
+from llm_assets.cli.terminal import Screen, output_into
 from llm_assets.cli.waiting import print_waiting
 from llm_assets.embedded import embedded_resources, embedded_stack
 from llm_assets.graph import build_definitions
 from llm_assets.keys import DATASET, LORA_ADAPTER, model_key
 from llm_assets.line_lock import line_lock
 from llm_assets.partitions import tenants_using
+from llm_assets.parts import RUN_LOG
 from llm_assets.runs import dagster_instance, execute_chain, new_run_id
 from resources.mlflow.client import warm
 from resources.mlflow.registry import MlflowRegistry
@@ -57,52 +64,63 @@ def run(model: Model, tenant: Tenant, experiment: Experiment = None, retrain: Re
     if here.catalog.models[model].is_reward_model:
         return  # nothing is registered
     if candidate := registry.waiting(tenant, model):
-        print_waiting(Console(), [candidate])
+        print_waiting(output(), [candidate])
 
 
 def execute(
-    here: Installation, model: str, tenant: str, *, op_config: dict[str, Any], only: str | None = None
+    here: Installation,
+    model: str,
+    tenant: str,
+    *,
+    op_config: dict[str, Any],
+    only: str | None = None,
+    display: Display | None = None,
+    starts: Mapping[str, Callable[[], None]] | None = None,
 ) -> bool:
-    """Executes the chain (or `only` one of its assets) under a live display; says whether it succeeded."""
-    console = Console()
+    """Executes the chain (or `only` one of its assets) under a live display; says whether it succeeded.
+
+    `starts`: what is to be done when a step begins, by the step as it is shown.
+    """
+    display = display or Display(Screen())
+    console = display.console
     started = time.monotonic()
     job = build_definitions(here.settings, here.catalog).resolve_job_def(chain_name(model))
     run_id = new_run_id()
-    console.print(f"[bold]{model}[/] of [bold]{tenant}[/]  [dim]run {run_id}[/]", highlight=False)
+    console.print(f"[bold]{model}[/] of [bold]{tenant}[/]  [dim]run {run_id}[/]")
     with (
         line_lock(here.settings.locks, tenant, model, log=console.print),
         dagster_instance(here.settings) as instance,
-        shown(instance, run_id, console),
+        followed(instance, run_id, display, starts or {}),
+        output_into(here.settings.dagster_home / "storage" / run_id / RUN_LOG),
     ):
-        result = execute_chain(
-            instance,
-            job,
-            model=model,
-            tenant=tenant,
-            tenants=tenants_using(here.catalog, model),
-            run_id=run_id,
-            op_config=op_config,
-            assets=[model_key(model, only)] if only else None,
-        )
+        try:
+            result = execute_chain(
+                instance,
+                job,
+                model=model,
+                tenant=tenant,
+                tenants=tenants_using(here.catalog, model),
+                run_id=run_id,
+                op_config=op_config,
+                assets=[model_key(model, only)] if only else None,
+            )
+        except RunCanceled as fault:
+            raise Interrupted(f"{fault} The same command goes on where it stopped.") from fault
     _conclude(console, result, time.monotonic() - started)
     return bool(result.success)
 
 
 def _conclude(console: Console, result: Any, seconds: float) -> None:
     if result.success:
-        console.print(f"[bold green]Done[/] in {seconds:.0f} s.", highlight=False)
+        console.print(f"[bold green]Done[/] in {seconds:.0f} s.")
         return
     for event in result.all_events:
         if event.is_step_failure and event.step_failure_data.error:
-            error = event.step_failure_data.error
-            if error.cls_name == "DagsterExecutionInterruptedError":
-                console.print("Interrupted. The same command goes on where it stopped.", style="yellow")
-                raise typer.Exit(INTERRUPTED)
-            cause = error.cause or error
-            console.print(f"[bold red]{event.step_key.replace('__', '/')} failed.[/]", highlight=False)
-            console.print(_without_class(cause), style="red", highlight=False, markup=False, soft_wrap=True)
+            cause = event.step_failure_data.error.cause or event.step_failure_data.error
+            console.print(f"[bold red]{event.step_key.replace('__', '/')} failed.[/]")
+            console.print(_without_class(cause), style="red", markup=False, soft_wrap=True)
             if cause.cls_name == CatalogError.__name__:
-                raise typer.Exit(2)
+                raise typer.Exit(MISUSED)
 
 
 def _without_class(error: Any) -> str:

@@ -5,12 +5,12 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from llm_assets.catalog.tenants import TenantEntry
 from llm_assets.cli.options import AsJson, Model, Tenant
+from llm_assets.cli.output import output
 from llm_assets.cli.versions import Version, named_or_production, with_registry
 from llm_assets.embedded import embedded_store
 from llm_assets.made_from import lineage_of
@@ -70,7 +70,7 @@ def sign(model: Model, tenant: Tenant, version: Version = None) -> None:
     for artifact in _made_of(store, source):
         if bundle_of(store, artifact) is None:
             sign_published(store, signer, artifact)
-            Console().print(f"Signed {artifact.uri}", highlight=False)
+            output().print(f"Signed {artifact.uri}")
 
 
 def _made_of(store: ArtifactStore, source: str) -> Iterator[Artifact]:
@@ -105,10 +105,8 @@ def _finding(
 
 
 def _show(found: list[Finding], version: RegisteredVersion) -> None:
-    console = Console()
-    console.print(
-        f"Version {version.number} ({version.label}), registered as {version.digest}", highlight=False
-    )
+    console = output()
+    console.print(f"Version {version.number} ({version.label}), registered as {version.digest}")
     table = Table("Artifact", "Files", "MB", "Bytes and signature", box=None, pad_edge=False)
     for each in found:
         name = each.artifact.removeprefix("artifact://").rpartition("/")[0]

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from llm_assets.cli.installation import Installation, installation
 from llm_assets.cli.options import AsJson
-from llm_assets.cli.tables import table_console
+from llm_assets.cli.output import output
 from llm_assets.cli.waiting import print_waiting, waiting_candidates
 from llm_assets.embedded import embedded_serving, embedded_stack
 from llm_assets.gateway.parts import gateway_of
@@ -45,7 +45,7 @@ def up(sensors: Sensors = True) -> None:
     Example: `llm-assets up`
     """
     here = installation()
-    console = Console()
+    console = output()
     stack = embedded_stack(here.settings)
     say = partial(console.print, style="yellow", highlight=False, markup=False, soft_wrap=True)
     supervision = Supervision(home=here.settings.home, say=say)
@@ -84,7 +84,7 @@ def down() -> None:
     Example: `llm-assets down`
     """
     embedded_stack(find_settings()).stop()
-    Console().print("Stopped.", style="dim")
+    output().print("Stopped.", style="dim")
 
 
 def status(as_json: AsJson = False) -> None:
@@ -102,20 +102,18 @@ def status(as_json: AsJson = False) -> None:
     if as_json:
         typer.echo(json.dumps(_rows(here, serving, states, waiting or ()), indent=2, default=str))
     elif not states:
-        Console().print(
-            "Nothing was deployed yet. `llm-assets run MODEL --tenant TENANT` does it.", highlight=False
-        )
+        output().print("Nothing was deployed yet. `llm-assets run MODEL --tenant TENANT` does it.")
     else:
-        console = table_console()
+        console = output()
         _print_states(console, states)
         _print_doors(console, gateway, sorted({state.tenant for state in states}))
     restarts = supervised(here.settings.home)
     if not as_json:
-        print_waiting(Console(), waiting)
+        print_waiting(output(), waiting)
         for each in restarts or ():
             Console(soft_wrap=True).print(each.text, style="yellow", highlight=False, markup=False)
         if restarts is None and any(state.faulty for state in states):
-            Console().print("`llm-assets up` starts again what died.", style="dim", highlight=False)
+            output().print("`llm-assets up` starts again what died.", style="dim")
     unloaded = location_faults(here)
     for fault in unloaded:
         Console(stderr=True, soft_wrap=True).print(fault, style="red", highlight=False, markup=False)

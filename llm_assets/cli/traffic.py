@@ -5,10 +5,10 @@ import json
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from llm_assets.cli.deployments import Force, deploy, warn
 from llm_assets.cli.options import AsJson, Model, Tenant, UsageError, Why
+from llm_assets.cli.output import output
 from llm_assets.cli.versions import with_registry
 from llm_assets.embedded import embedded_store
 from llm_assets.promotion_rules import promotion_check, rules_of
@@ -75,7 +75,7 @@ def _show(shares: tuple[TrafficShare, ...], *, as_json: bool) -> None:
         ]
         typer.echo(json.dumps(rows, indent=2))
         return
-    console = Console(highlight=False)
+    console = output()
     for each in shares:
         aliases = f"  [dim]{', '.join(each.version.aliases)}[/]" if each.version.aliases else ""
         console.print(f"{each.weight:>4} %  version {each.version.number} ({each.version.label}){aliases}")

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from llm_assets.cli.installation import Installation, installation
 from llm_assets.cli.options import AsJson, UsageError
-from llm_assets.cli.tables import table_console
+from llm_assets.cli.output import output
 from llm_assets.usage import Usage, UsageTables, totals, usage_of
 from llm_assets.usage_records import asked_on
 
@@ -63,7 +63,7 @@ def _rows(here: Installation, days: list[date], today: date) -> Iterator[Usage]:
 
 
 def _show(rows: list[Usage], days: list[date]) -> None:
-    console = table_console()
+    console = output()
     if not rows:
         console.print(f"Nothing was used from {days[0]} to {days[-1]} (UTC).")
         return

@@ -15,9 +15,13 @@ SIGNS = {"added": "+", "removed": "-", "changed": "~"}
 TEXT_CHARACTERS = 200
 
 
-def comparison_text(comparison: Comparison) -> RenderableType:
-    """What `Console().print` takes."""
-    return Group(*_parts(comparison))
+def comparison_text(comparison: Comparison, *, expand: bool = True) -> RenderableType:
+    """What `Console().print` takes; with `expand`, tables are as wide as the terminal."""
+    parts = list(_parts(comparison))
+    for part in parts:
+        if isinstance(part, Table) and not expand:
+            part.expand = False
+    return Group(*parts)
 
 
 def _parts(comparison: Comparison) -> Iterator[RenderableType]:

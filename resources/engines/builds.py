@@ -113,7 +113,7 @@ def _install(what: Build, settings: dict[str, str]) -> None:
     what.report("looking at the package index")
     bytecode = "--compile-bytecode" if what.compiled else "--no-compile-bytecode"
     options = ["--require-hashes", "--only-binary", ":all:", bytecode, "--no-progress"]
-    downloads = _Downloads(what.report, packages=len(locked(what.engine, what.device)))
+    downloads = Downloads(what.report, packages=len(locked(what.engine, what.device)))
     command = [
         "pip",
         "sync",
@@ -125,7 +125,7 @@ def _install(what: Build, settings: dict[str, str]) -> None:
     _uv(what, command, settings, each_line=downloads.read)
 
 
-class _Downloads:
+class Downloads:
     """Makes a line for people of what uv prints: how much it downloads, then what it is at."""
 
     def __init__(self, report: Report, *, packages: int) -> None:

@@ -33,6 +33,7 @@ __all__ = [
     "engine_python",
     "engine_status",
     "install",
+    "wait_for_installation",
 ]
 
 STAMP = "llm-assets-engine.json"
@@ -122,6 +123,13 @@ def install(
                 _replace(engines / engine, _build(engine, wanted, digest, engines, report))
                 _clear(engines, engine)
     return engine_status(engines, engine)
+
+
+def wait_for_installation(engines: Path, engine: EngineName, report: Report) -> None:
+    """Where the engine is missing and someone is installing it at this moment, waits for the end of that."""
+    if engines.is_dir() and not engine_status(engines, engine).installed:
+        with _alone(engines / f".{engine}.lock", report):
+            pass
 
 
 @dataclass(frozen=True, kw_only=True)

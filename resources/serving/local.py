@@ -19,6 +19,7 @@ from typing import Any
 
 import dagster as dg
 
+from resources.engines.installation import wait_for_installation
 from resources.gateway.publishing import Live, Publication
 from resources.serving.deploy_turns import Turn
 from resources.serving.deployment_state import Deployment, LiveServer, Wanted, check_wanted
@@ -62,6 +63,7 @@ class LocalServing(dg.ConfigurableResource[Any]):
         """
         every = (Wanted(serving=wanted),) if isinstance(wanted, Serving) else wanted
         check_wanted(every)
+        wait_for_installation(Path(self.engines), "serve", log)
         for each in every:
             _require_files(each.serving)
         production = every[0].serving

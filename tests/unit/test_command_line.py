@@ -1,7 +1,9 @@
 """The command line as a process: how it ends when it is asked to."""
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 INTERRUPTED = 130
 
@@ -21,8 +23,14 @@ main.main()
 """
 
 
-def test_sigterm_ends_a_command_whose_starter_ignores_interrupts() -> None:
+def test_sigterm_ends_a_command_whose_starter_ignores_interrupts(tmp_path: Path) -> None:
     """As a script's background job does. Dagster gives SIGTERM whatever SIGINT has."""
     command = ["sh", "-c", "trap '' INT; exec \"$@\"", "sh", sys.executable, "-W", "ignore", "-c"]
-    done = subprocess.run([*command, TERMINATED_AFTER_DAGSTER], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [*command, TERMINATED_AFTER_DAGSTER],
+        env={**os.environ, "LLM_ASSETS_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert (done.returncode, done.stderr) == (INTERRUPTED, "Interrupted.\n")
