@@ -18,6 +18,7 @@ from llm_assets.schedules.usage import usage_schedule
 from llm_assets.sensors.abandoned_runs import abandoned_runs
 from llm_assets.sensors.changes import experiments, landing_zones
 from llm_assets.sensors.deployments import deployments
+from llm_assets.sensors.recipes import recipes
 from llm_assets.sensors.tenants import tenants
 from llm_assets.settings import Settings
 
@@ -55,6 +56,7 @@ def _sensors(settings: Settings, catalog: Catalog, chains: Chains) -> list[dg.Se
         tenants(settings, models, status),
         landing_zones(settings, chains, status),
         experiments(settings, chains, status),
+        recipes(settings, chains, status),
         deployments(models, status),
         abandoned_runs(status),
     ]

@@ -19,6 +19,17 @@ QUERY = """{ workspaceOrError {
 } }"""
 
 
+RELOAD_S = 120
+RELOAD = """mutation($name: String!) { reloadRepositoryLocation(repositoryLocationName: $name) {
+  __typename ... on UnauthorizedError { message } ... on ReloadNotSupported { message }
+  ... on RepositoryLocationNotFound { message }
+} }"""
+
+
+class ReloadError(Exception):
+    """The UI did not reload a code location."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class LocationState:
     """What the UI says of one code location of its workspace; `why` names the error of one that failed."""
@@ -47,13 +58,32 @@ class LoadedLocations:
     def states(self) -> tuple[LocationState, ...] | None:
         """None while nothing answers there."""
         try:
-            answer = httpx.post(
-                f"{self.address}/graphql", json={"query": QUERY}, timeout=ANSWER_S, trust_env=False
-            )
-            answer.raise_for_status()
+            data = self._ask(QUERY, timeout_s=ANSWER_S)
         except (httpx.TransportError, httpx.HTTPStatusError):
             return None
-        return tuple(_states(answer.json()["data"]["workspaceOrError"]))
+        return tuple(_states(data["workspaceOrError"]))
+
+    def reload(self) -> None:
+        """Every location is read anew by its code server, and with it by webserver and daemon.
+
+        Raises:
+            ReloadError: The UI does not answer, or refuses. What does not load is no error: see `faults`.
+        """
+        try:
+            if (states := self.states()) is None:
+                raise ReloadError(f"The code location was not reloaded: no UI answers at {self.address}.")
+            for state in states:
+                data = self._ask(RELOAD, timeout_s=RELOAD_S, name=state.name)
+                if message := data["reloadRepositoryLocation"].get("message"):
+                    raise ReloadError(f"The code location {state.name} was not reloaded: {message}")
+        except (httpx.TransportError, httpx.HTTPStatusError) as error:
+            raise ReloadError(f"The code location was not reloaded: {error!r} at {self.address}.") from error
+
+    def _ask(self, query: str, *, timeout_s: float, **variables: str) -> dict[str, Any]:
+        body = {"query": query, "variables": variables}
+        answer = httpx.post(f"{self.address}/graphql", json=body, timeout=timeout_s, trust_env=False)
+        answer.raise_for_status()
+        return dict(answer.json()["data"])
 
     def faults(self) -> tuple[str, ...]:
         """A sentence for each location that did not load."""

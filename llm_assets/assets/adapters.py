@@ -16,6 +16,7 @@ from llm_assets.keys import DATASET, LORA_ADAPTER, base_model_key, model_key
 from llm_assets.line_lock import line_lock
 from llm_assets.lineage import materialized
 from llm_assets.loss_rules import LOSSES, found_fall, missed_fall
+from llm_assets.outdated_recipes import RECIPE_TAG, recipe_tag
 from llm_assets.partitions import tenants_of
 from llm_assets.presentation import artifact_metadata, as_json, picture
 from llm_assets.settings import Settings
@@ -78,6 +79,7 @@ def lora_adapter(catalog: Catalog, model: ModelEntry) -> dg.AssetsDefinition:
             shutil.rmtree(settings.work / str(line), ignore_errors=True)
         return dg.MaterializeResult(
             data_version=dg.DataVersion(artifact.digest),
+            tags={RECIPE_TAG: recipe_tag(training.recipe)},
             metadata=_facts(artifact, artifact_store, training.engine)
             | artifact_metadata(artifact)
             | {EXPERIMENT_SIGNATURE: GONE if config.experiment else signature},

@@ -34,24 +34,31 @@ class Catalog:
         Raises:
             CatalogError: There is no such tenant, model or experiment.
         """
-        recipe = self._recipe_for(tenant, model, experiment)
-        if self.models[model].thresholds.loss != "held_out":
-            return recipe
-        return replace(recipe, arguments=recipe.arguments | {"eval_on_start": True})
-
-    def _recipe_for(self, tenant: str, model: str, experiment: str | None) -> Recipe:
         self._check_known(tenant, model)
-        experiments = self._by_line.get((tenant, model), {})
+        experiments = self.experiments_of(tenant, model)
         if experiment is None:
-            if experiments:
-                return experiments[max(experiments)].recipe
-            recipe = check_arguments(self.models[model].recipe).arguments
-            return Recipe(arguments=recipe, origin=f"models/{model}.yaml")
+            if not experiments:
+                return self.recipe_of(model)
+            experiment = max(experiments)
         if experiment not in experiments:
             self._refuse(
                 f"experiments/{tenant}/{model}", f"there is no experiment {experiment!r}", experiments
             )
-        return experiments[experiment].recipe
+        return self._measured(model, experiments[experiment].recipe)
+
+    def recipe_of(self, model: str) -> Recipe:
+        """The model's own recipe, which tenants without experiments take."""
+        arguments = check_arguments(self.models[model].recipe).arguments
+        return self._measured(model, Recipe(arguments=arguments, origin=f"models/{model}.yaml"))
+
+    def _measured(self, model: str, recipe: Recipe) -> Recipe:
+        if self.models[model].thresholds.loss != "held_out":
+            return recipe
+        return replace(recipe, arguments=recipe.arguments | {"eval_on_start": True})
+
+    def experiments_of(self, tenant: str, model: str) -> Mapping[str, Experiment]:
+        """By name; none where the tenant takes the model's recipe."""
+        return self._by_line.get((tenant, model), {})
 
     @cached_property
     def _by_line(self) -> Mapping[tuple[str, str], Mapping[str, Experiment]]:

@@ -161,6 +161,10 @@ class ModelEntry(Entry):
     promotion: Literal["automatic", "manual"] = Field(
         default="manual", description="whether a new version that passes its checks goes live by itself"
     )
+    retraining: Literal["automatic", "manual"] = Field(
+        default="manual",
+        description="whether a changed recipe in this file starts a run of every tenant's chain by itself",
+    )
     known_questions: Annotated[tuple[Text, ...], Field(strict=False)] = Field(
         default=(),
         description="questions that a deployment must answer as the merged model did offline; at least one",

@@ -15,13 +15,19 @@ class Installation:
     settings: Settings
     catalog: Catalog
 
-    def check_names(self, model: str, tenant: str) -> None:
+    def check_model(self, model: str) -> None:
         """Raises:
-        UsageError: The catalog has no such model or tenant, or the tenant does not use the model.
+        UsageError: The catalog has no such model.
         """
         if model not in self.catalog.models:
             hint = did_you_mean(model, self.catalog.models, otherwise=one_of(self.catalog.models))
             raise UsageError(f"The catalog has no model {model!r}: {hint}")
+
+    def check_names(self, model: str, tenant: str) -> None:
+        """Raises:
+        UsageError: The catalog has no such model or tenant, or the tenant does not use the model.
+        """
+        self.check_model(model)
         if tenant not in self.catalog.tenants:
             hint = did_you_mean(tenant, self.catalog.tenants, otherwise=one_of(self.catalog.tenants))
             raise UsageError(f"The catalog has no tenant {tenant!r}: {hint}")

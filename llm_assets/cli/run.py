@@ -13,7 +13,7 @@ from llm_assets.chains import chain_name
 from llm_assets.cli.display import Display
 from llm_assets.cli.installation import Installation, installation
 from llm_assets.cli.interruption import Interrupted
-from llm_assets.cli.options import MISUSED, Model, Tenant
+from llm_assets.cli.options import MISUSED, Model, UsageError, tenant_names
 from llm_assets.cli.output import output
 from llm_assets.cli.progress import followed
 from llm_assets.cli.terminal import Screen, output_into
@@ -33,24 +33,36 @@ Experiment = Annotated[
     typer.Option("--experiment", "-e", help="One of the tenant's experiments; the last by name otherwise."),
 ]
 
+OneTenant = Annotated[
+    str | None,
+    typer.Option("--tenant", "-t", help="A tenant that uses the model.", autocompletion=tenant_names),
+]
+AllTenants = Annotated[
+    bool, typer.Option("--all-tenants", help="Every tenant that uses the model, one after the other.")
+]
 
 Retrain = Annotated[
     bool, typer.Option("--retrain", help="Train again what another engine than the installed one trained.")
 ]
 
 
-def run(model: Model, tenant: Tenant, experiment: Experiment = None, retrain: Retrain = False) -> None:
+def run(
+    model: Model,
+    tenant: OneTenant = None,
+    experiment: Experiment = None,
+    all_tenants: AllTenants = False,
+    retrain: Retrain = False,
+) -> None:
     """Takes a tenant's dataset to a live model; what has not changed is reused.
 
     Runs the same graph as the Dagster UI and is recorded there. Killed at any moment, the same
-    command goes on where it stopped.
+    command goes on where it stopped. With --all-tenants all that use the model come one after the other; one
+    that fails keeps no other from its turn.
 
     Example: `llm-assets run support_bot --tenant team-a`
     """
     here = installation()
-    here.check_names(model, tenant)
-    if experiment is not None:
-        here.catalog.recipe_for(tenant, model, experiment)
+    tenants = _chosen(here, model, tenant, experiment, all_tenants=all_tenants)
     embedded_stack(here.settings).mlflow.start()  # the chain needs it late: it starts beside the training
     chosen = {"experiment": experiment}
     warm()
@@ -58,13 +70,39 @@ def run(model: Model, tenant: Tenant, experiment: Experiment = None, retrain: Re
         f"{model}__{DATASET}": {"config": chosen},
         f"{model}__{LORA_ADAPTER}": {"config": chosen | {"retrain": retrain}},
     }
-    if not execute(here, model, tenant, op_config=op_config):
+    failed = [each for each in tenants if not execute(here, model, each, op_config=op_config)]
+    if not here.catalog.models[model].is_reward_model:  # of which nothing is registered
+        registry: MlflowRegistry = embedded_resources(here.settings)["registry"]
+        done = [each for each in tenants if each not in failed]
+        waiting = [candidate for each in done if (candidate := registry.waiting(each, model))]
+        print_waiting(output(), waiting)
+    if failed:
+        if all_tenants:
+            output().print(f"Failed: {', '.join(failed)} of {len(tenants)}.", style="red", highlight=False)
         raise typer.Exit(1)
-    registry: MlflowRegistry = embedded_resources(here.settings)["registry"]
-    if here.catalog.models[model].is_reward_model:
-        return  # nothing is registered
-    if candidate := registry.waiting(tenant, model):
-        print_waiting(output(), [candidate])
+
+
+def _chosen(
+    here: Installation, model: str, tenant: str | None, experiment: str | None, *, all_tenants: bool
+) -> list[str]:
+    """Whose chain is to run.
+
+    Raises:
+        UsageError: Neither a tenant nor all of them were named, or both; or nobody uses the model.
+    """
+    if (tenant is None) != all_tenants:
+        raise UsageError("Name a tenant with --tenant, or give --all-tenants; not both.")
+    if tenant is not None:
+        here.check_names(model, tenant)
+        if experiment is not None:
+            here.catalog.recipe_for(tenant, model, experiment)
+        return [tenant]
+    if experiment is not None:
+        raise UsageError("An experiment belongs to one tenant: name it with --tenant.")
+    here.check_model(model)
+    if not (tenants := tenants_using(here.catalog, model)):
+        raise UsageError(f"No tenant uses {model}. Add it to `models` in a file of catalog/tenants/.")
+    return tenants
 
 
 def execute(

@@ -1,6 +1,7 @@
 """`llm-assets up | down | status`: the local stack, and what is live on it."""
 
 import json
+import threading
 import time
 from dataclasses import asdict
 from functools import partial
@@ -13,8 +14,9 @@ from rich.table import Table
 from llm_assets.cli.installation import Installation, installation
 from llm_assets.cli.options import AsJson
 from llm_assets.cli.output import output
-from llm_assets.cli.waiting import print_waiting, waiting_candidates
+from llm_assets.cli.waiting import print_outdated, print_waiting, waiting_candidates
 from llm_assets.embedded import embedded_serving, embedded_stack
+from llm_assets.followed_catalog import FollowedCatalog
 from llm_assets.gateway.parts import gateway_of
 from llm_assets.settings import find_settings
 from llm_assets.stack import Stack
@@ -49,8 +51,11 @@ def up(sensors: Sensors = True) -> None:
     stack = embedded_stack(here.settings)
     say = partial(console.print, style="yellow", highlight=False, markup=False, soft_wrap=True)
     supervision = Supervision(home=here.settings.home, say=say)
+    followed = FollowedCatalog(folder=here.settings.catalog, locations=stack.locations, say=say)
+    ended = threading.Event()
     supervision.begin()
     try:
+        followed.begin(here.catalog if stack.ui() is None else None)
         stack.start(automation=sensors)
         with console.status("Starting the gateway, MLflow and the Dagster UI …"):
             stack.wait_ready()
@@ -59,10 +64,12 @@ def up(sensors: Sensors = True) -> None:
         for fault in stack.locations.faults():
             console.print(fault, style="bold red", highlight=False, markup=False, soft_wrap=True)
         console.print("Ctrl-C ends it all.", style="dim")
+        threading.Thread(target=followed.follow, args=(ended,), daemon=True).start()
         while True:
             time.sleep(WATCH_S)
             supervision.look(stack.parts(automation=sensors, say=say))
     finally:
+        ended.set()
         with console.status("Stopping …"):
             supervision.end(stack.stop)
         console.print("Stopped.", style="dim")
@@ -110,6 +117,7 @@ def status(as_json: AsJson = False) -> None:
     restarts = supervised(here.settings.home)
     if not as_json:
         print_waiting(output(), waiting)
+        print_outdated(output(), here)
         for each in restarts or ():
             Console(soft_wrap=True).print(each.text, style="yellow", highlight=False, markup=False)
         if restarts is None and any(state.faulty for state in states):

@@ -1,11 +1,14 @@
-"""Candidates that wait for somebody to promote them, as commands say it."""
+"""What waits for a person, as commands say it: candidates to be promoted, changed recipes to be trained."""
 
 from collections.abc import Iterable
 
 from rich.console import Console
 
 from llm_assets.assets.deployments import says_waiting
+from llm_assets.cli.installation import Installation
 from llm_assets.embedded import embedded_mlflow, embedded_resources
+from llm_assets.outdated_recipes import outdated_recipes
+from llm_assets.runs import dagster_instance
 from llm_assets.settings import Settings
 from resources.mlflow.registry import MlflowRegistry, RegisteredVersion
 
@@ -27,3 +30,12 @@ def print_waiting(console: Console, candidates: Iterable[RegisteredVersion] | No
     for each in candidates:
         text = f"{each.tenant}/{each.model}: {says_waiting(each)}"
         console.print(text, style="yellow", highlight=False, markup=False, soft_wrap=True)
+
+
+def print_outdated(console: Console, here: Installation) -> None:
+    """A line for each model whose recipe changed since its tenants were trained."""
+    if not here.settings.dagster_home.is_dir():
+        return  # nothing was ever run
+    with dagster_instance(here.settings) as instance:
+        for each in outdated_recipes(instance, here.catalog):
+            console.print(f"{each}", style="yellow", highlight=False, markup=False, soft_wrap=True)

@@ -1,29 +1,25 @@
-"""The tenants as the catalog's files say now; read again only when a file changed."""
+"""The catalog as its files say now; read again only when a file changed."""
 
-import os
 from functools import lru_cache
 
-from llm_assets.catalog.loading import load_catalog
+from llm_assets.catalog.loading import Catalog, load_catalog
+from llm_assets.catalog.stamps import Stamp, stamp_of
 from llm_assets.catalog.tenants import TenantEntry
 from llm_assets.settings import Settings
 
 
-def current_tenants(settings: Settings) -> dict[str, TenantEntry]:
+def current_catalog(settings: Settings) -> Catalog:
     """Raises:
     CatalogError: The catalog has mistakes; all of them are in its text.
     """
-    return dict(_tenants(settings, _stamp(settings)))
+    return _catalog(settings, stamp_of(settings.catalog))
 
 
-def _stamp(settings: Settings) -> tuple[tuple[str, int, int], ...]:
-    """Names, sizes and modification times of everything that decides who the tenants are."""
-    found = []
-    for folder in ("base_models", "models", "tenants"):
-        with os.scandir(settings.catalog / folder) as entries:
-            found += [(entry.path, entry.stat().st_size, entry.stat().st_mtime_ns) for entry in entries]
-    return tuple(sorted(found))
+def current_tenants(settings: Settings) -> dict[str, TenantEntry]:
+    """As `current_catalog`."""
+    return dict(current_catalog(settings).tenants)
 
 
 @lru_cache(maxsize=1)
-def _tenants(settings: Settings, _stamp: tuple[tuple[str, int, int], ...]) -> dict[str, TenantEntry]:
-    return dict(load_catalog(settings.catalog).tenants)
+def _catalog(settings: Settings, _stamp: Stamp) -> Catalog:
+    return load_catalog(settings.catalog)

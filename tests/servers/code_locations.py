@@ -11,6 +11,7 @@ from typing import Any
 
 import dagster as dg
 import httpx
+import psutil
 
 from llm_assets.loaded_locations import LoadedLocations
 from resources.waiting import wait_until
@@ -43,8 +44,12 @@ class Webserver:
 
 
 @contextmanager
-def webserver(folder: Path, catalogs: Mapping[str, Path]) -> Iterator[Webserver]:
-    """Serves a code location per catalog, by the name given to it; `folder` becomes their DAGSTER_HOME."""
+def webserver(folder: Path, catalogs: Mapping[str, Path], *, reloaded: bool = False) -> Iterator[Webserver]:
+    """Serves a code location per catalog, by the name given to it; `folder` becomes their DAGSTER_HOME.
+
+    Args:
+        reloaded: The code servers can be reloaded, as those of `dagster dev`; each is two processes then.
+    """
     (folder / "dagster.yaml").write_text((ROOT / "dagster.yaml").read_text())
     with dg.DagsterInstance.from_config(str(folder)):
         pass  # its tables are there before several processes open them
@@ -52,7 +57,7 @@ def webserver(folder: Path, catalogs: Mapping[str, Path]) -> Iterator[Webserver]
     options = ["-h", "127.0.0.1", "-p", str(port), "-w", str(_workspace(folder, catalogs))]
     with ExitStack() as running:
         for name, catalog in catalogs.items():
-            command = code_server_command(folder, name, lazy=True)
+            command = code_server_command(folder, name, lazy=True, reloaded=reloaded)
             running.enter_context(code_server(folder, name, catalog, command))
         wait_until(
             lambda: all((folder / f"{name}.socket").exists() for name in catalogs),
@@ -81,11 +86,13 @@ def _workspace(folder: Path, names: Mapping[str, Path]) -> Path:
     return file
 
 
-def code_server_command(folder: Path, name: str, *, lazy: bool) -> list[str]:
-    """A lazy one that does not load its definitions stays there and says why."""
+def code_server_command(folder: Path, name: str, *, lazy: bool, reloaded: bool = False) -> list[str]:
+    """A lazy one that does not load its definitions stays there and says why; a reloaded one does so too."""
+    started = ["code-server", "start"] if reloaded else ["api", "grpc"]
     module = ["-m", "llm_assets.definitions", "--location-name", name]
-    place = ["--socket", str(folder / f"{name}.socket"), *(["--lazy-load-user-code"] if lazy else [])]
-    return [sys.executable, "-m", "dagster", "api", "grpc", *module, *place]
+    place = ["--socket", str(folder / f"{name}.socket")]
+    later = ["--lazy-load-user-code"] if lazy and not reloaded else []
+    return [sys.executable, "-m", "dagster", *started, *module, *place, *later]
 
 
 @contextmanager
@@ -108,5 +115,8 @@ def _process(
     try:
         yield process
     finally:
-        process.kill()  # it keeps nothing, and would take seconds to end
+        if process.poll() is None:  # else its pid may be another's by now
+            for each in psutil.Process(process.pid).children(recursive=True):
+                each.kill()
+            process.kill()  # it keeps nothing, and would take seconds to end
         process.wait(timeout=READY_S)

@@ -50,7 +50,7 @@ def test_a_catalog_of_any_size_is_one_code_location(tmp_path: Path, count: int, 
     snap = loaded(made, tmp_path)
     assert {tuple(node.asset_key.path) for node in snap.asset_nodes} == expected_assets(made)
     assert {sensor.name for sensor in snap.sensors} == {
-        "abandoned_runs", "deployments", "experiments", "landing_zones", "tenants",
+        "abandoned_runs", "deployments", "experiments", "landing_zones", "recipes", "tenants",
     }  # fmt: skip
     assert {schedule.name for schedule in snap.schedules} == {"usage"}
 

@@ -97,7 +97,7 @@ def test_the_ui_shows_assets_jobs_sensors_and_schedules(server: Webserver, kind:
     jobs = {job["name"] for job in found["jobs"] if not job["name"].startswith("__")}
     assert jobs == {f"{name}_chain" for name in made.models}
     assert {sensor["name"] for sensor in found["sensors"]} == {
-        "abandoned_runs", "deployments", "experiments", "landing_zones", "tenants",
+        "abandoned_runs", "deployments", "experiments", "landing_zones", "recipes", "tenants",
     }  # fmt: skip
     assert {schedule["name"] for schedule in found["schedules"]} == {"usage"}
 
