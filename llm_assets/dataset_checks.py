@@ -13,6 +13,7 @@ from typing import Any
 
 from llm_assets.catalog.loading import Catalog
 from llm_assets.catalog.mistakes import Mistake
+from llm_assets.datasets import checking
 from llm_assets.datasets.checking import Found, Terms, look_into, stamp_of
 from llm_assets.datasets.mistakes import Mistake as RowMistake
 from llm_assets.datasets.remarks import FileRemark
@@ -42,6 +43,7 @@ def check_datasets(
     """Looks into the landing zone of every tenant and model."""
     kept = _Kept(settings.cache / KEPT)
     checks = DatasetChecks()
+    code = stamp_of(Path(checking.__file__).parent)
     until = time.monotonic() + most_seconds
     for tenant, model in _lines(catalog):
         landing_zone = settings.landing_zones / tenant / model
@@ -54,7 +56,7 @@ def check_datasets(
             train_on_prompt=recipe.trains_on_prompt,
             holds_out=catalog.models[model].dataset.held_out_fraction > 0,
         )
-        stamp = stamp_of(landing_zone, terms)
+        stamp = stamp_of(landing_zone, terms, code)
         found = kept.find(f"{tenant}/{model}", stamp)
         if found is None and time.monotonic() > until:
             checks.unseen.append(f"{tenant}/{model}")

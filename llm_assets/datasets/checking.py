@@ -60,13 +60,12 @@ def look_into(landing_zone: Path, root: Path, terms: Terms) -> Found:
     return Found(remarks=remarks.all(landing_zone))
 
 
-def stamp_of(landing_zone: Path, terms: Terms) -> str:
-    """Changes with any file below the landing zone, with the terms, and with the code that looks."""
-    whole = hashlib.sha256(repr((terms, MOST_ROWS)).encode())
-    for folder in (Path(__file__).parent, landing_zone):
-        for path, status in _files(folder):
-            seen = (path, status.st_size, status.st_mtime_ns, status.st_ino, status.st_mode)
-            whole.update(repr(seen).encode())
+def stamp_of(folder: Path, *more: object) -> str:
+    """Changes with any file below the folder, and with whatever else is given."""
+    whole = hashlib.sha256(repr(more).encode())
+    for path, status in _files(folder):
+        seen = (path, status.st_size, status.st_mtime_ns, status.st_ino, status.st_mode)
+        whole.update(repr(seen).encode())
     return whole.hexdigest()
 
 

@@ -169,7 +169,7 @@ def test_mistakes_and_remarks_are_kept_as_they_were_found(
     assert json.loads((settings.cache / KEPT).read_text()).keys() == {"team-a/bot"}
 
 
-def test_the_stamp_follows_every_file_the_terms_and_the_code(settings: Settings):
+def test_the_stamp_follows_every_file_and_the_terms(settings: Settings):
     folder = landing_zone(settings)
     stamps = [stamp_of(folder, TERMS)]
     for change in (
@@ -183,13 +183,18 @@ def test_the_stamp_follows_every_file_the_terms_and_the_code(settings: Settings)
         stamps.append(stamp_of(folder, TERMS))
     stamps.append(stamp_of(folder, Terms(stage="pt", train_on_prompt=False, holds_out=True)))
     assert len(set(stamps)) == len(stamps)
+
+
+def test_what_other_code_found_is_not_believed(settings: Settings, checks: Callable[..., DatasetChecks]):
+    first = checks()
     code = Path(checking.__file__)
     before = code.stat()
     try:
         os.utime(code, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
-        assert stamp_of(folder, TERMS) != stamps[-2]
+        assert checks(most_seconds=-1).datasets == 0
     finally:
         os.utime(code, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert checks() == first
 
 
 def test_the_command_ends_with_2_and_fast_leaves_the_rows_unread(settings: Settings):
