@@ -18,7 +18,8 @@ from llm_assets.datasets.text_lines import text_lines
 NumberedRow = tuple[int, dict[str, Any]]
 BLANK = re.compile(r"[ \t\n\r]*")
 WRAPS = ("rows", "data")
-WRAPPED = re.compile(r'\{.*"(rows|data)"\s*:\s*\[\s*\{', re.DOTALL)
+WRAPPED = re.compile(r'"(rows|data)"\s*:\s*\[\s*\{')
+OF_A_ROW = {"instruction", "output", "prompt", "messages", "conversations", "text"}
 SEPARATOR = re.compile(r"[ \t\n\r,:]*")
 
 
@@ -72,7 +73,7 @@ def _is_document(start: str) -> bool:
         _Decoder().decode(start, 0)
     except json.JSONDecodeError as error:
         ends = start.endswith("\n") and error.pos >= len(start.rstrip())
-        return (ends and not error.msg.startswith("Unterminated")) or bool(WRAPPED.match(start))
+        return (ends and not error.msg.startswith("Unterminated")) or bool(WRAPPED.search(start))
     except (ValueError, RecursionError):
         return False
     return bool(WRAPPED.search(start))
@@ -104,7 +105,7 @@ def _rows_of_document(path: Path, text: str, mistakes: Mistakes) -> Iterator[Num
 
 def _wrap(value: object) -> str | None:
     """The key under which the only list of an object holds the rows."""
-    if not isinstance(value, dict):
+    if not isinstance(value, dict) or OF_A_ROW & value.keys():
         return None
     lists = [key for key, inner in value.items() if isinstance(inner, list)]
     rows = lists and value[lists[0]]

@@ -61,6 +61,16 @@ def test_rows_in_the_only_list_of_an_object(
     assert rows_of(tmp_path / "out/train.jsonl") == [*questions(2), *questions(3)[1:]]
 
 
+@pytest.mark.parametrize("indent", [None, 1])
+def test_a_single_row_with_a_list_of_its_own_is_a_row(
+    zone: Path, tmp_path: Path, prepared: Prepared, indent: int | None
+):
+    row = {"instruction": "a", "output": "b", "data": [{"instruction": "c", "output": "d"}]}
+    (zone / "a.json").write_text(json.dumps(row, indent=indent))
+    assert said(prepared(held_out_fraction=0)) == ["a.json: the column data is not used"]
+    assert rows_of(tmp_path / "out/train.jsonl") == [{"instruction": "a", "output": "b"}]
+
+
 def test_a_broken_row_in_a_wrapped_list_has_its_line(zone: Path, prepared: Prepared):
     rows = [*questions(2), {"instruction": "a", "output": 1, "input": ""}]
     (zone / "a.json").write_text(json.dumps({"version": 1, "data": rows}, indent=1))
