@@ -46,12 +46,17 @@ def main() -> None:
     if sys.version_info[:2] != (3, 11):
         here = f"{sys.version.split()[0]} ({sys.executable})"
         _stop(f"llm-assets needs Python 3.11, this is {here}. {ASK_FOR_PYTHON}")
-    environment, lock = Path(arguments.into).absolute(), LOCKS / f"{arguments.lock}.lock.txt"
+    environment = Path(arguments.into).absolute()
     with _alone():
-        if arguments.lock == "platform" and (_stamped(environment) or {}).get("lock") == DEV.name:
-            lock = DEV  # it has all of the platform's, and whoever works here goes on with it
+        lock = _lock(arguments.lock, environment)
         if _stamped(environment) != _wanted(lock):
             _make(environment, lock)
+
+
+def _lock(name: str, environment: Path) -> Path:
+    """An environment to work with stays one: it has all of the platform's."""
+    works = (_stamped(environment) or {}).get("lock") == DEV.name
+    return DEV if name == "platform" and works else LOCKS / f"{name}.lock.txt"
 
 
 def _parser() -> argparse.ArgumentParser:

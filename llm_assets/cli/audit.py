@@ -78,6 +78,8 @@ def _verdict(settings: Settings, places: AuditPlaces, tenant: str) -> Verdict:
 
 def _show(verdicts: list[Verdict]) -> None:
     console = Console(highlight=False, soft_wrap=True)
+    if not verdicts:
+        console.print("There is no audit log yet: nothing was asked through the gateway.")
     for verdict in verdicts:
         deleted = f", {verdict.deleted_segments} deleted when due" if verdict.deleted_segments else ""
         state = f"{len(verdict.faults)} faults" if verdict.faults else "as sealed"

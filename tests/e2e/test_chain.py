@@ -10,6 +10,7 @@ from llm_assets.assets.model_cards import COMPARED
 from llm_assets.runs import dagster_instance
 from tests.conftest import MakeProject, Project
 from tests.e2e.projects import RUN, enter, history, states, versions
+from tests.e2e.redirected import redirected_output_is_whole
 from tests.e2e.signature_steps import (
     demand_signatures,
     every_version_is_signed_by_one_key,
@@ -60,6 +61,7 @@ def test_a_dataset_becomes_a_live_model_and_only_what_changed_is_made_again(
     assert [(each["weight"], each["digest"]) for each in alone["backends"]] == [(100, after["digest"])]
     card = json.loads(project.run("card", "support_bot", "-t", "team-a", "--json"))
     assert card["lineage"]["merged_model"] == after["digest"]
+    redirected_output_is_whole(after["digest"])
     bad_rows_end_the_run_before_any_training(project)
     assert states(project) == [alone]
 
