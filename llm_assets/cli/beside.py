@@ -6,11 +6,12 @@ They end with the command that started them, whichever way it ends.
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
 
-from llm_assets.cli.display import Display
+from llm_assets.cli.display import Display, done_line
 
 END_S = 30
 
@@ -64,11 +65,14 @@ class Command:
     def _read(self) -> None:
         assert self._process is not None
         assert self._process.stdout is not None
-        with self._display.at_work(self.name) as work:
-            for line in self._process.stdout:
+        work = self._display.begin(self.name)
+        with self._process.stdout as lines:
+            for line in lines:
                 self._said.append(line)
                 self._display.say(work, line.strip().removeprefix(f"{self.name}: "))
                 self._spoke.set()
+        failed = self._process.wait() != 0
+        self._display.end(work, done_line(self.name, time.time() - work.started, failed=failed))
         self._spoke.set()
 
 

@@ -25,6 +25,7 @@ from llm_assets.embedded import embedded_stack
 from llm_assets.gateway.own_keys import door_of, key_file
 from llm_assets.gateway.parts import gateway_of
 from llm_assets.keys import VLLM_DEPLOYMENT
+from resources.mlflow.client import warm
 
 MODEL = "support_bot"
 DEMO = "demo"
@@ -42,7 +43,9 @@ def demo(tenant: DemoTenant = "team-a") -> None:
     display = Display(Screen())
     stack = embedded_stack(here.settings)
     with display.shown(), Beside(display) as beside:
-        stack.start(automation=False)
+        with display.at_work("starting gateway, MLflow and UI"):
+            stack.start(automation=False)
+        warm()
         install_shown(here.settings.engines, "train", display=display)
         serve = beside.command(NAMES["serve"], "engines", "install", "serve")
         serve.start()
@@ -53,9 +56,10 @@ def demo(tenant: DemoTenant = "team-a") -> None:
         )
         starts = {f"{MODEL}/{VLLM_DEPLOYMENT}": asking.start}
         if not execute(here, MODEL, tenant, op_config={}, display=display, starts=starts):
+            serve.result()  # where it failed, that is why there is no vLLM
             raise typer.Exit(1)
         answer = asking.result()
-        with display.at_work("gateway, MLflow and Dagster UI"):
+        with display.at_work("waiting for gateway, MLflow and UI"):
             stack.wait_ready()
     _compare(display.console, here, tenant, question, answer)
     display.console.print()

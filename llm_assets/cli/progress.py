@@ -26,6 +26,7 @@ class Progress:
 
     def __init__(self, instance: dg.DagsterInstance, run_id: str, display: Display, starts: Starts) -> None:
         self._instance, self._run_id, self._display, self._starts = instance, run_id, display, starts
+        self._starting = display.begin("starting")
         self._cursor: str | None = None
         self._steps: dict[str, Work] = {}
         self._checks: dict[str, list[Text]] = {}
@@ -41,8 +42,8 @@ class Progress:
 
     def end(self) -> None:
         """Whatever the run said of its end, nothing is at work any more."""
-        for step in self._steps.values():
-            self._display.end(step)
+        for work in (self._starting, *self._steps.values()):
+            self._display.end(work)
 
     def _take(self, entry: EventLogEntry) -> None:
         event, key = entry.dagster_event, entry.step_key
@@ -60,6 +61,7 @@ class Progress:
             self._end(key, entry.timestamp, failed=failed)
 
     def _begin(self, key: str, at: float) -> None:
+        self._display.end(self._starting)
         step = self._steps[key] = self._display.begin(key.replace("__", "/"), at)
         if step.name in self._starts:
             self._starts[step.name]()
