@@ -9,14 +9,13 @@ somebody gives it one. What is refused only for one of its values, or for a pack
 `combinations` and `engine_packages`.
 """
 
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from llm_assets.catalog.arguments import arguments
 from llm_assets.catalog.mistakes import Problem
 from llm_assets.catalog.platform_keys import PLATFORM_KEYS
 
 Use = Literal["served", "platform", "refused", "without effect"]
-USES: tuple[Use, ...] = get_args(Use)
 
 SERVED = {
     "what is trained": """

@@ -60,11 +60,6 @@ class Recipe:
         """Whether the questions are learned, too."""
         return bool(self.arguments.get("train_on_prompt", False))
 
-    @property
-    def quantized(self) -> bool:
-        """QLoRA, which needs a GPU."""
-        return self.arguments.get("quantization_bit") is not None
-
 
 @dataclass(frozen=True, kw_only=True)
 class Checked:
