@@ -1,24 +1,27 @@
 """What the gateway costs, beside its peers, before the same stand-in for vLLM, all on this machine.
 
+    apt-get install wrk libsndfile1                # all else of the peers is in litellm.lock.txt
     make bench BENCH=gateway
     make bench BENCH=gateway ARGS="--flat 600"     # ten minutes of load for the memory
 
 `rps_over_litellm`: requests a second of ours, with keys, limits, audit records and the collector on, over
 those of LiteLLM's Python proxy with keys on.
 `rps_of_bare_envoy`: over those of an Envoy that has a route and no filter.
-`added_p99_ms`: at half of our own most requests a second, the 99th percentile through ours less that of
-asking the stand-in directly at the same rate, round by round. LiteLLM's are at half of its own most.
-`added_p99_ms_at_a_tenth`: at a tenth of them, where nobody has to wait for another.
-The bare Envoy's `added_p99_ms_at_half_of_bare` is what it adds itself at half of *its* most.
+`p99_over_bare_envoy`: at a tenth of our own most requests a second, the 99th percentile through ours over
+that through the bare Envoy at the same rate, in alternating rounds; the median of the rounds' ratios.
+The rows say the same of half of our own most, where requests wait for one another.
+
+What bounds them is the one worker, for each request the interpreter that the filter runs in and the spool's
+write, and on two cores the load and the stand-in that share them (the row of the stand-in alone shows it).
 `requests_per_core_s` counts the CPU seconds of the gateway's own processes alone (ours: Envoy and the
-collector). The load and the stand-ins share the cores with everything else.
+collector).
 """
 
 import argparse
 import statistics
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -31,7 +34,7 @@ from benchmarks.gateway_load import (
     latency,
     memory_bytes,
     require_answer,
-    require_wrk,
+    require_tools,
     streams,
     throughput,
 )
@@ -40,12 +43,16 @@ from benchmarks.gateway_systems import Gateway, bare_envoy, direct, litellm, our
 from benchmarks.measuring import conclude
 
 MIB = 2**20
-WARM_S = 2
+WARM_S = 5
 STREAMS_TIMEOUT_S = 90
 SAMPLE_S = 0.5
-LOADS = {"": 0.5, "_at_a_tenth": 0.1}
-"""What the names of latencies end in, and the share of the most requests a second at which they are taken."""
-AT_HALF_OF_BARE = "_at_half_of_bare"
+LOADS = {"_at_a_tenth": 0.1, "_at_half": 0.5}
+"""What the names of latencies end in, and the share of our most requests a second at which they are taken."""
+BOUND_BY = {
+    "rps_over_litellm": "its interpreter",
+    "rps_of_bare_envoy": "the filter's CPU time in one worker",
+    "p99_over_bare_envoy": "the filter's CPU time, and wakeups of the cores that all share",
+}
 NOT_INSTALLABLE = {"system": "LiteLLM (Rust)", "requests_per_s": "not installable"}
 """PyPI has no such package by LiteLLM's makers; its Python proxy is the one that is there."""
 
@@ -68,16 +75,14 @@ class Bench:
                 require_answer(gateway.whole())
                 throughput(gateway.whole(), self.folder, seconds=WARM_S)
             self.most(gateways)
-            most = {gateway.name: self.rows[own.name]["requests_per_s"] for gateway in gateways}
-            most[peer.name] = self.rows[peer.name]["requests_per_s"]
+            most = self.rows[own.name]["requests_per_s"]
             for ending, share in LOADS.items():
-                self.slow(gateways, {name: rate * share for name, rate in most.items()}, ending)
-            half = self.rows[bare.name]["requests_per_s"] / 2
-            self.slow((alone, bare), {alone.name: half, bare.name: half}, AT_HALF_OF_BARE)
+                self.slow((alone, bare, own), most * share, ending)
+                self.slow((peer,), self.rows[peer.name]["requests_per_s"] * share, ending)
             for gateway in (bare, own, peer):
                 self.many_streams(gateway, self.rows[gateway.name])
-            self.flat(own, most[own.name] / 2, self.rows[own.name])
-        return self.bars(alone, bare, own, peer)
+            self.flat(own, most / 2, self.rows[own.name])
+        return self.bars(bare, own, peer)
 
     def most(self, gateways: Sequence[Gateway]) -> None:
         """As many requests as they can answer: the median of some rounds."""
@@ -99,12 +104,11 @@ class Bench:
             row |= {"requests_per_core_s": statistics.median(each)}
             self.rows[name] = row | {"memory_MiB": memory_bytes(gateway.pids) / MIB}
 
-    def slow(self, gateways: Sequence[Gateway], rates: Mapping[str, float], ending: str) -> None:
-        """At rates that they have room for."""
+    def slow(self, gateways: Sequence[Gateway], rate: float, ending: str) -> None:
+        """At a rate that they have room for, one after another in each round."""
         for _ in range(self.options.rounds):
             for gateway in gateways:
-                rate, seconds = rates[gateway.name], self.options.seconds
-                found = latency(gateway.whole(), self.folder, rate=rate, seconds=seconds)
+                found = latency(gateway.whole(), self.folder, rate=rate, seconds=self.options.seconds)
                 self.waits.setdefault((gateway.name, ending), []).append(found)
                 waits = f"p50 {found.p50_ms:.2f} ms, p99 {found.p99_ms:.2f} ms"
                 self.say(f"{gateway.name}: {waits} at {found.rate:,.0f}/s")
@@ -147,24 +151,18 @@ class Bench:
         row |= {"flat_s": self.options.flat, "flat_MiB": after / MIB, "growth_MiB": (after - before) / MIB}
         self.say(f"{gateway.name}: {before / MIB:.1f} -> {after / MIB:.1f} MiB over {self.options.flat} s")
 
-    def bars(self, alone: Gateway, bare: Gateway, own: Gateway, peer: Gateway) -> dict[str, float]:
-        for gateway in (bare, own):
-            for ending in LOADS:
-                self.added(gateway, alone, ending)
-        self.added(bare, alone, AT_HALF_OF_BARE)
+    def bars(self, bare: Gateway, own: Gateway, peer: Gateway) -> dict[str, float]:
+        for ending in LOADS:
+            pairs = zip(self.waits[own.name, ending], self.waits[bare.name, ending], strict=True)
+            ratios = [through.p99_ms / without.p99_ms for through, without in pairs]
+            self.rows[own.name] |= {f"p99_over_bare_envoy{ending}": statistics.median(ratios)}
+            self.say(f"p99 over bare Envoy{ending}, by round: {', '.join(f'{each:.2f}' for each in ratios)}")
         rates = {name: row["requests_per_s"] for name, row in self.rows.items()}
         return {
             "rps_over_litellm": rates[own.name] / rates[peer.name],
             "rps_of_bare_envoy": rates[own.name] / rates[bare.name],
-            **{name: self.rows[own.name][name] for name in (f"added_p99_ms{ending}" for ending in LOADS)},
+            "p99_over_bare_envoy": self.rows[own.name]["p99_over_bare_envoy_at_a_tenth"],
         }
-
-    def added(self, gateway: Gateway, alone: Gateway, ending: str) -> None:
-        """Round by round, what it takes longer than without a gateway."""
-        pairs = list(zip(self.waits[gateway.name, ending], self.waits[alone.name, ending], strict=True))
-        p50 = statistics.median(through.p50_ms - past.p50_ms for through, past in pairs)
-        p99 = statistics.median(through.p99_ms - past.p99_ms for through, past in pairs)
-        self.rows[gateway.name] |= {f"added_p50_ms{ending}": p50, f"added_p99_ms{ending}": p99}
 
     @staticmethod
     def say(text: str) -> None:
@@ -181,10 +179,10 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     options.add_argument("--seconds", type=float, default=6, help="of each measurement")
-    options.add_argument("--rounds", type=int, default=3, help="of each throughput and latency")
+    options.add_argument("--rounds", type=int, default=5, help="of each throughput and latency")
     options.add_argument("--streams", type=int, default=512, help="at once")
     options.add_argument("--flat", type=float, default=60, help="seconds for which memory has to stay flat")
-    require_wrk()
+    require_tools()
     with tempfile.TemporaryDirectory(prefix="gateway-") as folder:
         bench = Bench(Path(folder), options.parse_args())
         bars = bench.run()
@@ -192,6 +190,8 @@ def main() -> None:
     rows = [{name: row.get(name, "-") for name in columns} for row in bench.rows.values()]
     rows.append(dict.fromkeys(columns, "-") | NOT_INSTALLABLE)
     conclude("gateway", rows, bars)
+    for name, what in BOUND_BY.items():
+        print(f"{name} is bound by {what}.")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ nothing of each other. Both count an answer of 400 and above as an error.
 """
 
 import asyncio
+import ctypes.util
 import json
 import math
 import os
@@ -78,9 +79,16 @@ class Streams:
     seconds: float
 
 
-def require_wrk() -> None:
+def require_tools() -> None:
+    """What no lock can bring.
+
+    Raises:
+        LoadError: One is missing; names its Debian package.
+    """
     if shutil.which("wrk") is None:
         raise LoadError("wrk is missing: apt-get install wrk")
+    if ctypes.util.find_library("sndfile") is None:
+        raise LoadError("libsndfile is missing, which LiteLLM's proxy loads: apt-get install libsndfile1")
 
 
 def require_answer(question: Question) -> None:

@@ -18,7 +18,7 @@ from tests.servers.ports import free_port
 
 MODEL = "support_bot"
 DIGEST = "sha256:" + "d" * 64
-READY_S = 120
+READY_S = 300
 TYPES = "type.googleapis.com/envoy.extensions.filters"
 WHOLE = {
     "id": "chatcmpl-stand-in",

@@ -21,7 +21,7 @@ import yaml
 
 from benchmarks.gateway_load import Question
 from benchmarks.gateway_stand_ins import DIGEST, MODEL, StandIns, envoy, running, wait_listening
-from benchmarks.peers import environment_of
+from benchmarks.peers import locked_environment
 from llm_assets.settings import find_settings
 from resources.gateway.api_keys import KEYS_FILE, create_key
 from resources.gateway.envoy import EnvoyGateway
@@ -34,7 +34,6 @@ from resources.serving.routes import WHOLE
 from resources.vllm.program import Serving
 from tests.servers.ports import free_port
 
-LITELLM = "litellm[proxy]==1.106.2"  # 1.107.0 was withdrawn; what later ones need is not all there
 TENANT, STREAMING = "team-a", "streaming_bot"
 HIGH = 10**9
 ASKED = [
@@ -174,7 +173,7 @@ def _deployment(model: str, port: int) -> Deployment:
 @contextmanager
 def litellm(folder: Path, behind: StandIns) -> Iterator[Gateway]:
     """LiteLLM's Python proxy: one worker, its master key asked for, nothing logged anywhere."""
-    programs, port = environment_of("litellm", LITELLM) / "bin", free_port()
+    programs, port = locked_environment("litellm") / "bin", free_port()
     served = {MODEL: behind.whole, STREAMING: behind.streams}
     models = [
         {

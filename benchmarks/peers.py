@@ -3,26 +3,39 @@
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from llm_assets.settings import find_settings
 from resources.engines.package_indexes import uv_environment
 
+LOCKS = Path(__file__).parent
+
 
 def environment_of(name: str, *requirements: str) -> Path:
     """A virtual environment below the state folder, made at the first call and reused as it is."""
+    return _environment(name, "\n".join(requirements), requirements)
+
+
+def locked_environment(name: str) -> Path:
+    """As `environment_of`, of exactly what `<name>.lock.txt` beside this file says (`make lock`)."""
+    lock = LOCKS / f"{name}.lock.txt"
+    return _environment(name, lock.read_text(), ("--no-deps", "--require-hashes", "-r", str(lock)))
+
+
+def _environment(name: str, mark_text: str, what: Sequence[str]) -> Path:
     folder = find_settings().home / "benchmarks" / name
     mark = folder / "installed"
-    if mark.is_file() and mark.read_text() == "\n".join(requirements):
+    if mark.is_file() and mark.read_text() == mark_text:
         return folder
     uv = str(Path(sys.executable).with_name("uv"))
     environment = {**os.environ, **uv_environment()}
     subprocess.run(
         [uv, "venv", "--quiet", "--clear", "--python", sys.executable, folder], env=environment, check=True
     )
-    install = [uv, "pip", "install", "--quiet", "--python", folder / "bin" / "python", *requirements]
+    install = [uv, "pip", "install", "--quiet", "--python", folder / "bin" / "python", *what]
     subprocess.run(install, env=environment, check=True)
-    mark.write_text("\n".join(requirements))
+    mark.write_text(mark_text)
     return folder
 
 

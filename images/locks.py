@@ -31,6 +31,7 @@ LOCKS: dict[str, list[str]] = {
     "images/train/cuda.lock.txt": ["images/train/cuda.in"],
     "images/serve/cpu.lock.txt": ["images/serve/cpu.in", "--override", "images/serve/cpu.overrides.txt"],
     "images/serve/cuda.lock.txt": ["images/serve/cuda.in"],
+    "benchmarks/litellm.lock.txt": ["benchmarks/litellm.in"],
 }
 OPTIONS = [
     "--generate-hashes",

@@ -6,7 +6,6 @@ Few tests, because every start of vLLM takes 20 s and more.
 import json
 import re
 import subprocess
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +24,7 @@ from resources.serving.local import LocalServing, Serving
 from resources.waiting import wait_until
 from tests.e2e.adapted_models import NAMES, QUESTIONS
 from tests.e2e.test_serving import MODEL, TENANT, merged
+from tests.hammer import KINDS, Hammer
 from tests.servers.ports import free_port
 
 pytestmark = pytest.mark.engine
@@ -62,14 +62,19 @@ class Door:
         return self.gateway.address_of(TENANT)
 
     def record(self, kind: str, request_id: str) -> dict[str, Any]:
-        """What the gateway wrote down of a request; no collector takes it away."""
-        lines = [
-            line
-            for file in (self.gateway.folder / "spool").glob("*")
-            for line in file.read_text().splitlines()
-        ]
-        [found] = [each for each in map(json.loads, lines) if each["e"] == kind and each["id"] == request_id]
-        return dict(found)
+        [found] = [each for each in self.records(kind) if each["id"] == request_id]
+        return found
+
+    def hammer(self, *, threads_of_a_kind: int = 1) -> Hammer:
+        """Asks for short answers without pause."""
+        asked = {"model": MODEL, "messages": ASKED, "max_tokens": 8}
+        return Hammer(self.address, self.key, asked, threads_of_a_kind=threads_of_a_kind)
+
+    def records(self, kind: str) -> list[dict[str, Any]]:
+        """What the gateway wrote down; no collector takes it away."""
+        files = (self.gateway.folder / "spool").glob("*")
+        lines = [line for file in files for line in file.read_text().splitlines()]
+        return [each for each in map(json.loads, lines) if each["e"] == kind]
 
     def client(self) -> openai.OpenAI:
         return openai.OpenAI(base_url=self.address, api_key=self.key, max_retries=0, timeout=60)
@@ -95,13 +100,14 @@ def test_openai_clients_ask_as_they_are_and_promotions_lose_no_request(door: Doo
         _takes_tools_and_structures(client)
         _answers_curl(door, one.digest)
         _says_what_is_wrong_as_openai_does(door, client)
-        with Load(door) as load:
+        with door.hammer() as hammer:
             _shares_the_traffic(door.serving, one, two)
             _gives_all_to(door.serving, two)
-            load.goes_on(20)
-        assert {status for status, _ in load.answers} == {200}, load.answers
-        assert {digest for _, digest in load.answers} == {one.digest, two.digest}
-        assert load.answers[-1][1] == two.digest
+            hammer.wait_for(20)
+        assert hammer.failed == []
+        assert {each.kind for each in hammer.answers} == set(KINDS)
+        assert {each.digest for each in hammer.answers} == {one.digest, two.digest}
+        assert hammer.answers[-1].digest == two.digest
         _a_cancelled_stream_frees_the_server(door, client)
         _a_dead_server_is_told_at_once(door, client)
         revoke(door.keys, [door.key_id], by="a test")
@@ -236,46 +242,6 @@ def _says_what_is_wrong_as_openai_does(door: Door, client: openai.OpenAI) -> Non
         pytest.raises(openai.AuthenticationError, match="Incorrect API key"),
     ):
         stranger.models.list()
-
-
-class Load:
-    """Two threads that ask without pause; what they were answered, with the digest on the receipt."""
-
-    def __init__(self, door: Door) -> None:
-        self.answers: list[tuple[int, str]] = []
-        self._door, self._over = door, threading.Event()
-        self._threads = [threading.Thread(target=self._ask, args=(at % 2 == 1,)) for at in range(2)]
-
-    def _ask(self, stream: bool) -> None:
-        body = {"model": MODEL, "messages": ASKED, "max_tokens": 8, "stream": stream}
-        headers = {"authorization": f"Bearer {self._door.key}"}
-        with httpx.Client(headers=headers, trust_env=False, timeout=60) as client:
-            while not self._over.is_set():
-                try:
-                    answer = client.post(f"{self._door.address}/chat/completions", json=body)
-                    whole = not stream or answer.text.rstrip().endswith("[DONE]")
-                    status = answer.status_code if whole else 0
-                    self.answers.append((status, answer.headers.get("x-llm-digest", answer.text)))
-                except httpx.TransportError as fault:
-                    self.answers.append((0, repr(fault)))
-
-    def goes_on(self, count: int) -> None:
-        """Returns once so many more were answered."""
-        wanted = len(self.answers) + count
-        deadline = time.monotonic() + 60
-        while len(self.answers) < wanted:
-            assert time.monotonic() < deadline, self.answers[-3:]
-            time.sleep(0.05)
-
-    def __enter__(self) -> "Load":
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        for thread in self._threads:
-            thread.join()
 
 
 def _a_cancelled_stream_frees_the_server(door: Door, client: openai.OpenAI) -> None:

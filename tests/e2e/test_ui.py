@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -14,13 +13,14 @@ import psutil
 import pytest
 from dagster import DagsterRunStatus
 from dagster_graphql import DagsterGraphQLClient
-from selenium.webdriver import Chrome, ChromeOptions, ChromeService
+from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
 from resources.processes.local_processes import LocalProcesses
 from resources.serving.local import LocalServing
 from resources.waiting import wait_until
+from tests.chromium import chromium
 from tests.conftest import MakeProject, Project
 from tests.e2e.projects import RUN, engines_at_work, family
 
@@ -31,22 +31,8 @@ PAGE_S = 60
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
-    """Debian's Chromium; nothing is downloaded."""
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    assert chromium is not None, "Debian's chromium is missing: apt-get install chromium"
-    assert driver is not None, "Debian's chromium-driver is missing: apt-get install chromium-driver"
-    options = ChromeOptions()
-    options.binary_location = chromium
-    profile = tmp_path_factory.mktemp("profile")
-    for argument in ("headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run"):
-        options.add_argument(f"--{argument}")
-    for argument in ("disable-background-networking", "disable-component-update", "disable-sync"):
-        options.add_argument(f"--{argument}")
-    options.add_argument(f"--user-data-dir={profile}")
-    options.add_argument("--window-size=1600,1200")
-    chrome = Chrome(options=options, service=ChromeService(driver))
-    yield chrome
-    chrome.quit()
+    with chromium(tmp_path_factory.mktemp("profile")) as chrome:
+        yield chrome
 
 
 def text_of(browser: Chrome, address: str, *expected: str) -> str:

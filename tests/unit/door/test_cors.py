@@ -1,6 +1,9 @@
 """Web pages that ask from a browser: who may, and what they can read of an answer and of a refusal."""
 
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
@@ -9,6 +12,7 @@ import pytest
 from resources.gateway.envoy_cors import EXPOSED
 from resources.gateway.envoy_settings import GatewaySettings
 from resources.gateway.errors import GatewayError
+from tests.chromium import chromium
 from tests.unit.gateway.gateways import created, new_key, question
 from tests.unit.gateway.whole_gateways import Deployment, WholeGateway, whole_gateway
 
@@ -108,6 +112,57 @@ def test_what_an_answer_has_in_its_receipt_is_exposed(client: httpx.Client, key:
     told = {name for name in answer.headers if name.startswith("x-")}
     assert told - {"x-ratelimit-limit-requests"} <= set(EXPOSED)
     assert {"x-llm-digest", "x-request-id"} <= told
+
+
+ASK = """
+const [url, key, done] = arguments;
+const asked = {method: "POST", body: JSON.stringify({model: "support_bot", messages: []}),
+  headers: {"content-type": "application/json", "x-stainless-lang": "js", authorization: "Bearer " + key}};
+fetch(url, asked)
+  .then(async answer => done([answer.status, answer.headers.get("x-llm-digest"), await answer.json()]))
+  .catch(fault => done(["kept from the page", String(fault), null]));
+"""
+
+
+class Page(BaseHTTPRequestHandler):
+    """An empty page."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("content-type", "text/html")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Nothing."""
+
+
+@contextmanager
+def page() -> Iterator[str]:
+    """The origin of a page that is served here."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), Page) as server:
+        threading.Thread(target=server.serve_forever).start()
+        yield f"http://localhost:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.mark.browser
+def test_a_browser_gives_a_page_answers_and_refusals_and_gives_another_page_neither(tmp_path: Path) -> None:
+    with (
+        page() as allowed,
+        page() as other,
+        whole_gateway(tmp_path / "home", LIVE, origins=(allowed,)) as gateway,
+        chromium(tmp_path / "profile") as browser,
+    ):
+        key, url = asked(gateway), f"{gateway.envoy.url}{CHAT}"
+        browser.get(allowed)
+        answered = browser.execute_async_script(ASK, url, key)
+        refused = browser.execute_async_script(ASK, url, new_key())
+        browser.get(other)
+        kept = browser.execute_async_script(ASK, url, key)
+    assert answered[:2] == [200, LIVE[0].digest]
+    assert answered[2]["choices"]
+    assert (refused[0], refused[2]["error"]["code"]) == (401, "invalid_api_key")
+    assert kept[0] == "kept from the page"
 
 
 def test_without_the_setting_no_page_may_ask(tmp_path: Path) -> None:

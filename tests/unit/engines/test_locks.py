@@ -1,4 +1,4 @@
-"""The locks in images/: whole, with hashes, and without a word of where they were made."""
+"""The locks in images/ and benchmarks/: whole, with hashes, and without a word of where they were made."""
 
 import re
 import tomllib
@@ -17,7 +17,7 @@ from resources.engines.locks import (
     locked,
 )
 
-LOCKS = sorted(IMAGES.glob("*/*.lock.txt"))
+LOCKS = sorted([*IMAGES.glob("*/*.lock.txt"), *IMAGES.parent.glob("benchmarks/*.lock.txt")])
 CUDA_ONLY = ("nvidia-", "triton", "cuda-", "torchvision", "flashinfer")
 
 
