@@ -49,7 +49,7 @@ SAMPLE_S = 0.5
 LOADS = {"_at_a_tenth": 0.1, "_at_half": 0.5}
 """What the names of latencies end in, and the share of our most requests a second at which they are taken."""
 BOUND_BY = {
-    "rps_over_litellm": "its interpreter",
+    "rps_over_litellm": "the Python interpreter of LiteLLM",
     "rps_of_bare_envoy": "the filter's CPU time in one worker",
     "p99_over_bare_envoy": "the filter's CPU time, and wakeups of the cores that all share",
 }

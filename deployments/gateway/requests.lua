@@ -97,10 +97,7 @@ local function tell_model(handle, known, identity, tenant, name)
   known.requested = requested
   local model, refusal, route, version = find_model(known, identity, tenant, requested)
   local backend
-  if model then
-    local production = route and #route.backends > 0 and route.backends[1].names[PRODUCTION] and PRODUCTION or nil
-    backend, refusal = choose(model, requested, route, version or production)
-  end
+  if model then backend, refusal = choose(model, requested, route, version or PRODUCTION) end
   if not backend then return refusals.answer(handle, known, refusal) end
   return listing.model(handle, known.id, requested, backend, tenant)
 end
@@ -177,7 +174,7 @@ end
 
 local READS = { GET = true, HEAD = true }
 
--- The tenant, the endpoint and the model in its path; a refusal where it is no door.
+-- The tenant, the endpoint and the model in its path; a refusal where there is none.
 local function find_endpoint(handle, known, method, host, target)
   local name, rest, path = doors.find(host, target)
   known.path = path

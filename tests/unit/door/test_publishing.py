@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -22,9 +23,10 @@ from resources.gateway.envoy_upstream import Endpoint
 from resources.gateway.errors import GatewayError
 from resources.gateway.journals import Journal
 from resources.gateway.publishing import Live, Publication
-from resources.serving.deployment_state import STATE_FILE, Deployment, Wanted
+from resources.serving.deployment_state import STATE_FILE, Deployment, LiveServer, Wanted
 from resources.serving.local import LocalServing, Serving
 from tests.servers.ports import free_port
+from tests.servers.tls import SELF_SIGNED
 from tests.unit.serving.conftest import STAND_IN, MakeServing, as_it_was, make_serving
 
 __all__ = ["make_serving"]
@@ -232,6 +234,25 @@ def test_a_deployment_that_the_gateway_does_not_take_leaves_requests_where_they_
     finally:
         os.kill(envoy.pid, signal.SIGCONT)
     assert answered_by(ask(door)) == "v1"
+
+
+def test_over_tls_a_deployment_is_confirmed_as_well(tmp_path: Path, make_serving: MakeServing) -> None:
+    pair = {"certificate": tmp_path / "certificate.pem", "key": tmp_path / "key.pem"}
+    made = ["openssl", *SELF_SIGNED, "-keyout", str(pair["key"]), "-out", str(pair["certificate"])]
+    subprocess.run(made, check=True, capture_output=True)
+    folder = tmp_path / "home" / "gateway"
+    gateway = EnvoyGateway(settings=GatewaySettings(folder=folder, port=free_port(), **pair))
+    gateway.start()
+    gateway.wait_ready()
+    server = LiveServer(
+        serving=make_serving("v1"), fingerprint="", server="d1", port=free_port(), weight=100, since=0
+    )
+    try:
+        told = Live(deployment=Deployment(servers=(server,)), api_key="key")
+        Publication(home=folder.parent, applied_s=10).publish(told)
+        assert not Publication(home=folder.parent).asks(server.port)
+    finally:
+        gateway.stop()
 
 
 def test_ten_thousand_deployments_load_and_one_more_is_live_within_seconds(
