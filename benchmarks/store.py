@@ -226,8 +226,10 @@ class Bench:
 
     @contextmanager
     def mlflow(self) -> Iterator[str]:
-        server = MlflowServer(home=self.fresh("mlflow"), port=free_port())
+        home = self.fresh("mlflow")
+        server = MlflowServer(home=home, port=free_port(), tokens=home / "tokens")
         server.ensure_ready()
+        os.environ["MLFLOW_TRACKING_TOKEN"] = server.console.token("full")  # for its own client
         try:
             yield server.url
         finally:

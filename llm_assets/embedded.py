@@ -23,7 +23,11 @@ def embedded_resources(settings: Settings) -> dict[str, Any]:
         "artifact_store": embedded_store(settings),
         "compute": LocalCompute(engines=str(settings.engines), package=PACKAGE),
         "mlflow_server": mlflow_server,
-        "registry": MlflowRegistry(tracking_uri=mlflow_server.url, locks=str(settings.locks)),
+        "registry": MlflowRegistry(
+            tracking_uri=mlflow_server.url,
+            locks=str(settings.locks),
+            token_file=str(mlflow_server.console.token_file("full")),
+        ),
         "serving": embedded_serving(settings),
     }
 
@@ -39,7 +43,7 @@ def embedded_store(settings: Settings) -> ArtifactStore:
 
 
 def embedded_mlflow(settings: Settings) -> MlflowServer:
-    return MlflowServer(home=settings.home, port=settings.mlflow_port)
+    return MlflowServer(home=settings.home, port=settings.mlflow_port, tokens=settings.console_tokens)
 
 
 def embedded_serving(settings: Settings) -> LocalServing:

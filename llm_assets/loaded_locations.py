@@ -51,9 +51,10 @@ class LocationState:
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedLocations:
-    """The code locations that a running UI shows."""
+    """The code locations that a running UI shows to whoever sends it those headers."""
 
     address: str
+    headers: Mapping[str, str]
 
     def states(self) -> tuple[LocationState, ...] | None:
         """None while nothing answers there."""
@@ -81,7 +82,8 @@ class LoadedLocations:
 
     def _ask(self, query: str, *, timeout_s: float, **variables: str) -> dict[str, Any]:
         body = {"query": query, "variables": variables}
-        answer = httpx.post(f"{self.address}/graphql", json=body, timeout=timeout_s, trust_env=False)
+        address = f"{self.address}/graphql"
+        answer = httpx.post(address, json=body, headers=self.headers, timeout=timeout_s, trust_env=False)
         answer.raise_for_status()
         return dict(answer.json()["data"])
 

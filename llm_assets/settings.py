@@ -103,6 +103,11 @@ class Settings:
         return Path(os.environ.get("LLM_ASSETS_KEYS", self.home / "keys")).absolute()
 
     @property
+    def console_tokens(self) -> Path:
+        """What opens the Dagster UI and MLflow; see `resources/consoles/consoles.py`."""
+        return self.keys / "consoles"
+
+    @property
     def signer(self) -> str:
         """Who signs what is published; see `resources/signing/signers.py`."""
         return os.environ.get("LLM_ASSETS_SIGNER", "key")

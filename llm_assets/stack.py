@@ -5,10 +5,9 @@ what is running, also after the terminal that started it was killed.
 """
 
 import os
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from llm_assets.automation import AUTOMATION
@@ -22,6 +21,8 @@ from llm_assets.settings import Settings
 from llm_assets.supervision import Part
 from resources.artifact_store.artifacts import ArtifactError
 from resources.artifact_store.store import ArtifactStore
+from resources.consoles.consoles import Console
+from resources.dagster_ui.console import command, dagster_console
 from resources.engines.installation import EngineError
 from resources.gateway.errors import GatewayError
 from resources.mlflow.client import RegistryError
@@ -65,8 +66,10 @@ class Stack:
         return LocalProcesses(self.settings.processes)
 
     @property
-    def ui_address(self) -> str:
-        return f"http://127.0.0.1:{self.settings.ui_port}"
+    def ui_console(self) -> Console:
+        settings = self.settings
+        folder = settings.dagster_home / "ui"
+        return dagster_console(port=settings.ui_port, folder=folder, tokens=settings.console_tokens)
 
     def start(self, *, automation: bool) -> None:
         """Starts what is not running yet and returns without waiting for it."""
@@ -85,17 +88,11 @@ class Stack:
         require_free_port(self.settings.ui_port, what="The Dagster UI", setting="LLM_ASSETS_UI_PORT")
         self.processes.start(
             UI,
-            command=self._ui_command(),
+            command=command(self.ui_console, self.settings.root / "workspace.yaml"),
             env={**os.environ, AUTOMATION: "on" if automation else "off"},
             log=self.settings.dagster_home / "ui.log",
             attributes={"port": self.settings.ui_port, "automation": automation},
         )
-
-    def _ui_command(self) -> tuple[str, ...]:
-        workspace = str(self.settings.root / "workspace.yaml")
-        port = str(self.settings.ui_port)
-        options = ("-w", workspace, "-h", "127.0.0.1", "-p", port, "--log-level", "warning")
-        return (sys.executable, "-m", "dagster", "dev", *options)
 
     def ui(self) -> ProcessRecord | None:
         record = self.processes.find(UI)
@@ -106,7 +103,8 @@ class Stack:
         """What the UI shows; asked while it runs, at the port that it was started with."""
         ui = self.ui()
         port = ui.attributes["port"] if ui else self.settings.ui_port
-        return LoadedLocations(address=f"http://127.0.0.1:{port}")
+        console = replace(self.ui_console, port=port)
+        return LoadedLocations(address=console.url, headers=console.headers())
 
     def wait_ready(self) -> None:
         """Until everything answers and the UI has its definitions, or knows why it has none.
@@ -118,7 +116,7 @@ class Stack:
         self.mlflow.wait_ready()
         wait_until(
             self.locations.settled,
-            what=f"the Dagster UI at {self.ui_address}",
+            what=f"the Dagster UI at {self.ui_console.url}",
             timeout_s=UI_READY_S,
             failed=self._ui_fault,
         )

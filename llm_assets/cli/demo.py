@@ -63,7 +63,7 @@ def demo(tenant: DemoTenant = "team-a") -> None:
             stack.wait_ready()
     _compare(display.console, here, tenant, question, answer)
     display.console.print()
-    show_addresses(display.console, stack)
+    show_addresses(display.console, stack, here.catalog)
     _say_how_to_go_on(display.console, here, tenant)
 
 

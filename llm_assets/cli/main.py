@@ -22,6 +22,7 @@ COMMANDS = {
     "up": "stack",
     "down": "stack",
     "status": "stack",
+    "links": "links",
     "run": "run",
     "demo": "demo",
     "ask": "ask",

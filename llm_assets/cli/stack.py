@@ -11,7 +11,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from llm_assets.catalog.loading import Catalog
 from llm_assets.cli.installation import Installation, installation
+from llm_assets.cli.links import print_line, show_links
 from llm_assets.cli.options import AsJson
 from llm_assets.cli.output import output
 from llm_assets.cli.waiting import print_outdated, print_waiting, waiting_candidates
@@ -60,7 +62,7 @@ def up(sensors: Sensors = True) -> None:
         with console.status("Starting the gateway, MLflow and the Dagster UI …"):
             stack.wait_ready()
         stack.revive(here.catalog, lambda text: console.print(text, style="dim", highlight=False))
-        show_addresses(console, stack)
+        show_addresses(console, stack, here.catalog)
         for fault in stack.locations.faults():
             console.print(fault, style="bold red", highlight=False, markup=False, soft_wrap=True)
         console.print("Ctrl-C ends it all.", style="dim")
@@ -75,14 +77,12 @@ def up(sensors: Sensors = True) -> None:
         console.print("Stopped.", style="dim")
 
 
-def show_addresses(console: Console, stack: Stack) -> None:
+def show_addresses(console: Console, stack: Stack, catalog: Catalog) -> None:
     """Where everything is, a line each."""
-    rows = [("Dagster UI", f"{stack.ui_address}/asset-groups"), ("MLflow", stack.mlflow.url)]
+    show_links(console, stack, catalog)
     for state in stack.serving.states():
         if any(backend.status == "live" for backend in state.backends):
-            rows.append((f"{state.tenant}/{state.model}", stack.gateway.envoy.address_of(state.tenant)))
-    for name, address in rows:
-        console.print(f"  {name:<24} [cyan]{address}[/]", highlight=False, soft_wrap=True)
+            print_line(console, f"{state.tenant}/{state.model}", stack.gateway.envoy.address_of(state.tenant))
 
 
 def down() -> None:

@@ -9,8 +9,11 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
+
+from resources.mlflow.token_header import sent_token
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -38,10 +41,11 @@ def warm() -> threading.Thread:
 
 
 @contextmanager
-def mlflow_client(tracking_uri: str, doing: str) -> Iterator["MlflowClient"]:
+def mlflow_client(tracking_uri: str, doing: str, *, token_file: Path | None) -> Iterator["MlflowClient"]:
     """A client of the server at `tracking_uri`; whatever MLflow raises becomes a `RegistryError`.
 
-    `doing` completes the sentence "… failed while `doing`".
+    `doing` completes the sentence "… failed while `doing`". `token_file` holds what opens the server; None
+    for one that the operator's own MLFLOW_TRACKING_… variables open.
     """
     refuse_credentials(tracking_uri)
     _import_mlflow()
@@ -49,7 +53,8 @@ def mlflow_client(tracking_uri: str, doing: str) -> Iterator["MlflowClient"]:
     from mlflow.exceptions import MlflowException, RestException
 
     try:
-        yield MlflowClient(tracking_uri=tracking_uri, registry_uri=tracking_uri)
+        with sent_token(_token(token_file)):
+            yield MlflowClient(tracking_uri=tracking_uri, registry_uri=tracking_uri)
     except RestException as error:
         raise RegistryError(f"MLflow at {tracking_uri} refused while {doing}: {error.message}") from error
     except MlflowException as error:
@@ -70,6 +75,14 @@ def refuse_credentials(tracking_uri: str) -> None:
             f"tracking_uri of MLflow at {urlsplit(tracking_uri).hostname} holds a user or a password. Leave "
             "them out and set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD."
         )
+
+
+def _token(file: Path | None) -> str | None:
+    """None before the server was ever started; then nothing answers either."""
+    try:
+        return file.read_text() if file else None
+    except FileNotFoundError:
+        return None
 
 
 def _import_mlflow() -> None:

@@ -9,7 +9,8 @@ Every verb may be cut off at any moment and called again. Does not cover: see `r
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -48,10 +49,17 @@ class MlflowRegistry(dg.ConfigurableResource):
     """The register of versions on the MLflow server at `tracking_uri`.
 
     `locks` is a folder of this machine where whoever moves `production` of the same model takes turns.
+    `token_file` holds what opens this machine's server; MLflow's own variables open one elsewhere.
     """
 
     tracking_uri: str
     locks: str
+    token_file: str | None = None
+
+    def client(self, doing: str) -> AbstractContextManager["MlflowClient"]:
+        """See `mlflow_client`."""
+        token_file = Path(self.token_file) if self.token_file else None
+        return mlflow_client(self.tracking_uri, doing, token_file=token_file)
 
     def register(self, entry: RegistryEntry) -> RegisteredVersion:
         """Registers an artifact as a version and makes it the candidate. Registered before: the same version,
@@ -60,7 +68,7 @@ class MlflowRegistry(dg.ConfigurableResource):
         Raises:
             RegistryError: The label is registered with another digest, or MLflow fails.
         """
-        with mlflow_client(self.tracking_uri, f"registering {entry.source}") as client:
+        with self.client(f"registering {entry.source}") as client:
             _ensure_model(client, entry)
             version = find_by_source(client, entry) or _create_version(client, entry)
             if version.digest != entry.digest:
@@ -149,7 +157,7 @@ class MlflowRegistry(dg.ConfigurableResource):
 
     def all_waiting(self) -> tuple[RegisteredVersion, ...]:
         """The candidates of all tenants and models that wait, by tenant and model."""
-        with mlflow_client(self.tracking_uri, "looking for candidates that wait") as client:
+        with self.client("looking for candidates that wait") as client:
             waiting = [
                 get_version(client, line.tags["tenant"], line.tags["model"], int(line.aliases[CANDIDATE]))
                 for line in every_model(client)
@@ -160,12 +168,12 @@ class MlflowRegistry(dg.ConfigurableResource):
 
     def versions(self, tenant: str, model: str) -> tuple[RegisteredVersion, ...]:
         """All versions, newest first; none of a model that was never registered."""
-        with mlflow_client(self.tracking_uri, f"listing the versions of {model} of {tenant}") as client:
+        with self.client(f"listing the versions of {model} of {tenant}") as client:
             return tuple(find_versions(client, tenant, model))
 
     def history(self, tenant: str, model: str) -> tuple[Move, ...]:
         """Every promotion and rollback, oldest first: who, why, when, from which version to which."""
-        with mlflow_client(self.tracking_uri, f"reading the history of {model} of {tenant}") as client:
+        with self.client(f"reading the history of {model} of {tenant}") as client:
             return promotion.history(client, _known(client, tenant, model))
 
     def log_training(
@@ -187,7 +195,7 @@ class MlflowRegistry(dg.ConfigurableResource):
         Returns:
             MLflow's id of the run.
         """
-        with mlflow_client(self.tracking_uri, f"logging a training of {model} of {tenant}") as client:
+        with self.client(f"logging a training of {model} of {tenant}") as client:
             experiment = registered_name(tenant, model)
             every_tag = {**tags, "tenant": tenant, "model": model}
             return log_run(
@@ -204,12 +212,12 @@ class MlflowRegistry(dg.ConfigurableResource):
     def _moving(self, tenant: str, model: str, doing: str) -> Iterator["MlflowClient"]:
         with (
             turn(self.locks, registered_name(tenant, model)),
-            mlflow_client(self.tracking_uri, f"{doing} {model} of {tenant}") as client,
+            self.client(f"{doing} {model} of {tenant}") as client,
         ):
             yield client
 
     def _alias(self, tenant: str, model: str, alias: str) -> RegisteredVersion | None:
-        with mlflow_client(self.tracking_uri, f"looking up {alias} of {model} of {tenant}") as client:
+        with self.client(f"looking up {alias} of {model} of {tenant}") as client:
             return _by_alias(client, tenant, model, alias)
 
 

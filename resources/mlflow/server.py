@@ -5,12 +5,13 @@ For one machine. In production MLflow runs elsewhere, on PostgreSQL, and only `M
 
 import os
 import sys
-import urllib.error
-import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
+
+from resources.consoles.consoles import Console
 from resources.mlflow.client import RegistryError
 from resources.processes.local_processes import (
     LocalProcesses,
@@ -22,6 +23,8 @@ from resources.processes.local_processes import (
 from resources.waiting import WaitError, wait_until
 
 NAME = "mlflow"
+TITLE = "MLflow"
+MODELS_PAGE = "/#/models"  # its own first page is about other uses of it
 PORT_SETTING = "LLM_ASSETS_MLFLOW_PORT"
 APP = Path(__file__).with_name("app.py")
 LOG_TAIL_LINES = 15
@@ -50,14 +53,22 @@ def server_environment(inherited: Mapping[str, str]) -> dict[str, str]:
 
 @dataclass(frozen=True, kw_only=True)
 class MlflowServer:
-    """The server whose database lies in `home`/mlflow, on `port` of this machine."""
+    """The server whose database lies in `home`/mlflow, on `port` of this machine.
+
+    `tokens` is the folder of the tokens that open it; see `resources/consoles`.
+    """
 
     home: Path
     port: int
+    tokens: Path
+
+    @property
+    def console(self) -> Console:
+        return Console(name=NAME, title=TITLE, port=self.port, folder=self.folder, tokens=self.tokens)
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return self.console.url
 
     @property
     def folder(self) -> Path:
@@ -114,9 +125,9 @@ class MlflowServer:
         if running is None or not listens(running, self.port):
             return False
         try:
-            with urllib.request.urlopen(f"{self.url}/health", timeout=5) as answer:  # noqa: S310 (http, our own)
-                return answer.status == 200
-        except (urllib.error.URLError, OSError):
+            headers = self.console.headers("read-only")
+            return httpx.get(f"{self.url}/health", headers=headers, timeout=5, trust_env=False).is_success
+        except httpx.TransportError:
             return False
 
     def running(self) -> bool:
@@ -142,7 +153,7 @@ class MlflowServer:
             *(sys.executable, "-P", str(APP)),  # -P: what lies beside it is no top-level module
             *("--backend-store-uri", f"sqlite:///{self.folder / 'mlflow.db'}"),
             *("--artifacts-destination", str(self.folder / "artifacts")),
-            *("--port", str(self.port)),
+            *("--port", str(self.port), "--console", str(self.folder), "--tokens", str(self.tokens)),
         )
         env = server_environment(os.environ)
         attributes = {"port": self.port, "url": self.url}

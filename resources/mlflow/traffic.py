@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from resources.mlflow import promotion
-from resources.mlflow.client import RegistryError, mlflow_client
+from resources.mlflow.client import RegistryError
 from resources.mlflow.promotion import PRODUCTION
 from resources.mlflow.registry import Check, MlflowRegistry, unchecked
 from resources.mlflow.versions import (
@@ -67,11 +67,11 @@ class MlflowTraffic:
     """The traffic of the models of a registry."""
 
     def __init__(self, registry: MlflowRegistry) -> None:
-        self._uri, self._locks = registry.tracking_uri, registry.locks
+        self._registry, self._locks = registry, registry.locks
 
     def shares(self, tenant: str, model: str) -> tuple[TrafficShare, ...]:
         """The versions that are to be live with their weights, production first; none before a promotion."""
-        with mlflow_client(self._uri, f"reading the traffic of {model} of {tenant}") as client:
+        with self._registry.client(f"reading the traffic of {model} of {tenant}") as client:
             line = find_model(client, registered_name(tenant, model))
             if line is None or PRODUCTION not in line.aliases:
                 return ()
@@ -101,7 +101,7 @@ class MlflowTraffic:
         """
         with (
             promotion.turn(self._locks, registered_name(tenant, model)),
-            mlflow_client(self._uri, f"changing the traffic of {model} of {tenant}") as client,
+            self._registry.client(f"changing the traffic of {model} of {tenant}") as client,
         ):
             line = _promoted_line(client, tenant, model)
             every = find_versions(client, tenant, model)
@@ -119,7 +119,7 @@ class MlflowTraffic:
 
     def history(self, tenant: str, model: str) -> tuple[TrafficChange, ...]:
         """Every change of the traffic, oldest first; those too that a promotion has ended."""
-        with mlflow_client(self._uri, f"reading the traffic of {model} of {tenant}") as client:
+        with self._registry.client(f"reading the traffic of {model} of {tenant}") as client:
             line = find_model(client, registered_name(tenant, model))
             return tuple(_changes(line)) if line else ()
 

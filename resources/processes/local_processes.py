@@ -364,9 +364,18 @@ def port_holder(port: int) -> str:
 
 
 def listens(record: ProcessRecord, port: int) -> bool:
-    """Whether the recorded process itself listens on that port."""
+    """Whether the recorded process, or one that it started, listens on that port."""
     try:
-        connections = psutil.Process(record.pid).net_connections("tcp")
+        leader = psutil.Process(record.pid)
+        family = [leader, *leader.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return False
+    return any(_listens(process, port) for process in family)
+
+
+def _listens(process: psutil.Process, port: int) -> bool:
+    try:
+        connections = process.net_connections("tcp")
     except psutil.NoSuchProcess:
         return False
     return any(c.status == psutil.CONN_LISTEN and c.laddr.port == port for c in connections)

@@ -35,7 +35,8 @@ print(mlflow.artifacts.download_artifacts(sys.argv[1], dst_path=sys.argv[2]))
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
-    server = MlflowServer(home=tmp_path_factory.mktemp("home"), port=free_port())
+    home = tmp_path_factory.mktemp("home")
+    server = MlflowServer(home=home, port=free_port(), tokens=home / "tokens")
     server.start()
     server.wait_ready()
     yield server
@@ -59,7 +60,11 @@ def published(
     artifact = store.publish(
         Line(collection="models", tenant=TENANT, name=MODEL), folder, {"fingerprint": "sha256:f"}
     )
-    registry = MlflowRegistry(tracking_uri=server.url, locks=str(server.home / "locks"))
+    registry = MlflowRegistry(
+        tracking_uri=server.url,
+        locks=str(server.home / "locks"),
+        token_file=str(server.console.token_file("full")),
+    )
     told = dict.fromkeys(
         ("base_model", "base_digest", "dataset_digest", "recipe_digest", "owner", "purpose"), "x"
     )
@@ -83,6 +88,7 @@ def download(
     apart = ("LLM_ASSETS_ROOT", "LLM_ASSETS_CATALOG", "LLM_ASSETS_STORE")
     env = {name: value for name, value in os.environ.items() if name not in apart}
     env |= {"MLFLOW_TRACKING_URI": server.url, "MLFLOW_DISABLE_TELEMETRY": "true"}
+    env |= {"MLFLOW_TRACKING_TOKEN": server.console.token("read-only")}
     env |= {"LLM_ASSETS_STORE": store.url} if store else {}
     command = [sys.executable, "-c", DOWNLOAD, uri, str(target)]
     return subprocess.run(command, env=env, cwd=target, capture_output=True, text=True)
@@ -138,6 +144,8 @@ def test_the_server_gives_out_no_file_of_the_store(server: MlflowServer, publish
     answer = httpx.get(
         f"{server.url}/model-versions/get-artifact",
         params={"name": f"{TENANT}.{MODEL}", "version": "1", "path": "config.json"},
+        headers=server.console.headers(),
     )
     assert answer.status_code >= 400
+    assert answer.status_code != 401
     assert "{}" not in answer.text.splitlines()

@@ -37,15 +37,20 @@ def free_port() -> int:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
-    server = MlflowServer(home=tmp_path_factory.mktemp("home"), port=free_port())
+    home = tmp_path_factory.mktemp("home")
+    server = MlflowServer(home=home, port=free_port(), tokens=home / "tokens")
     server.start()
     server.wait_ready()
-    yield server
+    with pytest.MonkeyPatch.context() as environment:  # for MLflow's own clients in tests
+        environment.setenv("MLFLOW_TRACKING_TOKEN", server.console.token("full"))
+        yield server
     server.stop()
 
 
 def registry_at(url: str, server: MlflowServer) -> MlflowRegistry:
-    return MlflowRegistry(tracking_uri=url, locks=str(server.home / "locks"))
+    return MlflowRegistry(
+        tracking_uri=url, locks=str(server.home / "locks"), token_file=str(server.console.token_file("full"))
+    )
 
 
 @pytest.fixture(scope="module")
@@ -438,7 +443,10 @@ class Cut:
             return
         self.left -= 1
         body = asked.rfile.read(int(asked.headers.get("Content-Length") or 0)) or None
-        headers = {"Content-Type": asked.headers.get("Content-Type", "application/json")}
+        headers = {
+            "Content-Type": asked.headers.get("Content-Type", "application/json"),
+            "Authorization": asked.headers["Authorization"],
+        }
         forwarded = urllib.request.Request(self.behind + asked.path, body, headers, method=asked.command)
         try:
             with urllib.request.urlopen(forwarded, timeout=30) as answer:
@@ -568,14 +576,14 @@ def test_a_port_in_use_is_refused_by_number_before_anything_starts(tmp_path: Pat
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        other = MlflowServer(home=tmp_path, port=port)
+        other = MlflowServer(home=tmp_path, port=port, tokens=tmp_path / "tokens")
         with pytest.raises(RegistryError, match=f"port {port}.*LLM_ASSETS_MLFLOW_PORT"):
             other.start()
         assert not other.ready()
 
 
 def test_a_server_that_ends_while_it_starts_is_named_with_the_end_of_its_log(tmp_path: Path) -> None:
-    broken = MlflowServer(home=tmp_path, port=free_port())
+    broken = MlflowServer(home=tmp_path, port=free_port(), tokens=tmp_path / "tokens")
     broken.folder.mkdir(parents=True)
     (broken.folder / "mlflow.db").write_text("this is not a database, and long enough to be looked at" * 20)
     broken.start()

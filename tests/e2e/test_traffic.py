@@ -23,16 +23,23 @@ ANN: dict[str, Any] = {"who": "ann", "why": "a look"}
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
-    server = MlflowServer(home=tmp_path_factory.mktemp("home"), port=free_port())
+    home = tmp_path_factory.mktemp("home")
+    server = MlflowServer(home=home, port=free_port(), tokens=home / "tokens")
     server.start()
     server.wait_ready()
-    yield server
+    with pytest.MonkeyPatch.context() as environment:  # for MLflow's own clients in tests
+        environment.setenv("MLFLOW_TRACKING_TOKEN", server.console.token("full"))
+        yield server
     server.stop()
 
 
 @pytest.fixture
 def registry(server: MlflowServer) -> MlflowRegistry:
-    return MlflowRegistry(tracking_uri=server.url, locks=str(server.home / "locks"))
+    return MlflowRegistry(
+        tracking_uri=server.url,
+        locks=str(server.home / "locks"),
+        token_file=str(server.console.token_file("full")),
+    )
 
 
 @pytest.fixture
@@ -201,7 +208,13 @@ def test_a_change_that_is_cut_off_anywhere_happened_or_did_not(
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     states = set()
     with contextlib.closing(Cut(server.url)) as cut:
-        through = MlflowTraffic(MlflowRegistry(tracking_uri=cut.url, locks=str(server.home / "locks")))
+        through = MlflowTraffic(
+            MlflowRegistry(
+                tracking_uri=cut.url,
+                locks=str(server.home / "locks"),
+                token_file=str(server.console.token_file("full")),
+            )
+        )
         for moment in range(1, 20):
             traffic.change(TENANT, model, {}, **ANN)
             cut.left = moment

@@ -70,10 +70,13 @@ def test_the_ui_shows_the_lineage_and_the_partition_and_one_ctrl_c_ends_it_all(
     running: tuple[Project, subprocess.Popen[bytes]], browser: Chrome
 ) -> None:
     project, stack = running
+    links = {(each["title"], each["access"]): each for each in json.loads(project.run("links", "--json"))}
     ui = f"http://127.0.0.1:{project.environment['LLM_ASSETS_UI_PORT']}"
 
-    lineage = text_of(browser, f"{ui}/asset-groups/?expanded=base_models%2Csupport_bot", "support_bot")
-    assert "base_models" in lineage
+    assert "`llm-assets links`" in text_of(browser, ui, "It answers nobody without a token")
+    opened = text_of(browser, links["Dagster UI", "full"]["link"], "vllm_deployment", "lora_adapter")
+    assert "base_models" in opened
+    assert "token" not in browser.current_url
     for kind in ("dataset", "lora_adapter", "merged_model", "model_card", "vllm_deployment"):
         text_of(
             browser, f"{ui}/assets/support_bot/{kind}?view=partitions&partition=team-a", "Materialized (1)"
@@ -87,6 +90,10 @@ def test_the_ui_shows_the_lineage_and_the_partition_and_one_ctrl_c_ends_it_all(
     text_of(browser, f"{ui}/assets/support_bot/lora_adapter?view=checks", "loss_fell")
     text_of(browser, f"{ui}/automation", "landing_zones", "experiments", "tenants", "deployments")
     mlflow = f"http://127.0.0.1:{project.environment['LLM_ASSETS_MLFLOW_PORT']}"
+    models = text_of(browser, links["MLflow", "read-only"]["link"], "Registered Models", "team-a.support_bot")
+    assert "usage data" not in models
+    assert "Assistant" not in models
+    assert browser.current_url == f"{mlflow}/#/models"
     text_of(browser, f"{mlflow}/#/models/team-a.support_bot", "team-a.support_bot", "production")
 
     [state] = json.loads(project.run("status", "--json"))
@@ -105,6 +112,7 @@ def test_the_ui_shows_the_lineage_and_the_partition_and_one_ctrl_c_ends_it_all(
     project.run("keys", "revoke", answer_key(project))
     assert "revoked" in project.run("ask", "support_bot", "-t", "team-a", "Who are you?", expect=1)
 
+    strangers_and_readers_change_nothing(project, links)
     cancel_a_training(project, ui)
     a_location_that_did_not_load_is_told(project, ui)
 
@@ -170,6 +178,62 @@ def answers(address: str, **asked: Any) -> bool:
         return False
 
 
+LAUNCH = """mutation { addDynamicPartition(partitionKey: "stranger", partitionsDefName: "support_bot",
+  repositorySelector: {repositoryName: "__repository__", repositoryLocationName: "llm_assets"})
+  { __typename } }"""
+ASKED_OF_THE_UI: list[dict[str, Any]] = [
+    {"method": "GET", "url": "/"},
+    {"method": "GET", "url": "/server_info"},
+    {"method": "GET", "url": "/graphql", "params": {"query": LAUNCH}},
+    {"method": "POST", "url": "/graphql", "json": {"query": LAUNCH}},
+    {"method": "POST", "url": "/graphql", "params": {"query": LAUNCH}},
+    {"method": "POST", "url": "/report_asset_materialization/support_bot/dataset"},
+    {"method": "POST", "url": "/report_asset_check/support_bot/dataset?check_name=x&passed=true"},
+]
+ASKED_OF_MLFLOW: list[dict[str, Any]] = [
+    {"method": "GET", "url": "/"},
+    {"method": "GET", "url": "/health"},
+    {"method": "GET", "url": "/api/2.0/mlflow/registered-models/search"},
+    {"method": "POST", "url": "/api/2.0/mlflow/registered-models/create", "json": {"name": "stranger"}},
+    {"method": "DELETE", "url": "/api/2.0/mlflow/registered-models/delete", "json": {"name": "stranger"}},
+]
+
+
+def strangers_and_readers_change_nothing(project: Project, links: dict[tuple[str, str], Any]) -> None:
+    """Without a token nothing answers; the read-only one, and a page elsewhere, change nothing."""
+    for title, name, asked in (
+        ("Dagster UI", "dagster", ASKED_OF_THE_UI),
+        ("MLflow", "mlflow", ASKED_OF_MLFLOW),
+    ):
+        address = links[title, "full"]["address"].partition("/asset-groups")[0].partition("/#")[0]
+        tokens = project.settings.console_tokens
+        full, reader = ({"Authorization": f"Bearer {(tokens / f'{name}.{access}').read_text()}"}
+                        for access in ("full", "read-only"))  # fmt: skip
+        with httpx.Client(base_url=address, trust_env=False, timeout=PAGE_S) as client:
+            for question in asked:
+                changes = question["method"] != "GET" or "params" in question
+                assert client.request(**question).status_code == 401, question
+                as_reader = client.request(headers=reader, **question).status_code
+                assert as_reader == (403 if changes else 200), question
+                elsewhere = {**full, "Origin": "https://evil.example.com"}
+                assert client.request(headers=elsewhere, **question).status_code == 403, question
+            assert client.request(headers={**full, "Host": "evil.example.com"}, **asked[0]).status_code == 403
+    ui = links["Dagster UI", "full"]["address"].partition("/asset-groups")[0]
+    permissions = {"query": "{ permissions { permission value } }"}
+    values = {}
+    for access in ("full", "read-only"):
+        token = (project.settings.console_tokens / f"dagster.{access}").read_text()
+        answer = httpx.post(f"{ui}/graphql", json=permissions, headers={"Authorization": f"Bearer {token}"})
+        found = {each["permission"]: each["value"] for each in answer.json()["data"]["permissions"]}
+        values[access] = found["launch_pipeline_execution"]
+    assert values == {"full": True, "read-only": False}, "the pages show it: buttons are disabled"
+
+
+def full_token(project: Project) -> dict[str, str]:
+    """What a program sends that may do everything in the Dagster UI."""
+    return {"Authorization": f"Bearer {(project.settings.console_tokens / 'dagster.full').read_text()}"}
+
+
 def answer_key(project: Project) -> str:
     """The id of the key that `ask` made for itself."""
     listed = json.loads(project.run("keys", "list", "--tenant", "team-a", "--json"))
@@ -181,7 +245,7 @@ def cancel_a_training(project: Project, ui: str) -> None:
     model = project.settings.catalog / "models" / "support_bot.yaml"
     model.write_text(model.read_text().replace("num_train_epochs: 3.0", "num_train_epochs: 500.0"))
     host, _, port = ui.removeprefix("http://").partition(":")
-    client = DagsterGraphQLClient(host, port_number=int(port))
+    client = DagsterGraphQLClient(host, port_number=int(port), headers=full_token(project))
     run_id = client.submit_job_execution("support_bot_chain", tags={"dagster/partition": "team-b"})
     wait_until(lambda: engines_at_work(project), what="the training of team-b", timeout_s=120)
     client.terminate_run(run_id)
@@ -200,7 +264,9 @@ def a_location_that_did_not_load_is_told(project: Project, ui: str) -> None:
     model = project.settings.catalog / "models" / "support_bot.yaml"
     good = model.read_text()
     model.write_text(good + "bogus: 1\n")
-    httpx.post(f"{ui}/graphql", json={"query": RELOAD}, timeout=PAGE_S)
+    httpx.post(
+        f"{ui}/graphql", json={"query": RELOAD}, headers=full_token(project), timeout=PAGE_S
+    ).raise_for_status()
     model.write_text(good)
     for command in ("status", "doctor"):
         told = project.run(command, expect=1)

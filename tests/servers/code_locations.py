@@ -31,7 +31,7 @@ class Webserver:
 
     @property
     def locations(self) -> LoadedLocations:
-        return LoadedLocations(address=self.address)
+        return LoadedLocations(address=self.address, headers={})
 
     def ask(self, query: str, **variables: object) -> dict[str, Any]:
         """Raises:

@@ -76,7 +76,9 @@ def test_a_ui_that_ran_before_is_reloaded_once_and_one_that_does_not_answer_is_t
 ) -> None:
     said: list[str] = []
     followed = FollowedCatalog(
-        folder=catalog, locations=LoadedLocations(address=f"http://127.0.0.1:{free_port()}"), say=said.append
+        folder=catalog,
+        locations=LoadedLocations(address=f"http://127.0.0.1:{free_port()}", headers={}),
+        say=said.append,
     )
     followed.begin(None)
     for _ in range(3):

@@ -1,0 +1,1 @@
+"""Dagster's UI and daemon as one process of this machine, behind a console's tokens."""
