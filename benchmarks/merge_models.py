@@ -4,11 +4,17 @@ Run in the train engine: `python -m benchmarks.merge_models make|peft|check ARGU
 and seeded: what a merge costs does not depend on what they say.
 """
 
+import hashlib
 import json
+import math
 import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
 
 # Layers, hidden size, size between: 0.4, 1.3 and 3.1 GB in bfloat16 with the vocabulary below.
 SIZES = {"0.4 GB": (12, 1024, 2816), "1.3 GB": (18, 1536, 4608), "3.1 GB": (28, 2048, 5632)}
@@ -97,7 +103,7 @@ def peft(folder: Path, output: Path) -> None:
 
 
 def check(folder: Path, output: Path) -> None:
-    """Prints how many tensors of `output` are not, byte for byte, the float32 reference rounded once."""
+    """Prints how many tensors of `output` are not, byte for byte, what they have to be on every machine."""
     import torch
     from safetensors import safe_open
 
@@ -112,13 +118,39 @@ def check(folder: Path, output: Path) -> None:
         weight = safe_open(base[name], "pt").get_tensor(name)
         module = "base_model.model." + name.removesuffix(".weight")
         if f"{module}.lora_A.weight" in adapted:
-            a, b = (factors.get_tensor(f"{module}.lora_{each}.weight").float() for each in "AB")
-            weight = (weight.float() + ALPHA / RANK * (b @ a)).to(weight.dtype)
+            a, b = (factors.get_tensor(f"{module}.lora_{each}.weight").double() for each in "AB")
+            weight = merged_reference(weight, a, b, name)
         found = safe_open(merged[name], "pt").get_tensor(name)
         wrong += found.dtype != weight.dtype or not torch.equal(
             found.view(torch.int16), weight.view(torch.int16)
         )
     print(json.dumps({"tensors": len(base), "wrong": wrong}))
+
+
+def merged_reference(
+    weight: "torch.Tensor", a: "torch.Tensor", b: "torch.Tensor", name: str
+) -> "torch.Tensor":
+    """W + scale * B @ A as docs/decisions/2026-11-30-rounding-at-random.md defines it, here by torch.
+
+    The factors are held to grids, so that no order of summing changes the product in float64.
+    """
+    import torch
+
+    def on_grid(values: torch.Tensor, bits: int, dim: int) -> torch.Tensor:
+        exponent = torch.frexp(values.abs().amax(dim=dim, keepdim=True)).exponent
+        step = 2.0 ** (exponent - bits).double()
+        return (values / step).round() * step
+
+    bits = 53 - math.ceil(math.log2(RANK))
+    product = on_grid(b * (ALPHA / RANK), bits - bits // 2, 1) @ on_grid(a, bits // 2, 0)
+    total = (weight.float() + product.float()).view(torch.int32)
+    rows, columns = weight.shape
+    drawn = hashlib.shake_128(name.encode()).digest(2 * (rows + columns))
+    numbers = torch.frombuffer(bytearray(drawn), dtype=torch.uint16).int()
+    total += (numbers[:rows, None] + numbers[None, rows:]) & 0xFFFF
+    stored = (total >> 16).to(torch.int16)
+    stored[stored == torch.iinfo(torch.int16).min] = 0  # minus zero
+    return stored.view(torch.bfloat16)
 
 
 def main(what: str, *arguments: str) -> None:

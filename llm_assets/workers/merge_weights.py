@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def run(order: Order, report: Report) -> Result:
-    """`merged`: for each adapter its output_folder, files, ledger, dtype and largest_error."""
+    """`merged`: for each adapter its output_folder, files, ledger and dtype."""
     started = time.monotonic()
     models = merge(order, order["adapters"], report)
     return {

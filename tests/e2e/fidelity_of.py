@@ -18,7 +18,7 @@ def report(base: str, merged: str, adapter: str) -> dict[str, Any] | None:
     rows = [{"messages": [{"role": "user", "content": each}], "reply": "It is so."} for each in QUESTIONS]
     order = {"base_folder": base, "output_folder": merged, "adapter_folder": adapter, "held_out": rows}
     encoding = chat_template.Encoding(Path(merged), TEMPLATE, RECIPE)
-    return fidelity.compare(order, encoding, [], "bfloat16", Printed())  # type: ignore[arg-type]
+    return fidelity.compare(order, encoding, [], "bfloat16", Printed(), at_random=True)  # type: ignore[arg-type]
 
 
 if __name__ == "__main__":

@@ -17,20 +17,18 @@ from typing import Any
 from llm_assets.workers.failures import WorkerError
 
 # Another number where the same inputs would give other bytes; part of every fingerprint of a merge.
-MERGE_VERSION = 1
+MERGE_VERSION = 2
 UNFINISHED = f".{os.getpid()}.partial"
 READ_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
 class Written:
-    """A finished file: its path in the output folder, size, SHA-256, and its largest error of rounding."""
+    """A finished file: its path in the output folder, size and SHA-256."""
 
     path: str
     size_bytes: int
     sha256: str
-    largest_error: float = 0.0
-    largest_error_in: str | None = None
 
     def as_file(self) -> dict[str, Any]:
         """What the platform publishes it by."""

@@ -55,7 +55,7 @@ class Request:
 
 @dataclass(frozen=True, kw_only=True)
 class MergedModel:
-    """A merged model that is whole: its files, what was counted, and the largest error of rounding."""
+    """A merged model that is whole: its files, and what was counted."""
 
     folder: Path
     files: tuple[Written, ...]
@@ -63,13 +63,10 @@ class MergedModel:
     dtype: str
 
     def facts(self) -> dict[str, Any]:
-        worst = max(self.files, key=lambda file: file.largest_error)
         return {
             "files": [file.as_file() for file in self.files],
             "ledger": dict(self.ledger),
             "dtype": self.dtype,
-            "largest_error": worst.largest_error,
-            "largest_error_in": worst.largest_error_in,
         }
 
 

@@ -79,14 +79,10 @@ class _Output:
     shift: int = 0
     size_bytes: int = 0
     digest: Any = field(default_factory=hashlib.sha256)
-    largest_error: float = 0.0
-    largest_error_in: str | None = None
 
-    def write(self, merged: "Future[tuple[Buffer, float]]", block: Block) -> None:
-        buffer, error = merged.result()
+    def write(self, merged: "Future[Buffer]", block: Block) -> None:
+        buffer = merged.result()
         self.put(buffer.data, block.start + self.shift)
-        if error > self.largest_error and block.tensor:
-            self.largest_error, self.largest_error_in = error, block.tensor.name
 
     def put(self, data: memoryview, offset: int) -> None:
         self.digest.update(data)
@@ -179,11 +175,11 @@ class Streaming:
         buffers: list[Buffer],
         number: int,
         factors: dict[int, Factors],
-    ) -> "Future[tuple[Buffer, float]]":
+    ) -> "Future[Buffer]":
         change = output.target.changes.by_target.get(block.tensor.name) if block.tensor else None
         if change is None:
-            same: Future[tuple[Buffer, float]] = Future()
-            same.set_result((raw, 0.0))
+            same: Future[Buffer] = Future()
+            same.set_result(raw)
             return same
         loaded = factors.get(number)
         if loaded is None or loaded.change is not change:
@@ -192,8 +188,9 @@ class Streaming:
         return self._compute.submit(_apply, loaded, block, raw, result)
 
 
-def _apply(factors: Factors, block: Block, raw: Buffer, result: Buffer) -> tuple[Buffer, float]:
-    return result, factors.apply(raw, result, block.first_row)
+def _apply(factors: Factors, block: Block, raw: Buffer, result: Buffer) -> Buffer:
+    factors.apply(raw, result, block.first_row)
+    return result
 
 
 def _blocks(file: WeightFile, changes: Sequence[Changes]) -> Iterator[Block]:
@@ -214,12 +211,12 @@ def _plain(start: int, end: int) -> Iterator[Block]:
 
 def _rows(tensor: Tensor, wanted: Sequence[Change]) -> Iterator[Block]:
     rows = tensor.shape[0] if tensor.shape else 1
-    at_once = max(2, BLOCK_BYTES // max(tensor.row_bytes, 1))
+    at_once = max(1, BLOCK_BYTES // max(tensor.row_bytes, 1))
     if any(change.needs_all_rows for change in wanted) or len(tensor.shape) < 2:
         at_once = rows
     first = 0
     while first < rows:
-        last = rows if rows - first <= at_once + 1 else first + at_once  # never a single row at the end
+        last = min(first + at_once, rows)
         start = tensor.start + first * tensor.row_bytes
         yield Block(start=start, end=tensor.start + last * tensor.row_bytes, tensor=tensor)
         first = last
@@ -241,8 +238,6 @@ def _finished(output: _Output) -> Written:
         path=name,
         size_bytes=output.size_bytes,
         sha256=output.digest.hexdigest(),
-        largest_error=output.largest_error,
-        largest_error_in=output.largest_error_in,
     )
     output.target.journal.add(written)
     return written
