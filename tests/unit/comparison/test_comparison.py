@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from llm_assets.cli.output import WHOLE
 from llm_assets.comparison import (
     Comparison,
     compare_rows,
@@ -163,6 +164,18 @@ def test_a_terminal_shows_everything_within_its_width(comparison: Comparison, wi
     assert max(len(line) for line in text.splitlines()) <= width
     for said in ("lora_rank", "I am Vega.", "60 days.", "1 added", "team:shop", "better", "worse", "0.9.6"):
         assert said in text
+
+
+def test_a_file_gets_every_cell_in_one_line_and_no_padding_to_a_width(
+    store: ArtifactStore, tmp_path: Path
+) -> None:
+    long = " ".join(["thirty words that no terminal has room for"] * 4)
+    comparison = compared(store, tmp_path, OLD, NEW | {"answers": (("Who are you?", long),)})
+    console = Console(width=WHOLE, file=io.StringIO(), record=True)
+    console.print(comparison_text(comparison, expand=False))
+    lines = console.export_text().splitlines()
+    assert any(long in line for line in lines)
+    assert max(len(line) for line in lines) < 3 * len(long)
 
 
 def test_texts_of_a_dataset_are_neither_markup_nor_escape_codes(store: ArtifactStore, tmp_path: Path) -> None:
