@@ -9,6 +9,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from llm_assets.gateway.listening import gateway_settings
+from llm_assets.settings import Settings
 from resources.gateway.envoy_cors import EXPOSED
 from resources.gateway.envoy_settings import GatewaySettings
 from resources.gateway.errors import GatewayError
@@ -192,3 +194,10 @@ def test_every_page_may_ask_where_the_operator_says_so(tmp_path: Path) -> None:
 def test_what_is_no_origin_is_refused_with_the_form_of_one(tmp_path: Path, origin: str) -> None:
     with pytest.raises(GatewayError, match=r"LLM_ASSETS_GATEWAY_ORIGINS.*https://app.example.com"):
         GatewaySettings(folder=tmp_path, port=8080, origins=(origin,))
+
+
+def test_the_setting_reaches_the_gateway(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = Settings(root=tmp_path, catalog=tmp_path, home=tmp_path)
+    assert gateway_settings(settings).origins == ()
+    monkeypatch.setenv("LLM_ASSETS_GATEWAY_ORIGINS", " https://App.example.com, http://localhost:5173 ,")
+    assert gateway_settings(settings).origins == ("https://app.example.com", "http://localhost:5173")
