@@ -148,4 +148,5 @@ def test_the_server_gives_out_no_file_of_the_store(server: MlflowServer, publish
     )
     assert answer.status_code >= 400
     assert answer.status_code != 401
-    assert "{}" not in answer.text.splitlines()
+    assert answer.text != FILES["config.json"]
+    assert "gives out no files of the artifact store" in answer.text + server.log.read_text()
