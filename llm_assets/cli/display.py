@@ -15,6 +15,8 @@ from rich.text import Text
 
 FRAMES = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 FRAMES_PER_S = 8
+ECHOED = len("^C" * 4)
+"""Columns that stay free: a terminal echoes Ctrl-C, and an echo that wraps would leave a line behind."""
 
 
 @dataclass(eq=False)
@@ -105,4 +107,6 @@ class Display:
         now = time.time()
         with self._lock:
             lines = [work.line(now) for work in self._at_work]
+        for line in lines:
+            line.truncate(max(1, self.console.width - ECHOED), overflow="ellipsis")
         return Text("\n", no_wrap=True, overflow="ellipsis").join(lines)
