@@ -123,6 +123,12 @@ RULES = (
     _whole_above_one("logging_steps", "logging_strategy"),
     _whole_above_one("save_steps", "save_strategy"),
     Rule(
+        key="use_asft_loss",
+        broken=lambda recipe: recipe.get("use_asft_loss") and _is("lora", recipe),
+        problem="with lora LLaMA-Factory loads no reference model for it",
+        valid="false, or finetuning_type full",
+    ),
+    Rule(
         key="mask_history",
         broken=lambda recipe: recipe.get("mask_history") and recipe.get("train_on_prompt"),
         problem="train_on_prompt is true as well",

@@ -19,6 +19,8 @@ FOR_GPUS = (
     *("bf16", "fp16", "pure_bf16", "tf32", "bf16_full_eval", "fp16_full_eval", "use_unsloth_gc"),
     *("torch_compile", "torch_compile_backend", "torch_compile_mode"),
 )
+# New tokens resize the vocabulary by themselves, and a resized vocabulary trains the embeddings.
+TRAINING_WHOLE_MODULES = ("additional_target", "add_special_tokens", "add_tokens", "resize_vocab")
 SAVES_PER_TRAINING = 10
 STAGES = ("sft", "dpo", "kto", "pt", "rm")
 KEPT_CHECKPOINTS = 2  # at least: the engine deletes the last one before a new one is sealed
@@ -59,7 +61,7 @@ def check(order: Mapping[str, Any]) -> None:
 
 def trains_whole_modules(order: Mapping[str, Any]) -> bool:
     """Whether modules (the embeddings, say) are trained beside LoRA; a resized vocabulary trains its own."""
-    return bool(order["recipe"].get("additional_target") or order["recipe"].get("resize_vocab"))
+    return any(order["recipe"].get(key) for key in TRAINING_WHOLE_MODULES)
 
 
 def resumable(order: Mapping[str, Any]) -> bool:

@@ -20,7 +20,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "add_special_tokens": {"add_special_tokens": "[s1],[s2]"},
     "add_tokens": {"add_tokens": "[t1],[t2]"},
     "additional_target": {"additional_target": "embed_tokens,lm_head"},
-    "asft_alpha": {"asft_alpha": 0.2, "use_asft_loss": True},
+    "asft_alpha": {"asft_alpha": 0.2, "use_asft_loss": True, **_FULL},
     "bf16_full_eval": {"bf16_full_eval": True},
     "data_seed": {"data_seed": 7},
     "dataloader_persistent_workers": {"dataloader_persistent_workers": True, **_WORKERS},
@@ -82,6 +82,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "tool_format": {"tool_format": "default"},
     "torch_empty_cache_steps": {"torch_empty_cache_steps": 1},
     "train_sampling_strategy": {"train_sampling_strategy": "group_by_length"},
+    "use_asft_loss": {"use_asft_loss": True, **_FULL},
     "use_dora": {"use_dora": True},
 }
 # What one value of the list of choices is enough for.

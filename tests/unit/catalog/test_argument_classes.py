@@ -43,6 +43,7 @@ BROKEN: dict[tuple[str, str], dict[str, Any]] = {
             {"eval_steps": 2.5},
             {"logging_steps": 1.5},
             {"save_steps": 2.5},
+            {"use_asft_loss": True},
             {"mask_history": True, "train_on_prompt": True},
             {"stage": "dpo", "pref_loss": "ipo", "dpo_label_smoothing": 0.1},
             {"finetuning_type": "full", "use_galore": True, "use_badam": True},
