@@ -6,13 +6,17 @@ A part that cannot be started holds up no other: it is named, and tried again. W
 
 import json
 import os
+import signal
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from resources.processes.launcher import process_identity
+from resources.waiting import wait_until
 
 FIRST_DELAY_S = 1.0
 LAST_DELAY_S = 60.0
@@ -21,6 +25,7 @@ STEADY_S = 60.0
 STARTS_AT_ONCE = 2
 """A starting vLLM takes the memory of its model: more would not start sooner."""
 STATE_FILE = "supervision.json"
+END_UP_S = 180  # it ends every server, and a start that is under way
 
 
 class SupervisionError(Exception):
@@ -169,12 +174,38 @@ class Supervision:
         draft.replace(file)
 
 
+def end_up(home: Path) -> None:
+    """Ends the `up` that looks after this state folder, as Ctrl-C does, and returns when it is gone.
+
+    Raises:
+        WaitTimeout: It takes too long; names its pid.
+    """
+    if (pid := _running_up(home)) is None:
+        return
+    with suppress(ProcessLookupError):  # it has just ended
+        os.kill(pid, signal.SIGTERM)
+    wait_until(
+        lambda: _running_up(home) is None,
+        what=f"the end of `llm-assets up` (pid {pid})",
+        timeout_s=END_UP_S,
+    )
+
+
 def supervised(home: Path) -> tuple[Restarts, ...] | None:
     """What was started again since `up` began; None where no `up` runs on this state folder."""
+    state = _state(home)
+    return None if state is None else tuple(Restarts(**each) for each in state["parts"])
+
+
+def _running_up(home: Path) -> int | None:
+    state = _state(home)
+    return None if state is None else int(state["pid"])
+
+
+def _state(home: Path) -> dict[str, Any] | None:
+    """What a running `up` wrote last; what a killed one left counts for nothing."""
     try:
-        state = json.loads((home / STATE_FILE).read_text())
+        state: dict[str, Any] = json.loads((home / STATE_FILE).read_text())
     except FileNotFoundError:
         return None
-    if process_identity(state["pid"]) != state["identity"]:
-        return None
-    return tuple(Restarts(**each) for each in state["parts"])
+    return state if process_identity(state["pid"]) == state["identity"] else None

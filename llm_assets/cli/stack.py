@@ -22,7 +22,7 @@ from llm_assets.followed_catalog import FollowedCatalog
 from llm_assets.gateway.parts import gateway_of
 from llm_assets.settings import find_settings
 from llm_assets.stack import Stack
-from llm_assets.supervision import Supervision, supervised
+from llm_assets.supervision import Supervision, end_up, supervised
 from resources.gateway.envoy import EnvoyGateway
 from resources.mlflow.registry import RegisteredVersion
 from resources.serving.local import DeploymentState, LocalServing
@@ -90,7 +90,9 @@ def down() -> None:
 
     Example: `llm-assets down`
     """
-    embedded_stack(find_settings()).stop()
+    settings = find_settings()
+    end_up(settings.home)  # it would start everything again
+    embedded_stack(settings).stop()
     output().print("Stopped.", style="dim")
 
 

@@ -53,7 +53,7 @@ def test_a_signature_follows_size_time_and_name_and_ignores_other_files(tmp_path
     file = tmp_path / "rows.jsonl"
     file.write_text("{}\n")
     before = signature_of(files_of_dataset(tmp_path))
-    (tmp_path / "notes.txt").write_text("x")
+    (tmp_path / "README.md").write_text("x")
     (tmp_path / ".rows.jsonl.part").write_text("x")
     assert signature_of(files_of_dataset(tmp_path)) == before
     os.utime(file, ns=(1, 1))

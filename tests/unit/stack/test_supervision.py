@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,10 +17,13 @@ from llm_assets.supervision import (
     STATE_FILE,
     Part,
     Supervision,
+    SupervisionError,
+    end_up,
     supervised,
 )
 from resources.processes.local_processes import LocalProcesses, ProcessError
 from resources.waiting import wait_until
+from tests.conftest import ROOT
 
 FAST_S = 0.05
 
@@ -203,3 +208,33 @@ def test_the_state_of_a_killed_up_is_not_believed(supervision: Supervision) -> N
     assert supervised(supervision.home) is None
     file.unlink()
     assert supervised(supervision.home) is None
+
+
+UP = """
+import sys, time
+from pathlib import Path
+from llm_assets.supervision import Supervision
+supervision = Supervision(home=Path(sys.argv[1]), say=print)
+supervision.begin()
+try:
+    print("up", flush=True)
+    time.sleep(600)
+finally:
+    supervision.end(lambda: None)
+"""
+
+
+def test_an_up_of_another_terminal_is_ended_and_stops_its_parts_itself(tmp_path: Path) -> None:
+    begin = "import signal; signal.signal(signal.SIGTERM, signal.default_int_handler);"
+    command = [sys.executable, "-c", begin + UP, str(tmp_path)]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=ROOT
+    ) as up:
+        assert up.stdout is not None
+        assert up.stdout.readline() == "up\n"
+        with pytest.raises(SupervisionError, match="runs already"):
+            Supervision(home=tmp_path, say=print).begin()
+        end_up(tmp_path)
+        assert not (tmp_path / STATE_FILE).exists()
+        up.wait(timeout=20)
+    end_up(tmp_path)
