@@ -12,6 +12,7 @@ from llm_assets.assets.signature_checks import signature_check
 from llm_assets.assets.usage import usage
 from llm_assets.automation import schedule_status, sensor_status
 from llm_assets.catalog.loading import Catalog
+from llm_assets.catalog.models import ModelEntry
 from llm_assets.chains import Chains, chain
 from llm_assets.embedded import embedded_resources
 from llm_assets.schedules.usage import usage_schedule
@@ -25,29 +26,49 @@ from llm_assets.settings import Settings
 
 def build_definitions(settings: Settings, catalog: Catalog) -> dg.Definitions:
     """The graph of a catalog. Its size grows with models, not with tenants."""
-    assets: list[dg.AssetsDefinition] = [base_model(entry) for entry in catalog.base_models.values()]
+    resources = embedded_resources(settings)
+    base_models = {entry.name: base_model(entry) for entry in catalog.base_models.values()}
+    assets: list[dg.AssetsDefinition] = [*base_models.values(), usage(catalog)]
     checks: list[dg.AssetChecksDefinition] = []
+    chains: dict[str, dg.JobDefinition] = {}
     for model in catalog.models.values():
-        assets += [dataset(catalog, model), lora_adapter(catalog, model)]
-        checks += [*dataset_checks(model), *adapter_checks(model)]
-        if model.is_reward_model:
-            continue  # it scores answers and gives none: there is nothing to merge, ask or serve
-        assets += [merged_model(model), model_card(catalog, model)]
-        checks += [*merged_model_checks(model), signature_check(catalog, model), *model_card_checks(model)]
-        if model.serving.mode != "none":
-            assets += [vllm_deployment(catalog, model)]
-            checks += deployment_checks(model)
-    assets += [usage(catalog)]
-    chains = {model.name: chain(model) for model in catalog.models.values()}
+        own, own_checks = _assets(catalog, model), _checks(catalog, model)
+        chains[model.name] = chain(model, [base_models[model.base_model], *own, *own_checks], resources)
+        assets += own
+        checks += own_checks
     return dg.Definitions(
         assets=assets,
         asset_checks=checks,
         jobs=list(chains.values()),
         sensors=_sensors(settings, catalog, chains),
         schedules=[usage_schedule(settings, schedule_status())],
-        resources=embedded_resources(settings),
+        resources=resources,
         executor=dg.in_process_executor,
     )
+
+
+def build_chain(settings: Settings, catalog: Catalog, model: ModelEntry) -> dg.JobDefinition:
+    """The chain of one model, without the definitions of all others."""
+    base = base_model(catalog.base_models[model.base_model])
+    parts = [base, *_assets(catalog, model), *_checks(catalog, model)]
+    return chain(model, parts, embedded_resources(settings))
+
+
+def _assets(catalog: Catalog, model: ModelEntry) -> list[dg.AssetsDefinition]:
+    trained = [dataset(catalog, model), lora_adapter(catalog, model)]
+    if model.is_reward_model:
+        return trained  # it scores answers and gives none: there is nothing to merge, ask or serve
+    served = [vllm_deployment(catalog, model)] if model.serving.mode != "none" else []
+    return [*trained, merged_model(model), model_card(catalog, model), *served]
+
+
+def _checks(catalog: Catalog, model: ModelEntry) -> list[dg.AssetChecksDefinition]:
+    trained = [*dataset_checks(model), *adapter_checks(model)]
+    if model.is_reward_model:
+        return trained
+    served = deployment_checks(model) if model.serving.mode != "none" else []
+    merged = [*merged_model_checks(model), signature_check(catalog, model)]
+    return [*trained, *merged, *model_card_checks(model), *served]
 
 
 def _sensors(settings: Settings, catalog: Catalog, chains: Chains) -> list[dg.SensorDefinition]:

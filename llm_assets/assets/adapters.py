@@ -6,6 +6,7 @@ import dagster as dg
 
 from llm_assets.assets.checks import Verdict, artifact_check
 from llm_assets.assets.experiments import TrainingConfig
+from llm_assets.assets.parameters import read_once
 from llm_assets.catalog.argument_classes import reason_of
 from llm_assets.catalog.limits import BaseLimits, late_mistakes
 from llm_assets.catalog.loading import Catalog
@@ -47,6 +48,7 @@ def lora_adapter(catalog: Catalog, model: ModelEntry) -> dg.AssetsDefinition:
         f"`{model.base_model}` by its digest. One training per fingerprint of base, data and recipe. A new "
         "engine trains nothing anew unless it is asked to.",
     )
+    @read_once
     def _lora_adapter(
         context: dg.AssetExecutionContext,
         config: TrainingConfig,

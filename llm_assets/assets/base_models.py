@@ -8,6 +8,7 @@ from typing import Any
 
 import dagster as dg
 
+from llm_assets.assets.parameters import read_once
 from llm_assets.catalog.base_models import BaseModelEntry
 from llm_assets.keys import BASE_MODELS, base_model_key
 from llm_assets.line_lock import line_lock
@@ -38,6 +39,7 @@ def base_model(entry: BaseModelEntry) -> dg.AssetsDefinition:
         description=f"{entry.description}\n\nFetched from `{entry.source}`, licence `{entry.licence}`. "
         "A folder of safetensors, tokenizer and configuration that all tenants share.",
     )
+    @read_once
     def _base_model(
         context: dg.AssetExecutionContext,
         artifact_store: ArtifactStore,

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import dagster as dg
 
+from llm_assets.assets.parameters import read_once
 from llm_assets.catalog.models import ModelEntry
 from llm_assets.keys import model_key
 from llm_assets.lineage import materialized
@@ -40,6 +41,7 @@ def artifact_check(model: ModelEntry, kind: str, rule: Rule, *, blocking: bool) 
         blocking=blocking,
         partitions_def=tenants_of(model.name),
     )
+    @read_once
     def _check(context: dg.AssetCheckExecutionContext, artifact_store: ArtifactStore) -> dg.AssetCheckResult:
         verdict = rule(materialized(context.instance, artifact_store, key, context.partition_key))
         return dg.AssetCheckResult(

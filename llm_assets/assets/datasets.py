@@ -9,6 +9,7 @@ import dagster as dg
 
 from llm_assets.assets.checks import Verdict, artifact_check
 from llm_assets.assets.experiments import ExperimentConfig
+from llm_assets.assets.parameters import read_once
 from llm_assets.catalog.loading import Catalog
 from llm_assets.catalog.models import ModelEntry
 from llm_assets.catalog.recipes import Recipe
@@ -50,6 +51,7 @@ def dataset(catalog: Catalog, model: ModelEntry) -> dg.AssetsDefinition:
         f"`datasets/<tenant>/{model.name}/`: every row validated, counted with the base model's tokenizer, "
         "a seeded part held out for evaluation.",
     )
+    @read_once
     def _dataset(
         context: dg.AssetExecutionContext,
         config: ExperimentConfig,

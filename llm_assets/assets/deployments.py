@@ -5,6 +5,7 @@ from contextlib import ExitStack
 
 import dagster as dg
 
+from llm_assets.assets.parameters import read_once
 from llm_assets.catalog.loading import Catalog
 from llm_assets.catalog.models import ModelEntry
 from llm_assets.keys import MODEL_CARD, VLLM_DEPLOYMENT, model_key
@@ -53,6 +54,7 @@ def vllm_deployment(catalog: Catalog, model: ModelEntry) -> dg.AssetsDefinition:
         "answered the known questions as the merged model did offline; the one before serves until then. "
         "While nothing was promoted yet there is none: the step succeeds and says which candidate waits.",
     )
+    @read_once
     def _vllm_deployment(
         context: dg.AssetExecutionContext,
         config: DeploymentConfig,
@@ -162,6 +164,7 @@ def deployment_checks(model: ModelEntry) -> list[dg.AssetChecksDefinition]:
         "digest in the answers of its server is that of the registered version.",
         partitions_def=tenants_of(model.name),
     )
+    @read_once
     def _check(
         context: dg.AssetCheckExecutionContext, serving: LocalServing, registry: MlflowRegistry
     ) -> dg.AssetCheckResult:

@@ -9,6 +9,7 @@ from typing import Any
 import dagster as dg
 
 from llm_assets.assets.checks import Verdict, artifact_check
+from llm_assets.assets.parameters import read_once
 from llm_assets.catalog.models import ModelEntry
 from llm_assets.datasets.held_out import held_out_rows
 from llm_assets.keys import LORA_ADAPTER, MERGED_MODEL, base_model_key, model_key
@@ -57,6 +58,7 @@ def merged_model(model: ModelEntry) -> dg.AssetsDefinition:
         "with the chat template of the training, its own answers to the model's known questions, and how far "
         "its next-token distributions are from those of base and adapter.",
     )
+    @read_once
     def _merged_model(
         context: dg.AssetExecutionContext,
         artifact_store: ArtifactStore,

@@ -8,6 +8,7 @@ import dagster as dg
 
 from llm_assets.assets.adapters import CURVES
 from llm_assets.assets.checks import Verdict, artifact_check
+from llm_assets.assets.parameters import read_once
 from llm_assets.card_evidence import evidence_of, registry_entry
 from llm_assets.catalog.loading import Catalog
 from llm_assets.catalog.models import ModelEntry
@@ -45,6 +46,7 @@ def model_card(catalog: Catalog, model: ModelEntry) -> dg.AssetsDefinition:
         "same as JSON, and the entry `<tenant>.<model>` of MLflow's registry. What nobody has filled in is "
         "listed as missing.",
     )
+    @read_once
     def _model_card(
         context: dg.AssetExecutionContext,
         artifact_store: ArtifactStore,

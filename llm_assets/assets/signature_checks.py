@@ -2,6 +2,7 @@
 
 import dagster as dg
 
+from llm_assets.assets.parameters import read_once
 from llm_assets.catalog.loading import Catalog
 from llm_assets.catalog.models import ModelEntry
 from llm_assets.catalog.tenants import TenantEntry
@@ -27,6 +28,7 @@ def signature_check(catalog: Catalog, model: ModelEntry) -> dg.AssetChecksDefini
         blocking=True,
         partitions_def=tenants_of(model.name),
     )
+    @read_once
     def _check(
         context: dg.AssetCheckExecutionContext,
         artifact_store: ArtifactStore,

@@ -5,6 +5,7 @@ from datetime import date
 
 import dagster as dg
 
+from llm_assets.assets.parameters import read_once
 from llm_assets.catalog.loading import Catalog
 from llm_assets.keys import GATEWAY, USAGE_KEY
 from llm_assets.presentation import table
@@ -32,6 +33,7 @@ def usage(catalog: Catalog) -> dg.AssetsDefinition:
         description="Requests, prompt and completion tokens and their cost on a day (UTC), per tenant, model "
         "and version, counted from the sealed audit records; prices are the models' `price` in the catalog.",
     )
+    @read_once
     def _usage(
         context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings]
     ) -> dg.MaterializeResult[None]:

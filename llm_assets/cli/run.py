@@ -9,7 +9,6 @@ from rich.console import Console
 
 from llm_assets.cancellation import RunCanceled
 from llm_assets.catalog.mistakes import CatalogError
-from llm_assets.chains import chain_name
 from llm_assets.cli.display import Display
 from llm_assets.cli.installation import Installation, installation
 from llm_assets.cli.interruption import Interrupted
@@ -19,7 +18,7 @@ from llm_assets.cli.progress import followed
 from llm_assets.cli.terminal import Screen, output_into
 from llm_assets.cli.waiting import print_waiting
 from llm_assets.embedded import embedded_resources, embedded_stack
-from llm_assets.graph import build_definitions
+from llm_assets.graph import build_chain
 from llm_assets.keys import DATASET, LORA_ADAPTER, model_key
 from llm_assets.line_lock import line_lock
 from llm_assets.partitions import tenants_using
@@ -122,7 +121,7 @@ def execute(
     display = display or Display(Screen())
     console = display.console
     started = time.monotonic()
-    job = build_definitions(here.settings, here.catalog).resolve_job_def(chain_name(model))
+    job = build_chain(here.settings, here.catalog, here.catalog.models[model])
     run_id = new_run_id()
     console.print(f"[bold]{model}[/] of [bold]{tenant}[/]  [dim]run {run_id}[/]")
     with (
