@@ -14,6 +14,7 @@ from rich.console import Console
 from llm_assets.catalog.loading import Catalog
 from llm_assets.cli.installation import installation
 from llm_assets.cli.options import AsJson
+from llm_assets.cli.output import output
 from llm_assets.embedded import embedded_stack
 from llm_assets.stack import Stack
 from resources.consoles.consoles import Access
@@ -51,7 +52,7 @@ def links(read_only: ReadOnly = False, as_json: AsJson = False) -> None:
     if as_json:
         typer.echo(json.dumps([asdict(each) for each in found], indent=2))
     else:
-        print_links(Console(), found)
+        print_links(output(), found)
 
 
 def links_of(stack: Stack, catalog: Catalog) -> Iterator[Link]:
