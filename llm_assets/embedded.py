@@ -27,6 +27,8 @@ def embedded_resources(settings: Settings) -> dict[str, Any]:
             tracking_uri=mlflow_server.url,
             locks=str(settings.locks),
             token_file=str(mlflow_server.console.token_file("full")),
+            promotions=str(settings.promotions),
+            signing_keys=str(settings.keys),
         ),
         "serving": embedded_serving(settings),
     }

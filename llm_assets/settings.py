@@ -123,6 +123,11 @@ class Settings:
         return self.home / "audit"
 
     @property
+    def promotions(self) -> Path:
+        """The signed log of what was promoted; see `resources/mlflow/move_log.py`."""
+        return self.home / "promotions"
+
+    @property
     def audit_ner(self) -> str | None:
         """An installed spaCy model that finds names of people in texts; None: they are not found."""
         return os.environ.get("LLM_ASSETS_AUDIT_NER") or None

@@ -73,6 +73,8 @@ def vllm_deployment(catalog: Catalog, model: ModelEntry) -> dg.AssetsDefinition:
                 registry.promote_candidate(
                     tenant, model.name, who=AUTOMATIC_WHO, why=AUTOMATIC_WHY, check=check
                 )
+            for each in registry.differences(tenant, model.name):
+                context.log.warning(f"{each}. {restores(model.name, tenant)}")
             waiting = _waiting(registry, tenant, model.name)
             if waiting:
                 context.log.info(waiting["llm/waiting_candidate"].value)
@@ -97,6 +99,14 @@ def _waiting(registry: MlflowRegistry, tenant: str, model: str) -> dict[str, dg.
     """That a candidate waits for a person, with the command that promotes it; empty where none does."""
     candidate = registry.waiting(tenant, model)
     return {"llm/waiting_candidate": dg.MetadataValue.text(says_waiting(candidate))} if candidate else {}
+
+
+def restores(model: str, tenant: str) -> str:
+    """What to do where MLflow was changed by hand."""
+    return (
+        "The log counts, and what it says is served. "
+        f"`llm-assets history {model} --tenant {tenant} --restore` writes MLflow anew."
+    )
 
 
 def says_waiting(candidate: RegisteredVersion) -> str:

@@ -11,6 +11,7 @@ from rich.markdown import Markdown
 from rich.table import Table
 from rich.text import Text
 
+from llm_assets.assets.deployments import restores
 from llm_assets.cli.installation import Installation
 from llm_assets.cli.options import AsJson, Model, Tenant, UsageError, Why
 from llm_assets.cli.output import output
@@ -33,6 +34,9 @@ CardForm = Annotated[
     typer.Option(
         "--format", help="As a file of that kind; if left out, as text for a terminal, and md for a file."
     ),
+]
+Restore = Annotated[
+    bool, typer.Option("--restore", help="Write MLflow's aliases and tags anew from the signed log.")
 ]
 Force = Annotated[
     bool,
@@ -75,13 +79,17 @@ def rollback(model: Model, tenant: Tenant, why: Why = "") -> None:
     deploy(here, model, tenant)
 
 
-def history(model: Model, tenant: Tenant, as_json: AsJson = False) -> None:
+def history(model: Model, tenant: Tenant, as_json: AsJson = False, restore: Restore = False) -> None:
     """Lists every promotion, rollback and change of the traffic: when, which versions, who, why, what was
-    overridden.
+    overridden. It is the signed log's; what MLflow was made to say otherwise is named.
 
     Example: `llm-assets history support_bot --tenant team-a`
     """
     _, registry = with_registry(model, tenant)
+    if restore:
+        registry.restore(tenant, model)
+    for each in registry.differences(tenant, model):
+        warn(f"{each}. {restores(model, tenant)}")
     moves: list[Move | TrafficChange] = [*registry.history(tenant, model)]
     moves += MlflowTraffic(registry).history(tenant, model)
     moves.sort(key=lambda move: move.at)

@@ -16,7 +16,7 @@ from llm_assets.cli.installation import Installation, installation
 from llm_assets.cli.links import print_line, show_links
 from llm_assets.cli.options import AsJson
 from llm_assets.cli.output import output
-from llm_assets.cli.waiting import print_outdated, print_waiting, waiting_candidates
+from llm_assets.cli.waiting import print_differences, print_outdated, print_waiting, waiting_candidates
 from llm_assets.embedded import embedded_serving, embedded_stack
 from llm_assets.followed_catalog import FollowedCatalog
 from llm_assets.gateway.parts import gateway_of
@@ -120,6 +120,7 @@ def status(as_json: AsJson = False) -> None:
     if not as_json:
         print_waiting(output(), waiting)
         print_outdated(output(), here)
+        print_differences(output(), here.settings)
         for each in restarts or ():
             Console(soft_wrap=True).print(each.text, style="yellow", highlight=False, markup=False)
         if restarts is None and any(state.faulty for state in states):

@@ -39,3 +39,14 @@ def print_outdated(console: Console, here: Installation) -> None:
     with dagster_instance(here.settings) as instance:
         for each in outdated_recipes(instance, here.catalog):
             console.print(f"{each}", style="yellow", highlight=False, markup=False, soft_wrap=True)
+
+
+def print_differences(console: Console, settings: Settings) -> None:
+    """A line for each thing that MLflow says otherwise than the signed log of promotions; while it runs."""
+    if not embedded_mlflow(settings).ready():
+        return
+    registry: MlflowRegistry = embedded_resources(settings)["registry"]
+    remedy = "`llm-assets history MODEL --tenant TENANT --restore` writes MLflow anew."
+    for each in registry.all_differences():
+        text = f"{each}. The log counts; {remedy}"
+        console.print(text, style="red", highlight=False, markup=False, soft_wrap=True)

@@ -1,40 +1,42 @@
 """Moving `production`: a promotion or a rollback that either happened or did not, whenever it is cut off.
 
-MLflow moves one alias at a time. So a move is first written down on the registered model (the `move`
-tag, with the aliases as they were), then `previous` is set, then `production`: that one request *is*
-the move. Whatever comes next first settles a move that was cut off: if `production` was reached, its
-record is completed; if not, `previous` is put back and nothing has happened.
-
-Every move stays on the registered model as a tag `history.<UTC time>`.
+A move is written down on the registered model first (the `move` tag), then sealed in the signed log
+(`resources/mlflow/move_log.py`): that one record *is* the move. What MLflow shows follows: `previous`, then
+`production`, then the move's tag `history.<UTC time>`. Whatever comes next first settles a move that was cut
+off: if the log has it, MLflow is brought to what it says; if not, nothing has happened. Aliases and tags that
+somebody else changed are left as they are, so that they can be seen; the log decides.
 
 Who moves the same model at the same moment on the same machine takes turns (`turn`).
 
-Does not cover: two machines at the same moment, because MLflow has no compare-and-swap. `production` is
-then still one of the two versions, and both moves are in the history; but `previous` may be that of the
-other, and a move whose record was not finished may be undone by the other's `settle`.
+Does not cover: two machines at the same moment, each with a log of its own.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from filelock import FileLock, Timeout
 
 from resources.mlflow.client import RegistryError
+from resources.mlflow.move_log import (
+    CANDIDATE,
+    HISTORY_TAG,
+    MOVE_TAG,
+    PREVIOUS,
+    PRODUCTION,
+    Line,
+    MoveLog,
+    time_after,
+)
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-CANDIDATE = "candidate"
-PRODUCTION = "production"
-PREVIOUS = "previous"
+__all__ = ["CANDIDATE", "PREVIOUS", "PRODUCTION", "Move"]
 
-MOVE_TAG = "move"
-HISTORY_TAG = "history."
 AUTOMATIC_TAG = "automatic_promotion"  # on a version: may it still be promoted without a person?
 DUE, DONE = "due", "done"
 
@@ -67,7 +69,7 @@ class Move:
 def new_move(
     action: Action,
     to: int,
-    aliases: Mapping[str, int],
+    line: Line,
     *,
     who: str,
     why: str,
@@ -76,11 +78,11 @@ def new_move(
     return Move(
         action=action,
         to=to,
-        production=aliases.get(PRODUCTION),
-        previous=aliases.get(PREVIOUS),
+        production=line.aliases.get(PRODUCTION),
+        previous=line.aliases.get(PREVIOUS),
         who=who,
         why=why,
-        at=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),  # a tag's name may hold no plus sign
+        at=time_after(max((move.at for move in history(line)), default="")),
         overridden=tuple(overridden),
     )
 
@@ -103,35 +105,38 @@ def turn(locks: str, name: str) -> Iterator[None]:
         ) from error
 
 
-def carry_out(client: "MlflowClient", name: str, move: Move) -> None:
-    """Moves `production`. Aliases must be settled; `move.production` must not be `move.to` already."""
+def carry_out(client: "MlflowClient", log: MoveLog, name: str, move: Move) -> None:
+    """Moves `production`. The line must be settled; `move.production` must not be `move.to` already."""
     client.set_registered_model_tag(name, MOVE_TAG, json.dumps(asdict(move)))
+    log.record(name, move.history_tag, asdict(move))
+    show(client, name, move)
+
+
+def settle(client: "MlflowClient", log: MoveLog, name: str) -> Line:
+    """The line as the log has it, after a move that was cut off was shown or forgotten."""
+    known = client.get_registered_model(name)
+    line = log.line(known)
+    if MOVE_TAG not in known.tags:
+        return line
+    cut_off = _move(known.tags[MOVE_TAG])
+    if cut_off.history_tag in line.logged:
+        show(client, name, history(line)[-1])
+    else:
+        client.delete_registered_model_tag(name, MOVE_TAG)
+    return line
+
+
+def history(line: Line) -> tuple[Move, ...]:
+    """Every move of that line, oldest first."""
+    return tuple(_move(line.tags[tag]) for tag in sorted(line.tags) if tag.startswith(HISTORY_TAG))
+
+
+def show(client: "MlflowClient", name: str, move: Move) -> None:
+    """Brings MLflow's aliases and tags to what a move of the log says."""
     if move.production is not None:
         client.set_registered_model_alias(name, PREVIOUS, str(move.production))
     client.set_registered_model_alias(name, PRODUCTION, str(move.to))
     _record(client, name, move)
-
-
-def settle(client: "MlflowClient", name: str) -> dict[str, int]:
-    """The aliases, after a move that was cut off was completed or undone."""
-    line = client.get_registered_model(name)
-    aliases = {alias: int(number) for alias, number in line.aliases.items()}
-    if MOVE_TAG not in line.tags:
-        return aliases
-    move = _move(line.tags[MOVE_TAG])
-    if aliases.get(PRODUCTION) == move.to:
-        _record(client, name, move)
-        return aliases
-    _point(client, name, PREVIOUS, move.previous)
-    client.delete_registered_model_tag(name, MOVE_TAG)
-    restored = {alias: number for alias, number in aliases.items() if alias != PREVIOUS}
-    return restored | ({} if move.previous is None else {PREVIOUS: move.previous})
-
-
-def history(client: "MlflowClient", name: str) -> tuple[Move, ...]:
-    """Every completed move of that model, oldest first."""
-    tags = client.get_registered_model(name).tags
-    return tuple(_move(tags[tag]) for tag in sorted(tags) if tag.startswith(HISTORY_TAG))
 
 
 def _move(tag: str) -> Move:
@@ -151,10 +156,3 @@ def _record(client: "MlflowClient", name: str, move: Move) -> None:
     for tag, value in tags.items():
         client.set_model_version_tag(name, str(move.to), tag, value)
     client.delete_registered_model_tag(name, MOVE_TAG)
-
-
-def _point(client: "MlflowClient", name: str, alias: str, number: int | None) -> None:
-    if number is None:
-        client.delete_registered_model_alias(name, alias)
-    else:
-        client.set_registered_model_alias(name, alias, str(number))

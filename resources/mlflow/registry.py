@@ -9,14 +9,15 @@ Every verb may be cut off at any moment and called again. Does not cover: see `r
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import dagster as dg
 
 from resources.mlflow import promotion
 from resources.mlflow.client import RegistryError, mlflow_client, refuse_credentials
+from resources.mlflow.move_log import Line, LoggedClient, MoveLog
 from resources.mlflow.promotion import CANDIDATE, PREVIOUS, PRODUCTION, Move, turn
 from resources.mlflow.tracking import log_run
 from resources.mlflow.versions import (
@@ -48,18 +49,17 @@ def unchecked(version: RegisteredVersion) -> Sequence[str]:
 class MlflowRegistry(dg.ConfigurableResource):
     """The register of versions on the MLflow server at `tracking_uri`.
 
-    `locks` is a folder of this machine where whoever moves `production` of the same model takes turns.
+    `locks` is a folder of this machine where whoever moves `production` of the same model takes turns;
+    `promotions` is the folder of the signed log of moves, which counts, and `signing_keys` that of the
+    key that signs it.
     `token_file` holds what opens this machine's server; MLflow's own variables open one elsewhere.
     """
 
     tracking_uri: str
     locks: str
+    promotions: str
+    signing_keys: str
     token_file: str | None = None
-
-    def client(self, doing: str) -> AbstractContextManager["MlflowClient"]:
-        """See `mlflow_client`."""
-        token_file = Path(self.token_file) if self.token_file else None
-        return mlflow_client(self.tracking_uri, doing, token_file=token_file)
 
     def register(self, entry: RegistryEntry) -> RegisteredVersion:
         """Registers an artifact as a version and makes it the candidate. Registered before: the same version,
@@ -99,7 +99,7 @@ class MlflowRegistry(dg.ConfigurableResource):
         """
         with self._moving(tenant, model, "promoting") as client:
             target = _version(client, tenant, model, version)
-            return _move(client, target, "promote", who=who, why=why, check=check)
+            return self._move(client, target, "promote", who=who, why=why, check=check)
 
     def promote_candidate(
         self, tenant: str, model: str, *, who: str, why: str, check: Check = unchecked
@@ -115,7 +115,7 @@ class MlflowRegistry(dg.ConfigurableResource):
             candidate = _by_alias(client, tenant, model, CANDIDATE)
             if candidate is None or candidate.tags.get(promotion.AUTOMATIC_TAG) != promotion.DUE:
                 return None
-            return _move(client, candidate, "promote", who=who, why=why, check=check)
+            return self._move(client, candidate, "promote", who=who, why=why, check=check)
 
     def rollback(
         self, tenant: str, model: str, *, who: str, why: str, check: Check = unchecked
@@ -130,8 +130,9 @@ class MlflowRegistry(dg.ConfigurableResource):
         """
         with self._moving(tenant, model, "rolling back") as client:
             name = _known(client, tenant, model)
-            aliases = promotion.settle(client, name)
-            last = next(reversed(promotion.history(client, name)), None)
+            line = promotion.settle(client, self.move_log, name)
+            aliases = line.aliases
+            last = next(reversed(promotion.history(line)), None)
             if last and last.action == "rollback" and last.to == aliases.get(PRODUCTION):
                 return get_version(client, tenant, model, last.to)
             if PREVIOUS not in aliases:
@@ -140,7 +141,7 @@ class MlflowRegistry(dg.ConfigurableResource):
                     f"`llm-assets promote {model} --tenant {tenant} VERSION` takes any registered version."
                 )
             target = get_version(client, tenant, model, aliases[PREVIOUS])
-            return _move(client, target, "rollback", who=who, why=why, check=check)
+            return self._move(client, target, "rollback", who=who, why=why, check=check)
 
     def production(self, tenant: str, model: str) -> RegisteredVersion | None:
         """The version that is to be served, if any was ever promoted."""
@@ -174,7 +175,34 @@ class MlflowRegistry(dg.ConfigurableResource):
     def history(self, tenant: str, model: str) -> tuple[Move, ...]:
         """Every promotion and rollback, oldest first: who, why, when, from which version to which."""
         with self.client(f"reading the history of {model} of {tenant}") as client:
-            return promotion.history(client, _known(client, tenant, model))
+            line = client.get_registered_model(_known(client, tenant, model))
+            return promotion.history(cast(Line, line))
+
+    def all_differences(self) -> tuple[str, ...]:
+        """As `differences`, of all tenants and models."""
+        with self.client("comparing MLflow with the signed log") as client:
+            return tuple(cast(LoggedClient, client).all_differences())
+
+    def differences(self, tenant: str, model: str) -> tuple[str, ...]:
+        """Where MLflow's aliases and tags say something else than the signed log, a sentence for each."""
+        with (
+            turn(self.locks, registered_name(tenant, model)),
+            self.client(f"comparing {model} of {tenant} with the signed log") as client,
+        ):
+            name = registered_name(tenant, model)
+            if find_model(client, name) is None:
+                return ()
+            promotion.settle(client, self.move_log, name)
+            return tuple(cast(LoggedClient, client).differences(name))
+
+    def restore(self, tenant: str, model: str) -> None:
+        """Brings MLflow's aliases and tags to what the signed log says."""
+        with self._moving(tenant, model, "restoring") as client:
+            name = _known(client, tenant, model)
+            line = promotion.settle(client, self.move_log, name)
+            cast(LoggedClient, client).restore(name)
+            if moves := promotion.history(line):
+                promotion.show(client, name, moves[-1])
 
     def log_training(
         self,
@@ -215,6 +243,39 @@ class MlflowRegistry(dg.ConfigurableResource):
             self.client(f"{doing} {model} of {tenant}") as client,
         ):
             yield client
+
+    @property
+    def move_log(self) -> MoveLog:
+        return MoveLog(folder=Path(self.promotions), keys=Path(self.signing_keys))
+
+    @contextmanager
+    def client(self, doing: str) -> Iterator["MlflowClient"]:
+        """A client whose registered models are as the signed log has them."""
+        token_file = Path(self.token_file) if self.token_file else None
+        with mlflow_client(self.tracking_uri, doing, token_file=token_file) as client:
+            self.move_log.begin(client, lambda: every_model(client))
+            yield cast("MlflowClient", LoggedClient(client, self.move_log))
+
+    def _move(
+        self,
+        client: "MlflowClient",
+        target: RegisteredVersion,
+        action: promotion.Action,
+        *,
+        who: str,
+        why: str,
+        check: Check,
+    ) -> RegisteredVersion:
+        name = registered_name(target.tenant, target.model)
+        line = promotion.settle(client, self.move_log, name)
+        if line.aliases.get(PRODUCTION) != target.number:
+            overridden = check(target)
+            move = promotion.new_move(action, target.number, line, who=who, why=why, overridden=overridden)
+            promotion.carry_out(client, self.move_log, name, move)
+        elif target.tags.get(promotion.AUTOMATIC_TAG) == promotion.DUE:
+            # Else a rerun would promote it by itself after a person has promoted another version.
+            client.set_model_version_tag(name, str(target.number), promotion.AUTOMATIC_TAG, promotion.DONE)
+        return get_version(client, target.tenant, target.model, target.number)
 
     def _alias(self, tenant: str, model: str, alias: str) -> RegisteredVersion | None:
         with self.client(f"looking up {alias} of {model} of {tenant}") as client:
@@ -271,27 +332,6 @@ def _make_candidate(client: "MlflowClient", version: RegisteredVersion) -> None:
     name = registered_name(version.tenant, version.model)
     client.set_model_version_tag(name, str(version.number), promotion.AUTOMATIC_TAG, promotion.DUE)
     client.set_registered_model_alias(name, CANDIDATE, str(version.number))
-
-
-def _move(
-    client: "MlflowClient",
-    target: RegisteredVersion,
-    action: promotion.Action,
-    *,
-    who: str,
-    why: str,
-    check: Check,
-) -> RegisteredVersion:
-    name = registered_name(target.tenant, target.model)
-    aliases = promotion.settle(client, name)
-    if aliases.get(PRODUCTION) != target.number:
-        overridden = check(target)
-        move = promotion.new_move(action, target.number, aliases, who=who, why=why, overridden=overridden)
-        promotion.carry_out(client, name, move)
-    elif target.tags.get(promotion.AUTOMATIC_TAG) == promotion.DUE:
-        # Else a rerun would promote it by itself after a person has promoted another version.
-        client.set_model_version_tag(name, str(target.number), promotion.AUTOMATIC_TAG, promotion.DONE)
-    return get_version(client, target.tenant, target.model, target.number)
 
 
 def _known(client: "MlflowClient", tenant: str, model: str) -> str:

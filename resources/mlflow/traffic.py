@@ -1,9 +1,9 @@
 """Which versions of a model share its requests: production, and others beside it for a while.
 
-A change of the traffic is one tag `traffic.<UTC time>` on the registered model, so one request: it
-happened or it did not, whenever it is cut off. The newest tag is what holds; together they are the
-history. A change holds under the promotion that it was made under: as soon as `production` moves, to
-whichever version, production has all requests again.
+A change of the traffic is one record `traffic.<UTC time>` of the signed log, and then a tag of that name on
+the registered model: it happened or it did not, whenever it is cut off. The newest one is what holds;
+together they are the history. A change holds under the promotion that it was made under: as soon as
+`production` moves, to whichever version, production has all requests again.
 
 Does not cover: two machines that change the traffic of one model at the same moment; the later one holds.
 """
@@ -11,12 +11,11 @@ Does not cover: two machines that change the traffic of one model at the same mo
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from resources.mlflow import promotion
 from resources.mlflow.client import RegistryError
-from resources.mlflow.promotion import PRODUCTION
+from resources.mlflow.move_log import HISTORY_TAG, PRODUCTION, TRAFFIC_TAG, MoveLog, time_after
 from resources.mlflow.registry import Check, MlflowRegistry, unchecked
 from resources.mlflow.versions import (
     RegisteredVersion,
@@ -30,9 +29,6 @@ from resources.serving.routes import WHOLE
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import RegisteredModel
-
-TRAFFIC_TAG = "traffic."
-TIME = "%Y-%m-%dT%H:%M:%S.%fZ"  # a tag's name may hold no plus sign
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +63,7 @@ class MlflowTraffic:
     """The traffic of the models of a registry."""
 
     def __init__(self, registry: MlflowRegistry) -> None:
-        self._registry, self._locks = registry, registry.locks
+        self._registry, self._locks, self._log = registry, registry.locks, registry.move_log
 
     def shares(self, tenant: str, model: str) -> tuple[TrafficShare, ...]:
         """The versions that are to be live with their weights, production first; none before a promotion."""
@@ -103,7 +99,7 @@ class MlflowTraffic:
             promotion.turn(self._locks, registered_name(tenant, model)),
             self._registry.client(f"changing the traffic of {model} of {tenant}") as client,
         ):
-            line = _promoted_line(client, tenant, model)
+            line = _promoted_line(client, self._log, tenant, model)
             every = find_versions(client, tenant, model)
             numbers = _numbers(every, weights, f"{model} of {tenant}")
             now = _holding(line)
@@ -112,6 +108,7 @@ class MlflowTraffic:
                 new = [version for version in every if str(version.number) in numbers.keys() - known.keys()]
                 overridden = tuple(rule for version in new for rule in check(version))
                 change = _new_change(line, numbers, who=who, why=why, overridden=overridden)
+                self._log.record(line.name, TRAFFIC_TAG + change.at, asdict(change))  # now it holds
                 text = json.dumps(asdict(change))
                 client.set_registered_model_tag(line.name, TRAFFIC_TAG + change.at, text)
                 line = client.get_registered_model(line.name)
@@ -124,10 +121,10 @@ class MlflowTraffic:
             return tuple(_changes(line)) if line else ()
 
 
-def _promoted_line(client: "MlflowClient", tenant: str, model: str) -> "RegisteredModel":
+def _promoted_line(client: "MlflowClient", log: MoveLog, tenant: str, model: str) -> "RegisteredModel":
     """The registered model with every move of `production` settled."""
     name = registered_name(tenant, model)
-    if find_model(client, name) is None or PRODUCTION not in promotion.settle(client, name):
+    if find_model(client, name) is None or PRODUCTION not in promotion.settle(client, log, name).aliases:
         raise RegistryError(
             f"No version of {model} of {tenant} is in production, so there is no traffic to share. "
             f"`llm-assets promote {model} --tenant {tenant}` promotes the candidate."
@@ -163,7 +160,7 @@ def _changes(line: "RegisteredModel") -> list[TrafficChange]:
 
 def _promotion_of(line: "RegisteredModel") -> str:
     """When production last moved. "" where it was set by hand: such a move has no record."""
-    moves = _tagged(line, promotion.HISTORY_TAG)
+    moves = _tagged(line, HISTORY_TAG)
     return str(moves[-1]["at"]) if moves else ""
 
 
@@ -175,17 +172,14 @@ def _tagged(line: "RegisteredModel", prefix: str) -> list[dict[str, Any]]:
 def _new_change(
     line: "RegisteredModel", weights: Mapping[str, int], *, who: str, why: str, overridden: tuple[str, ...]
 ) -> TrafficChange:
-    now = datetime.now(UTC)
-    if earlier := _changes(line):  # the newest holds: another machine's clock may be ahead of this one
-        newest = datetime.strptime(earlier[-1].at, TIME).replace(tzinfo=UTC)
-        now = max(now, newest + timedelta(microseconds=1))
+    earlier = _changes(line)
     return TrafficChange(
         weights=weights,
         production=int(line.aliases[PRODUCTION]),
         promotion=_promotion_of(line),
         who=who,
         why=why,
-        at=now.strftime(TIME),
+        at=time_after(earlier[-1].at if earlier else ""),
         overridden=overridden,
     )
 

@@ -132,8 +132,10 @@ def every_model(client: "MlflowClient") -> Iterator["RegisteredModel"]:
 
 def get_version(client: "MlflowClient", tenant: str, model: str, number: int) -> RegisteredVersion:
     """The version with that number, which must exist."""
-    version = client.get_model_version(registered_name(tenant, model), str(number))
-    return _registered(tenant, model, version, tuple(version.aliases))
+    version = client.get_model_version(name := registered_name(tenant, model), str(number))
+    line = client.get_registered_model(name)
+    aliases = tuple(alias for alias, of in line.aliases.items() if int(of) == number)
+    return _registered(tenant, model, version, aliases)
 
 
 def find_versions(client: "MlflowClient", tenant: str, model: str, also: str = "") -> list[RegisteredVersion]:

@@ -64,6 +64,8 @@ def published(
         tracking_uri=server.url,
         locks=str(server.home / "locks"),
         token_file=str(server.console.token_file("full")),
+        promotions=str(server.home / "promotions"),
+        signing_keys=str(server.home / "keys"),
     )
     told = dict.fromkeys(
         ("base_model", "base_digest", "dataset_digest", "recipe_digest", "owner", "purpose"), "x"

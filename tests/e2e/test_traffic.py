@@ -5,13 +5,15 @@ Run with `pytest -m mlflow tests/e2e/test_traffic.py`.
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
 
+from resources.mlflow.move_log import TRAFFIC_TAG
 from resources.mlflow.registry import MlflowRegistry, RegisteredVersion, RegistryEntry, RegistryError
 from resources.mlflow.server import MlflowServer
-from resources.mlflow.traffic import TRAFFIC_TAG, MlflowTraffic
+from resources.mlflow.traffic import MlflowTraffic
 from tests.e2e.test_registry import Cut
 from tests.servers.ports import free_port
 
@@ -39,6 +41,8 @@ def registry(server: MlflowServer) -> MlflowRegistry:
         tracking_uri=server.url,
         locks=str(server.home / "locks"),
         token_file=str(server.console.token_file("full")),
+        promotions=str(server.home / "promotions"),
+        signing_keys=str(server.home / "keys"),
     )
 
 
@@ -142,16 +146,12 @@ def test_promoting_what_is_in_production_keeps_the_sharing(
 
 
 def test_a_change_holds_although_an_earlier_one_was_made_by_a_clock_that_is_ahead(
-    traffic: MlflowTraffic, server: MlflowServer, model: str
+    traffic: MlflowTraffic, registry: MlflowRegistry, model: str
 ) -> None:
-    from mlflow import MlflowClient
-
     traffic.change(TENANT, model, {"2": 10}, **ANN)
     (change,) = traffic.history(TENANT, model)
-    client = MlflowClient(tracking_uri=server.url, registry_uri=server.url)
-    name, ahead = f"{TENANT}.{model}", "2126-01-01T00:00:00.000000Z"
-    text = client.get_registered_model(name).tags[TRAFFIC_TAG + change.at]
-    client.set_registered_model_tag(name, TRAFFIC_TAG + ahead, text.replace(change.at, ahead))
+    ahead = replace(change, at="2126-01-01T00:00:00.000000Z")
+    registry.move_log.record(f"{TENANT}.{model}", TRAFFIC_TAG + ahead.at, asdict(ahead))
     traffic.change(TENANT, model, {"3": 40}, **ANN)
     assert weights(traffic, model) == [(1, 60), (3, 40)]
 
@@ -213,6 +213,8 @@ def test_a_change_that_is_cut_off_anywhere_happened_or_did_not(
                 tracking_uri=cut.url,
                 locks=str(server.home / "locks"),
                 token_file=str(server.console.token_file("full")),
+                promotions=str(server.home / "promotions"),
+                signing_keys=str(server.home / "keys"),
             )
         )
         for moment in range(1, 20):

@@ -7,7 +7,12 @@ from resources.mlflow.server import server_environment
 
 
 def test_an_address_with_a_password_is_refused_and_not_repeated() -> None:
-    registry = MlflowRegistry(tracking_uri="https://ann:s3cret@mlflow.example.com", locks="unused")
+    registry = MlflowRegistry(
+        tracking_uri="https://ann:s3cret@mlflow.example.com",
+        locks="unused",
+        promotions="unused",
+        signing_keys="unused",
+    )
     with pytest.raises(RegistryError, match=r"mlflow\.example\.com.*MLFLOW_TRACKING_PASSWORD") as refused:
         registry.production("team-a", "support_bot")
     assert "s3cret" not in str(refused.value)
