@@ -95,7 +95,7 @@ def test_stream_and_export_differ_in_last_bits_alone_and_both_answer_as_base_and
     apart = np.concatenate([_last_bits(one[name]) - _last_bits(other[name]) for name in one])
     assert np.abs(apart).max() == 1, "one rounds at random, the other to nearest"
     assert abs(apart.mean()) < 0.001
-    assert [each["question"] for each in streamed["answers"]] == QUESTIONS
+    assert [each["question"] for each in streamed["answers"]] == list(QUESTIONS)
     assert streamed["files"] == [vars(file) for file in _weights_first(tmp_path / "stream")]
     assert streamed["ledger"] == {
         "adapter_tensors": 28,
