@@ -46,7 +46,7 @@ def read_tensors(path: Path) -> tuple[Tensor, ...]:
     """The tensors of one file, in the order of their data.
 
     Raises:
-        BaseModelSourceError: The file is truncated, has gaps, or is not safetensors at all.
+        BaseModelSourceError: The file is truncated, has gaps, holds no tensor, or is not safetensors at all.
     """
     size = path.stat().st_size
     header, data_bytes = _header(path, size)
@@ -54,6 +54,8 @@ def read_tensors(path: Path) -> tuple[Tensor, ...]:
         (_tensor(path, name, said) for name, said in header.items() if name != "__metadata__"),
         key=lambda tensor: (tensor.start, tensor.end),
     )
+    if not tensors:
+        raise _broken(path, "it holds no tensor")
     end = 0
     for tensor in tensors:
         if tensor.start != end:

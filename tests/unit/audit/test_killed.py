@@ -24,7 +24,7 @@ from tests.unit.audit.dying import DIED
 from tests.unit.audit.spooling import GatewaySpool
 
 RECORDS, TENANTS, KILLS = 2_500, 3, 6
-READY_S = 30
+READY_S = 120  # the collector loads its recognizers first, on a machine that tests keep busy
 LEAST_DEATHS = 15
 PACE_S = 0.001  # the writer is at work while the collector is killed
 

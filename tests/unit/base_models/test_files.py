@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as some
 
 from resources.base_models.folders import left_files, taken_files
@@ -155,6 +155,8 @@ def test_safetensors_cut_anywhere_are_refused(tmp_path: Path, cut: float):
 
 @one_folder
 @given(content=some.binary(max_size=200))
+@example(content=b"{}")
+@example(content=b'{"__metadata__":{}}')
 def test_noise_is_never_taken_for_weights(tmp_path: Path, content: bytes):
     (tmp_path / "x").write_bytes(struct.pack("<Q", len(content)) + content)
     with pytest.raises(BaseModelSourceError):
