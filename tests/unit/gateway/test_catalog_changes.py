@@ -173,16 +173,17 @@ def test_an_issuer_has_the_audiences_of_all_its_tenants(followed: Followed) -> N
     assert issuer.key_source == f"file:{followed.folder / 'keys.json'}"
 
 
-def test_a_thousand_tenants_are_looked_at_quickly_and_one_more_is_told_quickly(
+def test_a_look_at_a_thousand_tenants_that_did_not_change_costs_a_part_of_reading_them(
     followed: Followed,
 ) -> None:
+    """In processor time, which a busy machine does not lengthen."""
     for number in range(1000):
         (followed.folder / "tenants" / f"customer-{number}.yaml").write_text(TENANT)
+    started = time.process_time()
     assert len(followed.look()) == 1000
-    started = time.perf_counter()
+    read = time.process_time()
     assert followed.look() == ()
-    looked = time.perf_counter()
+    looked = time.process_time()
     followed.write("tenants/one-more", TENANT)
     assert followed.look() == ("one-more",)
-    assert looked - started < 1
-    assert time.perf_counter() - looked < 3
+    assert looked - read < (read - started) / 5

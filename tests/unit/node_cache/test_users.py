@@ -3,6 +3,7 @@
 import os
 import re
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,15 @@ from tests.unit.node_cache.conftest import FORK, a_node, hold_and_compare, runni
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs the right to become another user")
 
 
-def test_a_process_of_another_user_is_told_so() -> None:
+@pytest.fixture(params=[0o022, 0o077], ids=oct)
+def umask(request: pytest.FixtureRequest) -> Iterator[int]:
+    before = os.umask(request.param)
+    yield request.param
+    os.umask(before)
+
+
+def test_a_process_of_another_user_is_told_so(umask: int) -> None:
+    why = "Permission denied" if umask & 0o005 else "belongs to another user"
     with tempfile.TemporaryDirectory() as place:
         Path(place).chmod(0o755)
         node, answers = a_node(Path(place)), FORK.SimpleQueue()
@@ -33,9 +42,7 @@ def test_a_process_of_another_user_is_told_so() -> None:
         with running(as_nobody) as (process,):
             process.join(30)
             assert process.exitcode == 0
-        assert re.search(
-            r"cannot be kept at .* belongs to another user\. Set LLM_ASSETS_CACHE", answers.get()
-        )
+        assert re.search(rf"cannot be kept at .*{why}.*\. Set LLM_ASSETS_CACHE", answers.get())
 
 
 def test_a_part_that_was_read_only_when_its_process_was_killed_is_finished() -> None:
