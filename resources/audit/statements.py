@@ -12,18 +12,17 @@ import json
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from resources.audit.places import AuditError
 from resources.signing.keys import SIGNING_KEY, SignatureError, signing_key, trusted_keys
 
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric import ec
+
 _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
-HOW = ec.ECDSA(hashes.SHA256())
 
 
 def canonical(content: Mapping[str, Any]) -> bytes:
@@ -46,7 +45,7 @@ class Signing:
         """The content of a file that holds this statement and its signature."""
         key, key_id = self._key()
         text = canonical(statement)
-        signature = base64.b64encode(key.sign(text, HOW)).decode()
+        signature = base64.b64encode(key.sign(text, _how())).decode()
         return canonical({"key": key_id, "signature": signature, "statement": text.decode()}) + b"\n"
 
     def verified(self, content: bytes, what: str) -> dict[str, Any]:
@@ -65,13 +64,15 @@ class Signing:
         public = _public_keys(self.keys).get(key_id)
         if public is None:
             raise AuditError(f"{what} is signed with the key {key_id[:16]}…, which is not trusted here")
+        from cryptography.exceptions import InvalidSignature
+
         try:
-            public.verify(signature, text, HOW)
+            public.verify(signature, text, _how())
         except InvalidSignature as error:
             raise AuditError(f"{what} was altered: its signature does not fit") from error
         return statement
 
-    def _key(self) -> tuple[ec.EllipticCurvePrivateKey, str]:
+    def _key(self) -> "tuple[ec.EllipticCurvePrivateKey, str]":
         """Read once, and anew when the file is another one (a new key came into force)."""
         path = self.keys / SIGNING_KEY
         found = path.stat() if path.is_file() else None
@@ -83,7 +84,17 @@ class Signing:
         return self._mine
 
 
-def _private_key(path: Path) -> tuple[ec.EllipticCurvePrivateKey, str]:
+def _how() -> "ec.ECDSA":
+    from cryptography.hazmat.primitives import hashes
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    return ec.ECDSA(hashes.SHA256())
+
+
+def _private_key(path: Path) -> "tuple[ec.EllipticCurvePrivateKey, str]":
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
     key = serialization.load_pem_private_key(path.read_bytes(), password=None)
     if not isinstance(key, ec.EllipticCurvePrivateKey):
         raise SignatureError(f"{path} holds no elliptic-curve key; move it away and a new one is made.")
@@ -93,12 +104,15 @@ def _private_key(path: Path) -> tuple[ec.EllipticCurvePrivateKey, str]:
     return key, hashlib.sha256(pem).hexdigest()
 
 
-def _public_keys(folder: Path) -> dict[str, ec.EllipticCurvePublicKey]:
+def _public_keys(folder: Path) -> "dict[str, ec.EllipticCurvePublicKey]":
     return {key.key_id: _public_key(key.path.read_bytes()) for key in trusted_keys(folder)}
 
 
 @lru_cache(maxsize=64)
-def _public_key(pem: bytes) -> ec.EllipticCurvePublicKey:
+def _public_key(pem: bytes) -> "ec.EllipticCurvePublicKey":
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
     key = serialization.load_pem_public_key(pem)
     if not isinstance(key, ec.EllipticCurvePublicKey):
         raise SignatureError("A trusted .pub file holds a key that is not an elliptic-curve one.")
