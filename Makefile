@@ -28,7 +28,7 @@ demo: platform ## From a dataset to a live model that answers (TENANT=team-a)
 test: setup engines ## All tests that this machine can run, real engines included
 	@$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --durations=20 $(ARGS)
 
-test-long: setup engines ## Long counts of what `make test` runs reduced (an hour)
+test-long: setup engines ## Long counts of what `make test` runs reduced
 	@$(BIN)/python -m pytest -m long $(ARGS)
 
 test-gpu: setup engines ## What needs an NVIDIA GPU: qlora on CUDA, vLLM on CUDA
