@@ -1,9 +1,9 @@
 """Where work orders run: here, as a process of an engine's own environment, through Dagster Pipes.
 
-A work order names a module of `llm_assets.workers` and gives it a plain JSON order. Messages
-(progress, log lines, the result) come back through a file that Dagster tails; the engine's own
-output goes to `engine.log` in the work order's folder. Its temporary files lie in that folder too, by way of
-a short path. Not covered here: Kubernetes Jobs.
+A work order names a module of `llm_assets.workers` and gives it a plain JSON order. Messages (progress, log
+lines, the result) come back through a file (`engine_messages`); the engine's own output goes to `engine.log`
+in the work order's folder. Its temporary files lie in that folder too, by way of a short path. Not covered
+here: Kubernetes Jobs.
 """
 
 import os
@@ -20,6 +20,7 @@ from typing import Any
 
 import dagster as dg
 
+from resources.engine_messages import MessageFile
 from resources.engines.errors_in_log import is_messenger, own_error
 from resources.engines.installation import InstalledEngine, engine_python, installed_engine
 from resources.engines.locks import EngineName
@@ -90,7 +91,7 @@ class LocalCompute(dg.ConfigurableResource):
         work.folder.mkdir(parents=True, exist_ok=True)
         log = work.folder / ENGINE_LOG
         earlier_bytes = log.stat().st_size if log.exists() else 0
-        messages = dg.PipesFileMessageReader(str(work.folder / "messages.jsonl"))
+        messages = MessageFile(work.folder / "messages.jsonl")
         with (
             dg.open_pipes_session(
                 context=context,
@@ -101,7 +102,9 @@ class LocalCompute(dg.ConfigurableResource):
             self._process(work, session.get_bootstrap_env_vars()) as process,
         ):
             context.log.info(f"{work.worker} runs as process {process.pid}; log: {log}")
-            exit_code = _wait(process, session.get_custom_messages, heard)
+            exit_code = _wait(process, messages, session.get_custom_messages, heard)
+        for line in messages.unreadable:
+            context.log.warning(f"{work.worker} reported something that is no message: {line}")
         return _result(work, exit_code, session.get_custom_messages(), earlier_bytes)
 
     @contextmanager
@@ -168,16 +171,30 @@ def _temporary_folder(work: WorkOrder) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _wait(process: subprocess.Popen[bytes], messages: Callable[[], Sequence[Message]], heard: Heard) -> int:
+def _wait(
+    process: subprocess.Popen[bytes],
+    reported: MessageFile,
+    messages: Callable[[], Sequence[Message]],
+    heard: Heard,
+) -> int:
+    """The exit code, once everything that the process reported was read and heard."""
     taken = 0
     while True:
-        try:
-            return process.wait(timeout=LISTENING_S)
-        except subprocess.TimeoutExpired:
-            new = list(messages())[taken:]
-            for message in new:
-                heard(message)
-            taken += len(new)
+        exit_code = _ended_within(process, LISTENING_S)
+        reported.read()
+        new = list(messages())[taken:]
+        for message in new:
+            heard(message)
+        taken += len(new)
+        if exit_code is not None:
+            return exit_code
+
+
+def _ended_within(process: subprocess.Popen[bytes], timeout_s: float) -> int | None:
+    try:
+        return process.wait(timeout=timeout_s)
+    except subprocess.TimeoutExpired:
+        return None
 
 
 def _wait_or_kill(process: subprocess.Popen[bytes]) -> None:
