@@ -104,7 +104,7 @@ class Overhead:
         if fresh:
             for kept_out in ("datasets", "adapters", "models", "cards"):
                 shutil.rmtree(self.home / "store" / kept_out)
-            for state in ("mlflow", "serving", "work"):
+            for state in ("mlflow", "promotions", "serving", "work"):
                 shutil.rmtree(self.home / state)
         return self._llm_assets()
 

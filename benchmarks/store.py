@@ -229,10 +229,11 @@ class Bench:
         home = self.fresh("mlflow")
         server = MlflowServer(home=home, port=free_port(), tokens=home / "tokens")
         server.ensure_ready()
-        os.environ["MLFLOW_TRACKING_TOKEN"] = server.console.token("full")  # for its own client
+        self.environment["MLFLOW_TRACKING_TOKEN"] = server.console.token("full")  # for its own client
         try:
             yield server.url
         finally:
+            del self.environment["MLFLOW_TRACKING_TOKEN"]
             server.stop()
 
 
