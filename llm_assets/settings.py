@@ -7,8 +7,9 @@ artifacts are published, `LLM_ASSETS_CACHE` and `LLM_ASSETS_CACHE_GIB` are the n
 `LLM_ASSETS_KEYS` is the folder of keys, `LLM_ASSETS_SIGNER` and `LLM_ASSETS_TRUSTED_IDENTITIES` say who signs
 and whose signature counts. `LLM_ASSETS_GATEWAY_HOST`, `LLM_ASSETS_GATEWAY_PORT`,
 `LLM_ASSETS_GATEWAY_CERTIFICATE`, `LLM_ASSETS_GATEWAY_KEY`, `LLM_ASSETS_GATEWAY_ORIGINS`,
-`LLM_ASSETS_DOMAIN` and `LLM_ASSETS_METRICS_PORT` are the gateway's, `LLM_ASSETS_AUDIT_NER`,
-`LLM_ASSETS_LOKI_URL` and `LLM_ASSETS_AUDIT_STDOUT` the audit log's (docs/reference/audit.md).
+`LLM_ASSETS_DOMAIN` and `LLM_ASSETS_METRICS_PORT` are the gateway's, `LLM_ASSETS_AUDIT_STORE`,
+`LLM_ASSETS_AUDIT_NER`, `LLM_ASSETS_LOKI_URL` and `LLM_ASSETS_AUDIT_STDOUT` the audit log's
+(docs/reference/audit.md).
 """
 
 import math
@@ -51,6 +52,11 @@ class Settings:
     def store_url(self) -> str:
         """Where artifacts are published: `file:/…`, `gs://…`, `s3://…` or `artifactory+https://…`."""
         return os.environ.get("LLM_ASSETS_STORE", f"file:{self.home / 'store'}")
+
+    @property
+    def audit_store_url(self) -> str:
+        """Where closed segments and heads of the audit log are published; the artifact store by itself."""
+        return os.environ.get("LLM_ASSETS_AUDIT_STORE", self.store_url)
 
     @property
     def work(self) -> Path:

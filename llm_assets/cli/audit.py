@@ -18,14 +18,14 @@ from llm_assets.catalog.loading import load_catalog
 from llm_assets.cli.options import FAILED, AsJson, UsageError, tenant_names
 from llm_assets.cli.output import output
 from llm_assets.settings import Settings, find_settings
+from resources.audit.anchors import Anchors
 from resources.audit.exporting import export
 from resources.audit.places import AuditPlaces
-from resources.audit.publishing import Publisher
 from resources.audit.sealing import Sealer
 from resources.audit.searching import Query, opened, search
 from resources.audit.statements import Signing
 from resources.audit.subject_keys import SubjectKeys
-from resources.audit.verifying import Verdict, verify_tenant
+from resources.audit.verifying import Verdict, known_tenants, verify_tenant
 from resources.object_stores.objects import ObjectStoreError
 from resources.object_stores.opening import open_object_store
 
@@ -54,8 +54,12 @@ def verify(tenant: AnyTenant = None, as_json: AsJson = False) -> None:
     Example: `llm-assets audit verify --tenant team-a`
     """
     settings = find_settings()
-    places = AuditPlaces(folder=settings.audit)
-    verdicts = [_verdict(settings, places, name) for name in ([tenant] if tenant else places.tenants())]
+    places, signing = AuditPlaces(folder=settings.audit), Signing(settings.keys)
+    anchors = _anchors(settings)
+    known = known_tenants(places, anchors)
+    if tenant:
+        _require_known(tenant, known)
+    verdicts = [verify_tenant(places, name, signing, anchors) for name in ([tenant] if tenant else known)]
     if as_json:
         typer.echo(json.dumps([asdict(verdict) for verdict in verdicts], indent=2))
     else:
@@ -64,16 +68,16 @@ def verify(tenant: AnyTenant = None, as_json: AsJson = False) -> None:
         raise typer.Exit(FAILED)
 
 
-def _verdict(settings: Settings, places: AuditPlaces, tenant: str) -> Verdict:
-    _require_log(places, tenant)
-    heads: list[bytes] = []
+def _anchors(settings: Settings) -> Anchors | None:
+    """The heads in the store; None, and a word about it, where it does not answer."""
     try:
-        head = Publisher(places, open_object_store(settings.store_url)).head(tenant)
-        heads += [head] if head else []
+        anchors = Anchors(objects=open_object_store(settings.audit_store_url))
+        anchors.tenants()
+        return anchors
     except ObjectStoreError as error:
-        said = f"Not compared with the head in the store: {error}"
+        said = f"Not compared with the heads in the store: {error}"
         Console(stderr=True, soft_wrap=True).print(said, style="yellow", markup=False)
-    return verify_tenant(places, tenant, Signing(settings.keys), *heads)
+        return None
 
 
 def _show(verdicts: list[Verdict]) -> None:
@@ -143,7 +147,7 @@ def export_command(
     query = Query(tenant=tenant)
     with _access(tenant, "export", query, text=text, by=by, reason=reason) as (sealer, who):
         readable = _found(sealer, query, text=True) if text else ()
-        export(sealer.places, tenant, find_settings().keys, to, by=who, opened=readable)
+        export(sealer.places, tenant, sealer.signing, to, by=who, opened=readable)
     typer.echo(f"Exported to {to}; `python3 verify.py` in it checks it.")
 
 
@@ -232,9 +236,14 @@ def _table(records: list[dict[str, Any]], *, text: bool) -> None:
 
 
 def _require_log(places: AuditPlaces, tenant: str) -> None:
-    if not places.log(tenant).is_dir():
-        known = ", ".join(places.tenants()) or "none yet"
-        raise UsageError(f"There is no audit log of {tenant!r}; there are those of: {known}.")
+    _require_known(tenant, places.tenants())
+
+
+def _require_known(tenant: str, known: list[str]) -> None:
+    if tenant not in known:
+        raise UsageError(
+            f"There is no audit log of {tenant!r}; there are those of: {', '.join(known) or 'none yet'}."
+        )
 
 
 def _epoch(moment: datetime | None) -> float | None:

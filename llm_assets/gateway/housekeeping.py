@@ -26,6 +26,7 @@ from resources.audit.publishing import Publisher
 from resources.audit.retention import Keeping, delete_due
 from resources.audit.sealing import Sealer
 from resources.audit.shipping import Shipper, ShippingError
+from resources.audit.statements import Signing
 from resources.object_stores.objects import ObjectStoreError
 from resources.object_stores.opening import open_object_store
 
@@ -152,7 +153,8 @@ class _Publishing(_Work):
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
-        self._publisher = Publisher(self.places, open_object_store(settings.store_url))
+        store = open_object_store(settings.audit_store_url)
+        self._publisher = Publisher(self.places, store, Signing(settings.keys))
         self._published = -STORE_S
 
     def step(self) -> None:

@@ -1,8 +1,9 @@
 """The writer of one tenant's chain. Whoever uses it holds the tenant's lock (`AuditPlaces.lock`).
 
-Sealed means on the disk: the lines first, then the signed head. What was written wholly is never taken back;
-a line that a kill tore was never sealed and is cut off. A head that is ahead of the lines says that some were
-removed: the chain then goes on behind the head in a new segment, so that the hole stays visible for ever.
+Sealed means on the disk: the lines, the last of which signs them, then the signed head. What was signed is
+never taken back; lines behind the head that nobody signed (a kill tore a batch, or somebody added them) are
+cut off. A head that is ahead of the lines, missing, or of another record says that somebody was at the log:
+the chain then goes on in a new segment that leaves a number out, so that the hole stays visible for ever.
 """
 
 import contextlib
@@ -18,6 +19,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from resources.audit.outside_verifier import batch_signature
 from resources.audit.places import AuditError, AuditPlaces, private_folder, sync_folder, write_durably
 from resources.audit.segments import (
     DELETED,
@@ -27,6 +29,7 @@ from resources.audit.segments import (
     hash_in,
     last_line,
     line_of,
+    lines_in,
     record_in,
     segments_in,
 )
@@ -66,6 +69,10 @@ class _Tail(NamedTuple):
     opened_at: float
 
 
+Stamp = tuple[int, int]
+"""Which file `head.json` is: it is a new one each time that it is written."""
+
+
 class Chain:
     """Appends records and closes segments."""
 
@@ -75,6 +82,7 @@ class Chain:
         self.tenant, self.folder = tenant, places.log(tenant)
         self._signing, self._limits = signing, limits or SegmentLimits()
         self._tail: _Tail | None = None
+        self._stamp: Stamp | None = None
 
     def append(self, records: Sequence[dict[str, Any]]) -> Sealed:
         """Seals the records in this order and says where they are.
@@ -88,6 +96,8 @@ class Chain:
             tail = self._current()
             if not records:
                 return Sealed(first=tail.segment.first, start=tail.size, end=tail.size, records=())
+            if self._stamp is None and tail.seq == 0:
+                self._write_head(tail, now)  # from here on, a missing head was taken away
             lines, places, end = self._lines(tail, records, now)
             self._write(tail, b"".join(lines))
         self._tail = end
@@ -131,7 +141,7 @@ class Chain:
             "tenant": self.tenant,
             "first": tail.segment.first,
             "last": tail.seq,
-            "previous": record_in(content[: content.index(b"\n")])["previous"],
+            "previous": _field(content[: content.index(b"\n")], "previous"),
             "hash": tail.hash,
             "sha256": digest,
             "risk_classes": sorted({found.decode() for found in _RISK_CLASS.findall(content)}),
@@ -145,10 +155,11 @@ class Chain:
         seq, previous, offset = tail.seq, tail.hash, tail.size
         sealed_at = iso(now)
         lines, places = [], []
-        for record in records:
+        for number, record in enumerate(records, 1):
             seq += 1
             line, digest = line_of(
-                {**record, "tenant": self.tenant, "seq": seq, "previous": previous, "sealed_at": sealed_at}
+                {**record, "tenant": self.tenant, "seq": seq, "previous": previous, "sealed_at": sealed_at},
+                self._signing.signature if number == len(records) else None,
             )
             places.append((record["id"], offset))
             lines.append(line)
@@ -179,47 +190,129 @@ class Chain:
             "segment": tail.segment.first,
             "at": now,
         }
+        private_folder(self.folder)
         write_durably(self.folder / HEAD, self._signing.signed(statement), replaced=True)
+        self._stamp = self._stamp_of_head()
+
+    def take_back(self) -> None:
+        """Cuts off what nobody signed, before anybody reads it as a record."""
+        with self._told():
+            self._current()
 
     def _current(self) -> _Tail:
-        """As it is on the disk: another process may have appended since."""
+        """As it is on the disk: another process may have appended since, or put another head there."""
         tail = self._tail
         if (
             tail is None
+            or self._stamp_of_head() != self._stamp
             or _size(tail.segment.path) != tail.size
             or (tail.size and tail.segment.seal.exists())
         ):
+            self._stamp = self._stamp_of_head()
             self._tail = tail = self._load()
         return tail
 
+    def _stamp_of_head(self) -> Stamp | None:
+        try:
+            found = (self.folder / HEAD).stat()
+        except FileNotFoundError:
+            return None
+        return found.st_ino, found.st_mtime_ns
+
     def _load(self) -> _Tail:
-        tail = self._newest()
-        head = self._head()
-        if head and int(head["seq"]) > tail.seq:
-            _log.critical(
-                "The audit log of %s ends at %d but was sealed up to %d: records were removed. It goes on "
-                "in a new segment; `llm-assets audit verify` names what is missing.",
-                self.tenant,
-                tail.seq,
-                head["seq"],
-            )
-            return self._empty(int(head["seq"]), str(head["hash"]))
+        head, tail = self._head(), self._newest()
+        if tail is None:
+            return self._behind_what_cannot_be_read(head)
+        if head is None:
+            if not tail.seq:
+                return tail
+            return self._with_a_hole(tail.seq + 1, tail.hash, "has no signed head that counts")
+        seq, digest = int(head["seq"]), str(head["hash"])
+        if seq > tail.seq:
+            return self._with_a_hole(seq, digest, f"ends at {tail.seq} but was sealed up to {seq}")
+        if seq < tail.seq:
+            return self._with_what_was_signed(tail, seq, digest)
+        if digest != tail.hash:
+            return self._with_a_hole(tail.seq + 1, tail.hash, f"has another record {seq} than was sealed")
         return tail
 
-    def _newest(self) -> _Tail:
+    def _behind_what_cannot_be_read(self, head: dict[str, Any] | None) -> _Tail:
+        """The last line is no record, or the last proof none: garbage that was added is cut off."""
+        segments, seq = segments_in(self.folder), int(head["seq"]) if head else 0
+        end = max([seq, *(_end_of(each) for each in segments)])
+        if head and segments and not segments[-1].seal.exists() and end > seq:
+            size = segments[-1].path.stat().st_size
+            tail = _Tail(end, "", segments[-1], size, _opened_at(segments[-1].path))
+            return self._with_what_was_signed(tail, seq, str(head["hash"]))
+        return self._with_a_hole(end + 1, GENESIS, "has an end that cannot be read")
+
+    def _with_a_hole(self, seq: int, digest: str, why: str) -> _Tail:
+        _log.critical(
+            "The audit log of %s %s: somebody changed it. It goes on in a new segment; "
+            "`llm-assets audit verify` names what is missing.",
+            self.tenant,
+            why,
+        )
+        return self._empty(seq, digest)
+
+    def _with_what_was_signed(self, tail: _Tail, seq: int, digest: str) -> _Tail:
+        """Behind the head, what chained lines sign stays, unless the head is of another record."""
+        if not tail.size or tail.segment.first > seq + 1:
+            why = f"has a head of record {seq}, older than its seals"
+            return self._with_a_hole(tail.seq + 1, tail.hash, why)
+        kept = tail._replace(seq=seq, hash=digest if tail.segment.first == seq + 1 else "", size=0)
+        number, offset, before = tail.segment.first - 1, 0, kept.hash
+        for line in lines_in(tail.segment.path):
+            number, offset = number + 1, offset + len(line)
+            chained = (_field(line, "seq"), _field(line, "previous")) == (number, before)
+            if number > seq and not (chained and kept.hash):
+                break
+            before = hash_in(line)
+            if number == seq or (number > seq and self._signs(line)):
+                kept = kept._replace(seq=number, hash=before, size=offset)
+            if number == seq and before != digest:
+                break
+        if kept.seq == seq and kept.hash != digest:
+            return self._with_a_hole(tail.seq + 1, tail.hash, f"has another record {seq} than was sealed")
+        if kept.size == tail.size:
+            return tail
+        said = "%s: records behind number %d were never signed; they are taken back."
+        _log.warning(said, tail.segment.path, kept.seq)
+        if not kept.size:
+            tail.segment.path.unlink()
+            return self._empty(seq, digest)
+        os.truncate(tail.segment.path, kept.size)
+        return kept
+
+    def _signs(self, line: bytes) -> bool:
+        signed = batch_signature(line)
+        try:
+            if signed:
+                self._signing.check(*signed, str(self.folder))
+        except AuditError:
+            return False
+        return signed is not None
+
+    def _newest(self) -> _Tail | None:
+        """Where it ends by what lies there; None where that cannot be read."""
         for segment in reversed(segments_in(self.folder)):
             line, end = last_line(segment.path)
             if not line:
                 segment.path.unlink()
                 continue
-            seq, digest = int(record_in(line)["seq"]), hash_in(line)
+            seq, digest = _field(line, "seq"), hash_in(line)
+            if not isinstance(seq, int):
+                return None
             if segment.seal.exists():
                 return self._empty(seq, digest)
             if end != segment.path.stat().st_size:
                 os.truncate(segment.path, end)
             return _Tail(seq, digest, segment, end, _opened_at(segment.path))
         for segment in reversed(segments_in(self.folder, DELETED)):
-            proof = self._signing.verified(segment.proof.read_bytes(), str(segment.proof))
+            try:
+                proof = self._signing.verified(segment.proof.read_bytes(), str(segment.proof))
+            except AuditError:
+                return None
             return self._empty(int(proof["last"]), str(proof["hash"]))
         return self._empty(0, GENESIS)
 
@@ -229,12 +322,18 @@ class Chain:
     def _head(self) -> dict[str, Any] | None:
         path = self.folder / HEAD
         try:
-            return self._signing.verified(path.read_bytes(), str(path))
+            head = self._signing.verified(path.read_bytes(), str(path))
         except FileNotFoundError:
             return None
         except AuditError as error:
             _log.critical("%s. A new one is made; what it covered is no longer proven.", error)
             return None
+        return head if (head.get("kind"), head.get("tenant")) == ("head", self.tenant) else None
+
+
+def _end_of(segment: Segment) -> int:
+    """The number that its last line would have."""
+    return segment.first - 1 + sum(1 for _ in lines_in(segment.path))
 
 
 def iso(at: float) -> str:
@@ -263,8 +362,20 @@ def _whole_or_not(descriptor: int, size: int) -> Iterator[None]:
 
 
 def _opened_at(path: Path) -> float:
+    """0 where somebody changed what says it: the segment is closed then, and `verify` names it."""
     with path.open("rb") as stream:
-        return seconds(str(record_in(stream.readline())["sealed_at"]))
+        try:
+            return seconds(str(_field(stream.readline(), "sealed_at")))
+        except ValueError:
+            return 0.0
+
+
+def _field(line: bytes, name: str) -> Any:
+    """Of a record; None where it has no such field, or is none."""
+    try:
+        return record_in(line).get(name)
+    except AuditError:
+        return None
 
 
 def _size(path: Path) -> int:

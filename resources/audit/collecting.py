@@ -42,6 +42,7 @@ class Collector:
         self.sealed = 0  # records, by this collector
         self._gateway_gone = False
         self._looked_at = 0.0
+        sealer.take_back_unsigned()  # before the index could say that it is sealed
         sealer.index.catch_up()
 
     def step(self) -> bool:

@@ -2,7 +2,6 @@
 verify.
 """
 
-import hashlib
 import json
 import shutil
 import tempfile
@@ -13,9 +12,11 @@ from typing import Any
 
 from resources.audit import outside_verifier
 from resources.audit.chain import iso
+from resources.audit.outside_verifier import MANIFEST, OPENED, digests_in
 from resources.audit.places import AuditError, AuditPlaces
 from resources.audit.segments import HEAD, SEAL, segments_in
-from resources.signing.keys import trusted_keys
+from resources.audit.statements import Signing
+from resources.signing.keys import public_text, trusted_keys
 
 README = """# Audit log of {tenant}
 
@@ -23,16 +24,17 @@ Exported {at} by {by}. Personal fields are encrypted; what the key of their subj
 `opened.jsonl`, if that was asked for.
 
 - `log/<first sequence number>.jsonl`: one record a line. The last field, `hash`, is the SHA-256 of the line
-without
-  that field (`{{…}}`); `previous` is the `hash` of the line before, `seq` counts without a gap.
+  without that field (`{{…}}`); `previous` is the `hash` of the line before, `seq` counts without a gap.
 - `log/*.seal.json`, `log/head.json`, `log/*.deleted.json`: signed statements (ECDSA over SHA-256 of the text
-in
-  `statement`) on closed segments, the newest record, and segments that were deleted when they were due.
+  in `statement`) on closed segments, the newest record, and segments that were deleted when they were due.
 - `keys/<key id>.pub`: the public keys; a key id is the SHA-256 of the PEM text. Ask the owner of the
   installation for the ids that are theirs.
-- `manifest.json`: the SHA-256 of every file here.
+- `manifest.json`: a signed statement with the SHA-256 of every file here, and where the log ended.
 
-To verify everything: `python3 verify.py` (standard library and the `openssl` command). One signature by hand:
+To verify everything: `python3 verify.py --key <key id>` (standard library and the `openssl` command). Without
+`--key` every key in `keys/` counts, also one that somebody put there. Who could change these files could
+change `verify.py` as well: take it from another export, or from the platform's source
+(`resources/audit/outside_verifier.py`). One signature by hand:
 
     python3 -c "import base64,json; f=json.load(open('log/head.json'));
     open('s.txt','w').write(f['statement']); \\
@@ -42,12 +44,18 @@ To verify everything: `python3 verify.py` (standard library and the `openssl` co
 
 
 def export(
-    places: AuditPlaces, tenant: str, keys: Path, to: Path, *, by: str, opened: Iterable[dict[str, Any]] = ()
+    places: AuditPlaces,
+    tenant: str,
+    signing: Signing,
+    to: Path,
+    *,
+    by: str,
+    opened: Iterable[dict[str, Any]] = (),
 ) -> None:
     """Writes the whole log of a tenant to `to`, a new folder or a new `.zip`.
 
     Args:
-        keys: The folder of trusted keys.
+        signing: Signs the list of files; its trusted keys go along.
         opened: Records with their personal parts readable, to be added.
 
     Raises:
@@ -60,9 +68,10 @@ def export(
     to.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=to.parent, prefix=".export-") as scratch:
         folder = Path(scratch, "export")
-        _fill(folder, places, tenant, keys, by)
+        _copy_log(folder, places, tenant)
         _add_opened(folder, opened)
-        _add_manifest(folder)
+        _add_keys_and_words(folder, signing, tenant, by)
+        _add_manifest(folder, signing, tenant, by)
         if to.suffix == ".zip":
             packed = shutil.make_archive(str(Path(scratch, "packed")), "zip", folder)
             Path(packed).rename(to)
@@ -70,32 +79,36 @@ def export(
             folder.rename(to)
 
 
-def _fill(folder: Path, places: AuditPlaces, tenant: str, keys: Path, by: str) -> None:
+def _copy_log(folder: Path, places: AuditPlaces, tenant: str) -> None:
     (folder / "log").mkdir(parents=True, mode=0o700)
     for segment in segments_in(places.log(tenant), SEAL):  # they change no more, so nobody has to wait
-        shutil.copyfile(segment.path, folder / "log" / segment.path.name)
+        if segment.path.exists():
+            shutil.copyfile(segment.path, folder / "log" / segment.path.name)
     with places.lock(tenant):  # head and open segment of one moment
         if not (places.log(tenant) / HEAD).exists():
             raise AuditError(f"The log of {tenant} has no signed head; `llm-assets audit verify` says more.")
         for path in places.log(tenant).glob("[!.]*"):
             if not (folder / "log" / path.name).exists():
                 shutil.copyfile(path, folder / "log" / path.name)
-    (folder / "keys").mkdir()
-    for key in trusted_keys(keys):
-        shutil.copyfile(key.path, folder / "keys" / f"{key.key_id}.pub")
-    shutil.copyfile(outside_verifier.__file__, folder / "verify.py")
-    (folder / "README.md").write_text(README.format(tenant=tenant, at=iso(time.time()), by=by))
 
 
 def _add_opened(folder: Path, opened: Iterable[dict[str, Any]]) -> None:
     lines = [json.dumps(record, ensure_ascii=False) for record in opened]
     if lines:
-        (folder / "opened.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        (folder / OPENED).write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def _add_manifest(folder: Path) -> None:
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    content = {
-        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files
-    }
-    (folder / "manifest.json").write_text(json.dumps(content, indent=1) + "\n")
+def _add_keys_and_words(folder: Path, signing: Signing, tenant: str, by: str) -> None:
+    signing.own_key_id()  # there is one from here on
+    (folder / "keys").mkdir()
+    for key in trusted_keys(signing.keys):
+        (folder / "keys" / f"{key.key_id}.pub").write_bytes(public_text(key.path))
+    shutil.copyfile(outside_verifier.__file__, folder / "verify.py")
+    (folder / "README.md").write_text(README.format(tenant=tenant, at=iso(time.time()), by=by))
+
+
+def _add_manifest(folder: Path, signing: Signing, tenant: str, by: str) -> None:
+    head = signing.verified((folder / "log" / HEAD).read_bytes(), f"The head of {tenant}'s log")
+    stated: dict[str, Any] = {"kind": "export", "tenant": tenant, "at": iso(time.time()), "by": by}
+    stated |= {"seq": head["seq"], "hash": head["hash"], "files": digests_in(folder)}
+    (folder / MANIFEST).write_bytes(signing.signed(stated))

@@ -63,6 +63,11 @@ class AuditIndex:
                 done = self._indexed(number, sealed.first)
                 if done == sealed.start:
                     self._insert(number, sealed.first, sealed.records, sealed.end)
+            if (
+                done > sealed.start and self.find(sealed.records[0][0]) is None
+            ):  # of lines that were taken back
+                self._forget(number, sealed.first)
+                done = 0
             if done < sealed.start:  # another process sealed before and has not said so yet
                 self._catch_up(number, Segment(folder=self._places.log(tenant), first=sealed.first))
         except sqlite3.Error as error:

@@ -55,6 +55,11 @@ class AuditPlaces:
         folder = self.folder / "log"
         return sorted(entry.name for entry in os.scandir(folder)) if folder.is_dir() else []
 
+    def tenants_with_keys(self) -> list[str]:
+        """Whose subjects have keys, so who had records, sorted."""
+        folder = self.folder / "keys"
+        return sorted(entry.name for entry in os.scandir(folder)) if folder.is_dir() else []
+
     @contextlib.contextmanager
     def lock(self, tenant: str) -> Iterator[None]:
         """One writer per tenant at a time, in whatever process; freed when its holder dies."""

@@ -1,12 +1,15 @@
-"""Closed segments in the artifact store: `audit/<tenant>/<first seq>.jsonl.gz` with its seal, and the newest
-head.
+"""One audit log in the artifact store: `audit/<tenant>/<first seq>.jsonl.gz`, a closed segment, with its
+seal; and the heads (`anchors.py`). Nothing there is written twice.
 
-The head there is what a truncation of log *and* head together cannot take back. A store that is down delays
-this and nothing else. What retention deleted here is deleted there, and its proof is left in its place.
+Beginning, it compares: a log here that is older than the store knows it (it was put back, or is gone) goes on
+behind the store's head, so that what is missing is missed for ever. A store that is down delays this and
+nothing else. What retention deleted here is deleted there, and its proof is left in its place; a store that
+locks its objects keeps them until its own time has come.
 """
 
 import gzip
 import json
+import logging
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -14,20 +17,24 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from resources.audit.places import AuditPlaces, private_folder, write_durably
-from resources.audit.segments import DELETED, HEAD, SEAL, Segment, segments_in
-from resources.object_stores.objects import ObjectMissing, ObjectStore
+from resources.audit.anchors import AUDIT, Anchors, stated_in
+from resources.audit.places import AuditError, AuditPlaces, private_folder, write_durably
+from resources.audit.segments import DELETED, HEAD, SEAL, Segment, hash_at, segments_in
+from resources.audit.statements import Signing
+from resources.object_stores.objects import ObjectMissing, ObjectStore, ObjectStoreError
 
 COMPRESSION, BLOCK = 6, 2**20
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass
 class _Position:
-    """How far one tenant's segments are in the store."""
+    """How far one tenant's log is in the store; `head` is the key of the head that was brought last."""
 
     published: int = 0
     deleted: int = 0
-    head: float = 0.0
+    head: str = ""
 
 
 @dataclass
@@ -36,65 +43,120 @@ class Publisher:
 
     places: AuditPlaces
     objects: ObjectStore
+    signing: Signing
     _positions: dict[str, _Position] = field(default_factory=dict)
+    _compared: set[str] = field(default_factory=set)
+
+    @property
+    def anchors(self) -> Anchors:
+        return Anchors(objects=self.objects)
 
     def publish(self) -> int:
         """How many objects it brought or took away.
 
         Raises:
             ObjectStoreError: The store does not take them now; the next call goes on where this one ended.
+            AuditError: The store holds another segment than this log; it is not written over.
         """
-        return sum(self._tenant(tenant) for tenant in self.places.tenants())
+        count, faults = 0, []
+        for tenant in sorted({*self.places.tenants(), *self._only_in_the_store()}):
+            try:
+                self._compare(tenant)
+                count += self._tenant(tenant)
+            except (ObjectStoreError, AuditError) as fault:  # the other tenants' go on
+                faults.append(fault)
+        if faults:
+            raise faults[0]
+        return count
 
-    def head(self, tenant: str) -> bytes | None:
-        """The newest head of a tenant that is in the store."""
+    def _only_in_the_store(self) -> list[str]:
+        """Asked once, at the beginning."""
+        return [] if self._compared else self.anchors.tenants()
+
+    def _compare(self, tenant: str) -> None:
+        """Once for each tenant: is what lies here as new as what was brought to the store?"""
+        if tenant in self._compared:
+            return
+        found = self.anchors.newest(tenant, self.signing)
+        if found is not None:
+            self._go_on_behind(tenant, *found)
+        self._compared.add(tenant)
+
+    def _go_on_behind(self, tenant: str, seq: int, content: bytes) -> None:
+        path = self.places.log(tenant) / HEAD
+        with self.places.lock(tenant):
+            here = self._head_here(path)
+            if here >= seq:
+                claimed = hash_at(path.parent, seq)
+                if claimed and claimed != stated_in(content)["hash"]:
+                    said = (
+                        "The audit log of %s has another record %d than the head in the artifact store says."
+                    )
+                    _log.critical(f"{said} `llm-assets audit verify` says more.", tenant, seq)
+                return
+            _log.critical(
+                "The audit log of %s ends at %d, but the artifact store has its head of record %d: it was "
+                "put back, or taken away. It goes on behind that; `llm-assets audit verify` says more.",
+                tenant,
+                here,
+                seq,
+            )
+            write_durably(private_folder(path.parent) / HEAD, content)
+
+    def _head_here(self, path: Path) -> int:
         try:
-            return self.objects.read(f"audit/{tenant}/{HEAD}")
-        except ObjectMissing:
-            return None
+            return int(self.signing.verified(path.read_bytes(), str(path))["seq"])
+        except (FileNotFoundError, AuditError):
+            return 0
 
     def _tenant(self, tenant: str) -> int:
-        position, folder, count = self._position(tenant), self.places.log(tenant), 0
-        for segment in segments_in(folder, DELETED):
-            if segment.first > position.deleted:
-                self._withdraw(tenant, segment)
-                position.deleted, count = segment.first, count + 1
-                self._keep(tenant, position)
+        position, folder = self._position(tenant), self.places.log(tenant)
+        count = self._bring_head(tenant, position)
         for segment in segments_in(folder, SEAL):
             if segment.first > position.published and segment.path.exists():
                 self._bring(tenant, segment)
                 position.published, count = segment.first, count + 1
                 self._keep(tenant, position)
-        return count + self._bring_head(tenant, position)
+        for segment in segments_in(folder, DELETED):
+            if segment.first > position.deleted:
+                self._withdraw(tenant, segment)
+                position.deleted, count = segment.first, count + 1
+                self._keep(tenant, position)
+        return count
 
     def _bring(self, tenant: str, segment: Segment) -> None:
-        with _compressed(segment.path, self._work) as packed:
-            self.objects.upload(packed, f"audit/{tenant}/{segment.path.name}.gz", _unseen)
-        self._bring_copy(tenant, segment.seal)
+        """Unless it is there: the seal comes last, so where it is the segment is too."""
+        key, seal = f"{AUDIT}/{tenant}/{segment.seal.name}", segment.seal.read_bytes()
+        try:
+            there = self.objects.read(key)
+        except ObjectMissing:
+            with _compressed(segment.path, self._work) as packed:
+                self.objects.upload(packed, f"{AUDIT}/{tenant}/{segment.path.name}.gz", _unseen)
+            there = seal if self.objects.create(key, seal) else self.objects.read(key)
+        if stated_in(there)["sha256"] != stated_in(seal)["sha256"]:
+            raise AuditError(
+                f"The artifact store has another segment {segment.name} of {tenant} than this log: one of "
+                "the two was put back or forged. It is not written over; `llm-assets audit verify` says more."
+            )
 
     def _withdraw(self, tenant: str, segment: Segment) -> None:
-        self.objects.delete(f"audit/{tenant}/{segment.path.name}.gz")
-        self.objects.delete(f"audit/{tenant}/{segment.seal.name}")
-        self._bring_copy(tenant, segment.proof)
+        self.objects.create(f"{AUDIT}/{tenant}/{segment.proof.name}", segment.proof.read_bytes())
+        self.objects.delete(f"{AUDIT}/{tenant}/{segment.path.name}.gz")
+        self.objects.delete(f"{AUDIT}/{tenant}/{segment.seal.name}")
+        self.anchors.withdraw(tenant, segment.first)
 
     def _bring_head(self, tenant: str, position: _Position) -> int:
         path = self.places.log(tenant) / HEAD
-        at = path.stat().st_mtime if path.exists() else 0.0
-        if at <= position.head:
+        content = path.read_bytes() if path.exists() else b""
+        if not content or not int((stated := stated_in(content))["seq"]):
             return 0
-        self._bring_copy(tenant, path)
-        position.head = at
+        name = f"{stated['seq']}-{stated['hash']}"
+        if name == position.head:
+            return 0
+        self.anchors.bring(tenant, content)
+        position.head = name
         self._keep(tenant, position)
         return 1
-
-    def _bring_copy(self, tenant: str, source: Path) -> None:
-        """Not the file itself: a store on the same disk would share its bytes and what is done to them."""
-        copy = self._work / uuid.uuid4().hex
-        try:
-            shutil.copyfile(source, copy)
-            self.objects.upload(copy, f"audit/{tenant}/{source.name}", _unseen)
-        finally:
-            copy.unlink(missing_ok=True)
 
     @property
     def _work(self) -> Path:

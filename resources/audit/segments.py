@@ -2,12 +2,14 @@
 
 A line is `{…,"hash":"<64 hex digits>"}`. The hash is the SHA-256 of the line without that last field (so of
 the canonical JSON that ends in `}` in its place); `previous` inside is the hash of the line before, `seq`
-counts from 1 without a gap, over all segments of the tenant. Anybody can check it with any SHA-256.
+counts from 1 without a gap, over all segments of the tenant. Anybody can check it with any SHA-256. The last
+line of what was written at once has `"batch":"<key id>:<signature>"` before its hash: a signature over the
+line without these two fields, which tells it from a line that somebody added behind the signed head.
 """
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,12 +53,18 @@ class Segment:
 def segments_in(folder: Path, suffix: str = LINES) -> list[Segment]:
     """In the order of the chain."""
     stems = (path.name.removesuffix(suffix) for path in folder.glob(f"*{suffix}"))
-    return [Segment(folder=folder, first=int(stem)) for stem in sorted(stems) if stem.isdigit()]
+    found = [Segment(folder=folder, first=int(stem)) for stem in stems if stem.isdecimal()]
+    named = [
+        segment for segment in found if (folder / f"{segment.name}{suffix}").is_file()
+    ]  # 6.jsonl is none
+    return sorted(named, key=lambda segment: segment.first)
 
 
-def line_of(record: dict[str, Any]) -> tuple[bytes, str]:
-    """A record's line and its hash; it has its `seq` and `previous`."""
+def line_of(record: dict[str, Any], batch: Callable[[bytes], str] | None = None) -> tuple[bytes, str]:
+    """The line and hash of a record with its `seq` and `previous`. `batch` signs the last one of a batch."""
     text = canonical(record)
+    if batch is not None:
+        text = text[:-1] + b',"batch":"' + batch(text).encode() + b'"}'
     digest = hashlib.sha256(text).hexdigest()
     return text[:-1] + b',"hash":"' + digest.encode() + b'"}\n', digest
 
@@ -67,11 +75,6 @@ def hash_in(line: bytes) -> str:
     if len(tail) < TAIL or not tail.startswith(b',"hash":"'):
         return ""
     return tail[len(b',"hash":"') : -2].decode("ascii", "replace")
-
-
-def hash_of(line: bytes) -> str:
-    """The hash that a line must have."""
-    return hashlib.sha256(line.rstrip(b"\n")[:-TAIL] + b"}").hexdigest()
 
 
 def record_in(line: bytes) -> dict[str, Any]:
@@ -89,6 +92,17 @@ def lines_in(path: Path) -> Iterator[bytes]:
         for line in stream:
             if line.endswith(b"\n"):
                 yield line
+
+
+def hash_at(folder: Path, seq: int) -> str:
+    """The hash that the record of that number claims; '' where there is none."""
+    for segment in reversed(segments_in(folder)):
+        if segment.first <= seq:
+            for number, line in enumerate(lines_in(segment.path), segment.first):
+                if number == seq:
+                    return hash_in(line)
+            return ""
+    return ""
 
 
 def last_line(path: Path) -> tuple[bytes, int]:

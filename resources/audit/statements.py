@@ -43,10 +43,18 @@ class Signing:
 
     def signed(self, statement: Mapping[str, Any]) -> bytes:
         """The content of a file that holds this statement and its signature."""
-        key, key_id = self._key()
         text = canonical(statement)
-        signature = base64.b64encode(key.sign(text, _how())).decode()
+        key_id, signature = self.signature(text).split(":")
         return canonical({"key": key_id, "signature": signature, "statement": text.decode()}) + b"\n"
+
+    def signature(self, text: bytes) -> str:
+        """`<key id>:<signature in base64>` of a text."""
+        key, key_id = self._key()
+        return f"{key_id}:{base64.b64encode(key.sign(text, _how())).decode()}"
+
+    def own_key_id(self) -> str:
+        """The id of the key that it signs with."""
+        return self._key()[1]
 
     def verified(self, content: bytes, what: str) -> dict[str, Any]:
         """The statement in such a file.
@@ -61,6 +69,11 @@ class Signing:
             statement = dict(json.loads(text))
         except (ValueError, KeyError, TypeError) as error:
             raise AuditError(f"{what} is no signed statement: {error!r}") from error
+        self.check(text, key_id, signature, what)
+        return statement
+
+    def check(self, text: bytes, key_id: str, signature: bytes, what: str) -> None:
+        """Raises: AuditError: The signature does not fit, or is of nobody who is trusted here."""
         public = _public_keys(self.keys).get(key_id)
         if public is None:
             raise AuditError(f"{what} is signed with the key {key_id[:16]}…, which is not trusted here")
@@ -70,7 +83,6 @@ class Signing:
             public.verify(signature, text, _how())
         except InvalidSignature as error:
             raise AuditError(f"{what} was altered: its signature does not fit") from error
-        return statement
 
     def _key(self) -> "tuple[ec.EllipticCurvePrivateKey, str]":
         """Read once, and anew when the file is another one (a new key came into force)."""

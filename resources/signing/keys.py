@@ -102,7 +102,12 @@ def _private_key(path: Path) -> "PrivateKeyTypes":
         ) from error
 
 
-def _key_id_of(path: Path) -> str:
+def public_text(path: Path) -> bytes:
+    """The public key in a file as its id is made of it: PEM, nothing before or behind.
+
+    Raises:
+        SignatureError: It holds no public key in PEM form.
+    """
     from cryptography.hazmat.primitives import serialization
 
     try:
@@ -112,5 +117,8 @@ def _key_id_of(path: Path) -> str:
             f"{path} holds no public key in PEM form: {error}. Take it out of the folder of trusted keys, or "
             "put the right file there."
         ) from error
-    pem = key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
-    return hashlib.sha256(pem).hexdigest()
+    return key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+
+
+def _key_id_of(path: Path) -> str:
+    return hashlib.sha256(public_text(path)).hexdigest()

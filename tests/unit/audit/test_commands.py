@@ -14,7 +14,9 @@ import pytest
 
 from llm_assets.settings import Settings
 from resources.artifact_store.store import ArtifactStore
+from resources.audit.publishing import Publisher
 from resources.audit.segments import segments_in
+from resources.object_stores.opening import open_object_store
 from tests.conftest import ROOT
 from tests.unit.audit.conftest import Log, MakeLog
 from tests.unit.published_versions import Made, publish_version
@@ -67,6 +69,16 @@ def test_verify_says_what_is_there_and_names_what_was_altered(log: Log, command:
     said = command("audit", "verify", "--tenant", "team-a", expect=1)
     assert "000000000001.jsonl, line 1: edited: its hash does not fit its content" in said
     assert "no audit log of 'team-x'" in command("audit", "verify", "--tenant", "team-x", expect=2)
+
+
+def test_verify_names_tenants_that_the_store_knows_and_the_disk_does_not(log: Log, command: Command) -> None:
+    log.fill(2, "team-b")
+    settings = Settings(root=log.home.parent, catalog=log.home.parent / "catalog", home=log.home)
+    Publisher(log.places, open_object_store(settings.audit_store_url), log.sealer.signing).publish()
+    assert command("audit", "verify").count("as sealed") == 2
+    shutil.rmtree(log.places.log("team-b"))
+    assert "gone: there is no log of team-b" in command("audit", "verify", expect=1)
+    assert "heads up to record 2" in command("audit", "verify", "--tenant", "team-b", expect=1)
 
 
 def test_search_finds_a_person_opens_texts_for_a_reason_and_is_on_the_record(

@@ -120,9 +120,9 @@ def test_beside_sealing_it_records_keys_publishes_heads_and_ships_to_stdout(tmp_
     made = {"event": "created", "id": "k3fz", "tenant": "team-a", "created": 1763.5, "by": "root"}
     (tmp_path / "gateway" / "keys.jsonl").write_text(json.dumps(made) + "\n")
     process = collector(tmp_path, LLM_ASSETS_AUDIT_STDOUT="google")
-    head, log = tmp_path / "store" / "audit" / "team-a" / "head.json", tmp_path / "collector.log"
+    heads, log = tmp_path / "store" / "audit" / "_heads" / "team-a", tmp_path / "collector.log"
     deadline = time.monotonic() + READY_S
-    while not head.exists() or log.read_text().count("/insertId") < 2:
+    while not heads.exists() or log.read_text().count("/insertId") < 2:
         assert time.monotonic() < deadline, log.read_text()
         time.sleep(0.1)
     process.terminate()

@@ -99,22 +99,24 @@ def test_closed_segments_and_the_head_come_into_the_store_and_go_when_they_are_d
     log: Log, tmp_path: Path
 ) -> None:
     store = DiskStore(tmp_path / "store")
-    publisher = Publisher(log.places, store)
+    publisher = Publisher(log.places, store, log.sealer.signing)
     assert publisher.publish() > 0
     assert publisher.publish() == 0
     packed = store.read("audit/team-a/000000000001.jsonl.gz")
     assert gzip.decompress(packed) == (log.places.log("team-a") / "000000000001.jsonl").read_bytes()
-    assert publisher.head("team-a") == (log.places.log("team-a") / HEAD).read_bytes()
+    (anchor,) = publisher.anchors.of("team-a")
+    assert anchor.proven(log.sealer.signing) == (log.places.log("team-a") / HEAD).read_bytes()
     delete_due(log.sealer, "team-a", Keeping(days=183), after(184))
-    Publisher(log.places, store).publish()
+    Publisher(log.places, store, log.sealer.signing).publish()
     kept = [stored.key for stored in store.list("audit/team-a/")]
     assert "audit/team-a/000000000001.deleted.json" in kept
     assert "audit/team-a/000000000001.jsonl.gz" not in kept
+    assert verify_tenant(log.places, "team-a", log.sealer.signing, publisher.anchors).faults == ()
 
 
 def test_a_store_that_is_down_is_caught_up_with_when_it_is_back(log: Log, tmp_path: Path) -> None:
     (tmp_path / "store").write_text("no folder can be here")
-    publisher = Publisher(log.places, DiskStore(tmp_path / "store"))
+    publisher = Publisher(log.places, DiskStore(tmp_path / "store"), log.sealer.signing)
     with pytest.raises(ObjectStoreError):
         publisher.publish()
     log.fill(6)  # sealing goes on
@@ -133,14 +135,12 @@ def test_a_tail_that_is_cut_off_together_with_its_head_is_found_by_the_stores_he
     head, segment = (folder / HEAD).read_bytes(), segments_in(folder)[-1]
     size = segment.path.stat().st_size
     log.fill(1)
-    publisher = Publisher(log.places, DiskStore(tmp_path / "store"))
+    publisher = Publisher(log.places, DiskStore(tmp_path / "store"), log.sealer.signing)
     publisher.publish()
     (folder / HEAD).write_bytes(head)
     with segment.path.open("r+b") as stream:
         stream.truncate(size)
     signing = Signing(log.home / "keys")
     assert verify_tenant(log.places, "team-a", signing).faults == ()
-    published = publisher.head("team-a")
-    assert published is not None
-    (fault,) = verify_tenant(log.places, "team-a", signing, published).faults
-    assert fault.problem.startswith("truncated: the head in the artifact store covers records up to")
+    (fault,) = verify_tenant(log.places, "team-a", signing, publisher.anchors).faults
+    assert fault.problem.startswith("truncated: the head in the artifact store (audit/_heads/team-a/")
