@@ -11,9 +11,10 @@ done, so copies are synced too; a cache's files need not be.
 Bars (at most 1.4 on any machine): `publish_ratio_to_bound`, `fetch_ratio_to_bound`: ours over what bounds it,
 the slower of the fastest raw copy and, on a disk, of one SHA-256 of the same bytes in one thread, which a
 large file costs whoever verifies it. A bucket's server shares the two cores here, so there the SHA-256 and
-the CRC32C of what is sent come on top of the copy; on a disk, the handing of blocks between two threads. The worst scenario counts but that of small files on a disk, which has
-keys of its own (bound by the interpreter: a raw copy only copies). `…_ratio_to_raw` are the same over the raw
-copy alone: what verifying costs where the disk is faster than the processor hashes.
+the CRC32C of what is sent come on top of the copy; on a disk, the handing of blocks between two threads. The
+worst scenario counts but that of small files on a disk, which has keys of its own (bound by the interpreter:
+a raw copy only copies). `…_ratio_to_raw` are the same over the raw copy alone: what verifying costs where the
+disk is faster than the processor hashes.
 `second_adapter_share_sent`: of a base model and its second adapter, what the second publication sends.
 """
 
