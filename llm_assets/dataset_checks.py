@@ -15,6 +15,7 @@ from llm_assets.catalog.loading import Catalog
 from llm_assets.catalog.mistakes import Mistake
 from llm_assets.datasets import checking
 from llm_assets.datasets.checking import Found, Terms, look_into, stamp_of
+from llm_assets.datasets.mistakes import DatasetError
 from llm_assets.datasets.mistakes import Mistake as RowMistake
 from llm_assets.datasets.remarks import FileRemark
 from llm_assets.settings import Settings
@@ -43,10 +44,10 @@ def check_datasets(
     """Looks into the landing zone of every tenant and model."""
     kept = _Kept(settings.cache / KEPT)
     checks = DatasetChecks()
-    code = stamp_of(Path(checking.__file__).parent)
+    code, root = _code(), settings.landing_zones
     until = time.monotonic() + most_seconds
     for tenant, model in _lines(catalog):
-        landing_zone = settings.landing_zones / tenant / model
+        landing_zone = root / tenant / model
         if not _holds_something(landing_zone):
             checks.waiting.append(f"{tenant}/{model}")
             continue
@@ -56,13 +57,14 @@ def check_datasets(
             train_on_prompt=recipe.trains_on_prompt,
             holds_out=catalog.models[model].dataset.held_out_fraction > 0,
         )
-        stamp = stamp_of(landing_zone, terms, code)
+        limits = settings.dataset_limits
+        stamp = _stamp(landing_zone, root, terms, limits, code)
         found = kept.find(f"{tenant}/{model}", stamp)
         if found is None and time.monotonic() > until:
             checks.unseen.append(f"{tenant}/{model}")
             continue
         if found is None:
-            found = look_into(landing_zone, settings.landing_zones, terms)
+            found = look_into(landing_zone, root, terms, limits)
             kept.put(f"{tenant}/{model}", stamp, found)
         checks.datasets += 1
         _say(found, landing_zone, catalog.folder.parent, checks)
@@ -74,6 +76,20 @@ def _lines(catalog: Catalog) -> Iterator[tuple[str, str]]:
     for tenant in catalog.tenants.values():
         for model in tenant.models:
             yield tenant.name, model
+
+
+def _code() -> list[tuple[str, int]]:
+    """What found what is kept: other code may find something else."""
+    files = sorted(Path(checking.__file__).parent.glob("*.py"))
+    return [(file.name, file.stat().st_mtime_ns) for file in files]
+
+
+def _stamp(landing_zone: Path, root: Path, *more: object) -> str:
+    """What cannot be looked into has a stamp that is never found again."""
+    try:
+        return stamp_of(landing_zone, root, *more)
+    except (DatasetError, OSError):
+        return f"none at {time.time_ns()}"
 
 
 def _holds_something(landing_zone: Path) -> bool:

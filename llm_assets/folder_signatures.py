@@ -5,9 +5,9 @@ An asset records the signature of what it took in, and a sensor compares it with
 
 import hashlib
 from collections.abc import Sequence
-from pathlib import Path
 
 from llm_assets.datasets.landing_zone import source_files
+from resources.beneath import OpenedFolder
 
 SIGNATURE_LENGTH = 12
 
@@ -25,10 +25,13 @@ def signature_of(files: Files) -> str:
     return hashlib.sha256(repr(sorted(files)).encode()).hexdigest()[:SIGNATURE_LENGTH] if files else GONE
 
 
-def files_of_dataset(landing_zone: Path) -> Files:
+def files_of_dataset(landing_zone: OpenedFolder) -> Files:
     return [(str(file.path), file.size_bytes, file.modified_ns) for file in source_files(landing_zone)]
 
 
-def files_of_experiments(folder: Path) -> Files:
-    files = [file for file in folder.glob("*.yaml") if not file.name.startswith(".")]
-    return [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+def files_of_experiments(folder: OpenedFolder) -> Files:
+    return [
+        (str(file), status.st_size, status.st_mtime_ns)
+        for file, status in folder.entries()
+        if file.suffix == ".yaml" and not file.name.startswith(".")
+    ]

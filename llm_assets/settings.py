@@ -17,7 +17,16 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-GIB = 2**30
+from llm_assets.datasets.limits import (
+    GIB,
+    MEMORY_SETTING,
+    MIB,
+    ROW_SETTING,
+    ROWS_SETTING,
+    SIZE_SETTING,
+    Limits,
+)
+
 CACHE_GIB = 100  # a dozen models of 7 billion parameters in bf16, or adapters by the thousand
 
 
@@ -84,12 +93,23 @@ class Settings:
     @property
     def artifact_cache_bytes(self) -> int:
         """How large the node's cache may become."""
-        return _gib("LLM_ASSETS_CACHE_GIB", CACHE_GIB)
+        return _size("LLM_ASSETS_CACHE_GIB", GIB, CACHE_GIB * GIB)
 
     @property
     def usage(self) -> Path:
         """Who used how much, a table a day; see `llm_assets/usage.py`."""
         return self.home / "usage"
+
+    @property
+    def dataset_limits(self) -> Limits:
+        """How much of a tenant's dataset is read."""
+        usual = Limits()
+        return Limits(
+            size_bytes=_size(SIZE_SETTING, GIB, usual.size_bytes),
+            rows=_size(ROWS_SETTING, 1, usual.rows),
+            row_bytes=_size(ROW_SETTING, MIB, usual.row_bytes),
+            memory_bytes=_size(MEMORY_SETTING, MIB, usual.memory_bytes),
+        )
 
     @property
     def dagster_home(self) -> Path:
@@ -227,18 +247,19 @@ def _find_root() -> Path:
     )
 
 
-def _gib(variable: str, default: int) -> int:
-    """In bytes."""
-    text = os.environ.get(variable, str(default))
+def _size(variable: str, unit: int, default: int) -> int:
+    """A number of `unit`s, as what they are together."""
+    text = os.environ.get(variable, f"{default / unit:g}" if unit > 1 else str(default))
     try:
-        gib = float(text)
+        number = float(text)
     except ValueError:
-        gib = math.nan
-    if not 0 < gib < math.inf:
+        number = math.nan
+    if not 0 < number < math.inf:
+        units = {GIB: "number of GiB", MIB: "number of MiB"}.get(unit, "number")
         raise SettingsError(
-            f"{variable}={text!r} is not a size; a positive number of GiB such as {default} is."
+            f"{variable}={text!r} is not a size; a positive {units} such as {default // unit} is."
         )
-    return round(gib * GIB)
+    return round(number * unit)
 
 
 def _file(variable: str) -> Path | None:

@@ -13,8 +13,8 @@ from llm_assets.assets.parameters import read_once
 from llm_assets.catalog.loading import Catalog
 from llm_assets.catalog.models import ModelEntry
 from llm_assets.catalog.recipes import Recipe
+from llm_assets.datasets.landing_zone import LandingZone, opened_landing_zone, source_files
 from llm_assets.datasets.landing_zone import fingerprint as fingerprint_of_landing_zone
-from llm_assets.datasets.landing_zone import refuse_linked
 from llm_assets.datasets.mistakes import mistake
 from llm_assets.datasets.preparation import prepare
 from llm_assets.datasets.remarks import FileRemark
@@ -61,19 +61,21 @@ def dataset(catalog: Catalog, model: ModelEntry) -> dg.AssetsDefinition:
         tenant = context.partition_key
         landing_zone = settings.landing_zones / tenant / model.name
         base = materialized(context.instance, artifact_store, base_model_key(model.base_model))
-        signature = signature_of(files_of_dataset(landing_zone))
-        refuse_linked(landing_zone, settings.landing_zones)
         line = Line(collection="datasets", tenant=tenant, name=model.name)
-        with line_lock(settings.locks, tenant, model.name, DATASET, log=context.log.info):
+        with (
+            line_lock(settings.locks, tenant, model.name, DATASET, log=context.log.info),
+            opened_landing_zone(landing_zone, settings.landing_zones, settings.dataset_limits) as zone,
+        ):
+            signature = signature_of(files_of_dataset(zone.folder))
             recipe = catalog.recipe_for(tenant, model.name, config.experiment)
-            options, rows = _options(recipe, model, base), fingerprint_of_landing_zone(landing_zone)
+            options, rows = _options(recipe, model, base), fingerprint_of_landing_zone(zone)
             fingerprint = fingerprint_of(rows=rows, **options)
             artifact = artifact_store.find(line, fingerprint)
             if artifact is None:
                 output = settings.work / str(line)
                 tokenizer = artifact_store.read(base, TOKENIZER)
-                attributes = _prepare(landing_zone, output, options, tokenizer)
-                _refuse_changed(landing_zone, rows)
+                attributes = _prepare(zone, output, options, tokenizer)
+                _refuse_changed(zone, signature)
                 artifact = artifact_store.publish(line, output, attributes | {"fingerprint": fingerprint})
         for remark in artifact.attributes["remarks"]:
             context.log.warning(str(FileRemark(**remark)))
@@ -99,19 +101,21 @@ def _options(recipe: Recipe, model: ModelEntry, base: Artifact) -> dict[str, Any
     }
 
 
-def _refuse_changed(landing_zone: Path, before: str) -> None:
-    """The rows that were prepared are those that the fingerprint was taken of."""
-    if fingerprint_of_landing_zone(landing_zone) != before:
-        raise mistake(landing_zone, "changed while it was read; run again once its files are whole")
+def _refuse_changed(zone: LandingZone, before: str) -> None:
+    """The files that the fingerprint was taken of are those that are there, unchanged."""
+    for file in source_files(zone.folder):
+        zone.checked(file.path)
+    if signature_of(files_of_dataset(zone.folder)) != before:
+        raise mistake(zone.path, "changed while it was read; run again once its files are whole")
 
 
-def _prepare(landing_zone: Path, output: Path, options: dict[str, Any], tokenizer: bytes) -> dict[str, Any]:
+def _prepare(zone: LandingZone, output: Path, options: dict[str, Any], tokenizer: bytes) -> dict[str, Any]:
     shutil.rmtree(output, ignore_errors=True)
     with tempfile.TemporaryDirectory() as place:
         tokenizer_file = Path(place, TOKENIZER)
         tokenizer_file.write_bytes(tokenizer)
         prepared = prepare(
-            landing_zone,
+            zone,
             output,
             stage=options["stage"],
             tokenizer_file=tokenizer_file,

@@ -16,6 +16,7 @@ from llm_assets.catalog.combinations import RESIZING
 from llm_assets.catalog.engine_packages import lacking, packages
 from llm_assets.catalog.mistakes import Mistake, Problem, dotted
 from llm_assets.catalog.models import ModelEntry
+from llm_assets.catalog.opening import open_file
 from llm_assets.catalog.recipes import Recipe
 from llm_assets.catalog.web_ui import is_web_ui_form, translate
 from llm_assets.catalog.yaml_files import read_yaml
@@ -123,7 +124,8 @@ def late_mistakes(
 
 
 def _placed(folder: Path, file: str, problems: list[Problem]) -> Iterator[Mistake]:
-    document = read_yaml(folder / file)
+    with open_file(folder, file) as opened:
+        document = read_yaml(opened)
     controls = translate(document.value).controls if is_web_ui_form(document.value) else {}
     for each in problems:
         place = (controls.get(str(each.place[0]), each.place[0]), *each.place[1:])

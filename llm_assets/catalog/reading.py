@@ -1,6 +1,5 @@
 """Goes through a catalog's folder file by file and collects the mistakes."""
 
-import os
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -17,12 +16,16 @@ from llm_assets.catalog.limits import BaseLimits, recipe_beyond, serving_beyond
 from llm_assets.catalog.mistakes import Mistake, Place, Problem, did_you_mean, dotted, one_of
 from llm_assets.catalog.models import ModelEntry
 from llm_assets.catalog.names import check_experiment_name, check_model_name, check_tenant_name
+from llm_assets.catalog.opening import Listed, listed, open_file
 from llm_assets.catalog.recipes import check_arguments
 from llm_assets.catalog.sources import with_absolute_path
 from llm_assets.catalog.tenants import ISSUER_PLACES, TenantEntry, shared_issuers, unfit_models
 from llm_assets.catalog.yaml_files import Document, YamlError, read_yaml
+from resources.beneath import NotFollowedError
 
 SUFFIX = ".yaml"
+LINKED = "a symbolic link, and none is followed where tenants write"
+NO_LINK = "put the file or folder itself there"
 
 AnyEntry = TypeVar("AnyEntry", bound=Entry)
 
@@ -149,7 +152,7 @@ class Reading:
     def _subfolders(self, folder: str, expected: str) -> list[str]:
         names = []
         for entry in self._listed(folder, required=False):
-            if entry.is_dir():
+            if entry.is_folder:
                 names.append(entry.name)
             else:
                 self._say(
@@ -202,7 +205,7 @@ class Reading:
         for entry in self._listed(folder, required=required):
             file = f"{folder}/{entry.name}"
             name = entry.name.removesuffix(SUFFIX)
-            if entry.is_dir() or name == entry.name:
+            if entry.is_folder or name == entry.name:
                 self._say(file, None, "", "not a YAML file of the catalog", f"{folder}/<name>{SUFFIX}")
                 continue
             try:
@@ -211,11 +214,13 @@ class Reading:
                 problem, _, valid = str(error).partition("; ")
                 self._say(file, None, "", problem, f"call the file {valid}")
 
-    def _listed(self, folder: str, *, required: bool) -> list["os.DirEntry[str]"]:
+    def _listed(self, folder: str, *, required: bool) -> list[Listed]:
         """What lies in a folder, in name order, without hidden files, backups and READMEs."""
         try:
-            with os.scandir(self._folder / folder) as entries:
-                seen = [each for each in entries if not each.name.startswith((".", "README"))]
+            found = listed(self._folder, folder)
+        except NotFollowedError as error:
+            self._say_not_followed(error)
+            return []
         except FileNotFoundError:
             if required:
                 self._say(
@@ -225,13 +230,29 @@ class Reading:
         except OSError as error:
             self._say(folder, None, "", f"cannot be listed: {error.strerror}", "a folder that can be read")
             return []
-        return sorted((each for each in seen if not each.name.endswith("~")), key=lambda each: each.name)
+        seen = [
+            each
+            for each in found
+            if not each.name.startswith((".", "README")) and not each.name.endswith("~")
+        ]
+        for each in seen:
+            if each.is_link:
+                self._say(f"{folder}/{each.name}", None, "", LINKED, NO_LINK)
+        return [each for each in seen if not each.is_link]
+
+    def _say_not_followed(self, error: NotFollowedError) -> None:
+        place = error.path.relative_to(self._folder).as_posix()
+        self._say(place, None, "", error.problem, NO_LINK)
 
     def _document(self, file: str) -> Document | None:
         try:
-            document = read_yaml(self._folder / file)
+            with open_file(self._folder, file) as opened:
+                document = read_yaml(opened)
         except YamlError as error:
             self._say(file, error.line, error.field, error.problem, error.valid)
+            return None
+        except NotFollowedError as error:
+            self._say_not_followed(error)
             return None
         except OSError as error:
             self._say(file, None, "", f"cannot be read: {error.strerror}", "a file that can be read")

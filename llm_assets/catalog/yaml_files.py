@@ -8,8 +8,7 @@ object tag (`!!python/…`), a second document, and aliases that unfold to more 
 
 import re
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import yaml
 from yaml.cyaml import CParser
@@ -20,6 +19,8 @@ from llm_assets.catalog.mistakes import Place, dotted, shown
 MOST_BYTES = 1_000_000
 MOST_NODES = 100_000
 MOST_DEPTH = 50
+BEGINNINGS = re.compile(r"^[ \t\-?:]*", re.MULTILINE)
+"""Of lines: each level of nesting takes a character of them, or is a bracket."""
 
 
 class YamlError(Exception):
@@ -72,20 +73,21 @@ class Document:
         return line
 
 
-def read_yaml(path: Path) -> Document:
+def read_yaml(file: BinaryIO) -> Document:
     """The mapping that a file holds.
 
     Raises:
         YamlError: It is not UTF-8, not YAML, empty, not a mapping, or holds what a catalog's file may not.
         OSError: It cannot be read.
     """
-    content = path.read_bytes()
+    content = file.read(MOST_BYTES + 1)
     if len(content) > MOST_BYTES:
-        raise YamlError(
-            f"the file has {len(content):,} bytes", valid=f"a catalog's file has at most {MOST_BYTES:,}"
-        )
+        problem = f"the file has more than {MOST_BYTES:,} bytes"
+        raise YamlError(problem, valid="a catalog's file is smaller; rows of a dataset belong into datasets/")
     try:
-        root = _Composer(content.decode("utf-8-sig")).get_single_node()
+        text = content.decode("utf-8-sig")
+        _refuse_deep(text)
+        root = _Composer(text).get_single_node()
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise YamlError("the file is not UTF-8 text", line=line, valid="save it as UTF-8") from error
@@ -96,6 +98,24 @@ def read_yaml(path: Path) -> Document:
         raise YamlError(problem, line=1, valid="it holds lines of the form `field: value`")
     values = _Values()
     return Document(value=values.mapping(root, ()), root=root, problems=tuple(values.problems))
+
+
+def _refuse_deep(text: str) -> None:
+    """Raises YamlError where values lie too deep within each other: libyaml's composer would end the process.
+
+    Counting events costs as much as composing. So it is left out where the brackets, and the beginnings of
+    the lines, are too few for that.
+    """
+    indents = max((len(each) for each in BEGINNINGS.findall(text)), default=0)
+    if text.count("[") + text.count("{") + 2 * indents < MOST_DEPTH:
+        return
+    depth = 0
+    for event in yaml.parse(text, Loader=_Composer):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > MOST_DEPTH:
+            problem = f"values lie more than {MOST_DEPTH} deep within each other"
+            line = event.start_mark.line + 1
+            raise YamlError(problem, line=line, valid="a catalog's file is flatter; is a bracket missing?")
 
 
 def _not_yaml(error: yaml.YAMLError) -> YamlError:

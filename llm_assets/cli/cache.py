@@ -9,7 +9,8 @@ import typer
 from rich.console import Console
 
 from llm_assets.cli.options import FAILED, AsJson
-from llm_assets.settings import GIB, find_settings
+from llm_assets.datasets.limits import GIB
+from llm_assets.settings import find_settings
 from resources.node_cache import Cached, NodeCache
 
 MIB = 2**20

@@ -5,13 +5,12 @@ found is kept by a stamp of the folder, so a landing zone that did not change co
 """
 
 import hashlib
-import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from llm_assets.datasets.landing_zone import refuse_linked
+from llm_assets.datasets.landing_zone import LandingZone, opened_landing_zone
+from llm_assets.datasets.limits import Limits
 from llm_assets.datasets.mistakes import DatasetError, Mistake, Mistakes
 from llm_assets.datasets.remarks import FileRemark, Remark, Remarks
 from llm_assets.datasets.rows import checked_rows
@@ -44,12 +43,12 @@ class Found:
     remarks: tuple[FileRemark, ...] = ()
 
 
-def look_into(landing_zone: Path, root: Path, terms: Terms) -> Found:
+def look_into(landing_zone: Path, root: Path, terms: Terms, limits: Limits) -> Found:
     """What is wrong with the rows of `<root>/<tenant>/<model>`, and what is to be said of them."""
     mistakes, remarks = Mistakes(), Remarks()
     try:
-        refuse_linked(landing_zone, root)
-        _look(landing_zone, terms, mistakes, remarks)
+        with opened_landing_zone(landing_zone, root, limits) as zone:
+            _look(zone, terms, mistakes, remarks)
         mistakes.refuse()
     except DatasetError as error:
         return Found(mistakes=error.mistakes, total=error.total, remarks=remarks.all(landing_zone))
@@ -60,17 +59,23 @@ def look_into(landing_zone: Path, root: Path, terms: Terms) -> Found:
     return Found(remarks=remarks.all(landing_zone))
 
 
-def stamp_of(folder: Path, *more: object) -> str:
-    """Changes with any file below the folder, and with whatever else is given."""
+def stamp_of(landing_zone: Path, root: Path, *more: object) -> str:
+    """Changes with any file below the landing zone, and with whatever else is given.
+
+    Raises:
+        DatasetError: It cannot be looked into.
+    """
     whole = hashlib.sha256(repr(more).encode())
-    for path, status in _files(folder):
-        seen = (path, status.st_size, status.st_mtime_ns, status.st_ino, status.st_mode)
-        whole.update(repr(seen).encode())
+    with opened_landing_zone(landing_zone, root, Limits()) as zone:
+        for entry in sorted(zone.walk(zone.path)):
+            status = entry.status
+            seen = (str(entry.path), status.st_size, status.st_mtime_ns, status.st_ino, status.st_mode)
+            whole.update(repr(seen).encode())
     return whole.hexdigest()
 
 
-def _look(landing_zone: Path, terms: Terms, mistakes: Mistakes, remarks: Remarks) -> None:
-    sources = find_sources(landing_zone, terms.stage, mistakes, remarks, most_rows=MOST_ROWS)
+def _look(zone: LandingZone, terms: Terms, mistakes: Mistakes, remarks: Remarks) -> None:
+    sources = find_sources(zone, terms.stage, mistakes, remarks, most_rows=MOST_ROWS)
     if not sources:
         return
     target = layout_to_write([source.layout for source in sources])
@@ -85,13 +90,4 @@ def _look(landing_zone: Path, terms: Terms, mistakes: Mistakes, remarks: Remarks
         if seen == MOST_ROWS:
             remarks.add(source.path, None, [FIRST_ROWS])
     if terms.holds_out and len(different) == 1 and not mistakes.total:
-        mistakes.add(landing_zone, None, "", ONE_ROW)
-
-
-def _files(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
-    """All files below the folder in a fixed order; links are looked at and not followed, as folders."""
-    for place, folders, names in os.walk(folder):
-        folders.sort()
-        for name in sorted(names):
-            path = Path(place, name)
-            yield str(path), path.stat() if path.exists() else path.lstat()
+        mistakes.add(zone.path, None, "", ONE_ROW)

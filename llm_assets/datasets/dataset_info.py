@@ -16,13 +16,15 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from llm_assets.datasets.landing_zone import DATASET_INFO, SUFFIXES, dataset_files, inside
+from llm_assets.datasets.landing_zone import DATASET_INFO, SUFFIXES, LandingZone
 from llm_assets.datasets.layouts import COLUMNS, OPENAI_TAGS, Formatting, Layout, Tags
 from llm_assets.datasets.mistakes import DatasetError, Mistakes, mistake
 
 REMOTE = ("hf_hub_url", "ms_hub_url", "om_hub_url", "script_url", "cloud_file_name")
 MEDIA = ("images", "videos", "audios")
 SHOWN_ENTRIES = 3
+MOST_BYTES = 4_000_000  # LLaMA-Factory's own has 30,000
+LONGEST_NAME_BYTES = 255
 SAVED_TO_DISK = (
     "is of a dataset that `save_to_disk` of the library `datasets` wrote; take this file away and write "
     "Parquet instead: load_from_disk(folder).to_parquet('rows.parquet')"
@@ -69,66 +71,85 @@ class Listing:
     absent: tuple[str, ...]
 
 
-def listed_files(landing_zone: Path) -> Listing | None:
+def listed_files(zone: LandingZone) -> Listing | None:
     """The files that `dataset_info.json` lists and that are here, by name; None where there is no such file.
 
     Raises:
         DatasetError: It is not JSON, lists nothing that is here, or says something that cannot be followed.
     """
-    path = landing_zone / DATASET_INFO
-    if not path.exists() and not path.is_symlink():
+    path = zone.path / DATASET_INFO
+    if zone.find(path) is None:
         return None
     mistakes = Mistakes()
     listed: dict[Path, ListedFile] = {}
     absent: dict[str, tuple[str, str]] = {}
-    for name, said in _entries(inside(path, landing_zone)).items():
-        why = _why_absent(landing_zone, said)
+    for name, said in _entries(zone, path).items():
+        why = _why_absent(zone, said)
         if why is not None:
             absent[name] = why
             continue
-        for file in _files_of_entry(path, landing_zone, name, said, mistakes):
+        for file in _files_of_entry(zone, path, name, said, mistakes):
             if file.path in listed:
                 mistakes.add(
                     path, None, name, f"lists {file.path.name}, as {listed[file.path].entry} does; keep one"
                 )
             listed[file.path] = file
     if not listed and not mistakes.total:
-        _add_absent(path, absent, mistakes)
+        _add_absent(zone, path, absent, mistakes)
     mistakes.refuse()
     return Listing(files=tuple(listed[file] for file in sorted(listed)), absent=tuple(absent))
 
 
-def _why_absent(landing_zone: Path, said: object) -> tuple[str, str] | None:
+def _why_absent(zone: LandingZone, said: object) -> tuple[str, str] | None:
     """Field and reason if the entry's rows are not in the landing zone; None if they are, or may be."""
     if not isinstance(said, dict):
         return None
     file_name = said.get("file_name")
+    named = isinstance(file_name, str) and _why_no_name(zone, file_name) is None
+    there = named and zone.find(_place(zone, str(file_name))) is not None
     remote = [key for key in REMOTE if key in said]
-    if remote and not (isinstance(file_name, str) and (landing_zone / file_name).exists()):
+    if remote and not there:
         return remote[0], "is not taken; put the rows into a file beside this one"
-    if isinstance(file_name, str) and not os.path.lexists(landing_zone / file_name):
-        inner = Path(os.path.normpath(landing_zone / file_name)).is_relative_to(landing_zone)
-        return ("file_name", f"{file_name}: does not exist; put the file there") if inner else None
+    return ("file_name", f"{file_name}: does not exist; put the file there") if named and not there else None
+
+
+def _place(zone: LandingZone, file_name: str) -> Path:
+    return Path(os.path.normpath(zone.path / file_name))
+
+
+def _why_no_name(zone: LandingZone, file_name: str) -> str | None:
+    """What keeps a text from naming anything in the landing zone."""
+    place = _place(zone, file_name)
+    if not place.is_relative_to(zone.path):
+        return f"leads out of the landing zone; copy the file into {zone.path}"
+    if "\0" in file_name or max(len(os.fsencode(part)) for part in place.parts) > LONGEST_NAME_BYTES:
+        return f"is not the name of a file: it holds a NUL, or has more than {LONGEST_NAME_BYTES} bytes"
     return None
 
 
-def _add_absent(path: Path, absent: Mapping[str, tuple[str, str]], mistakes: Mistakes) -> None:
+def _add_absent(
+    zone: LandingZone, path: Path, absent: Mapping[str, tuple[str, str]], mistakes: Mistakes
+) -> None:
     """Nothing that is listed is here: each of a few entries is named, of many the number."""
     if len(absent) > SHOWN_ENTRIES:
         mistakes.add(path, None, "", f"none of the files that its {len(absent)} entries name is here")
     else:
         for name, (field, problem) in absent.items():
             mistakes.add(path, None, f"{name}.{field}", problem)
-    here = [file.name for file in dataset_files(path.parent)]
+    here = [file.name for file in zone.data_files(zone.path)]
     if here:
         entry = json.dumps({"my_data": {"file_name": here[0]}})
         listed = ", ".join(here[:SHOWN_ENTRIES])
         mistakes.add(path, None, "", f"does not list {listed}; add {entry}, or take this file away")
 
 
-def _entries(path: Path) -> dict[str, Any]:
+def _entries(zone: LandingZone, path: Path) -> dict[str, Any]:
+    with zone.open(path) as file:
+        content = file.read(MOST_BYTES + 1)
+    if len(content) > MOST_BYTES:
+        raise mistake(path, f"has more than {MOST_BYTES:,} bytes; leave out the entries of other datasets")
     try:
-        entries = json.loads(path.read_text(encoding="utf-8-sig"))
+        entries = json.loads(content.decode("utf-8-sig"))
     except json.JSONDecodeError as error:
         raise mistake(path, f"is not JSON: {error.msg}", line=error.lineno) from error
     except (UnicodeDecodeError, RecursionError) as error:
@@ -141,7 +162,7 @@ def _entries(path: Path) -> dict[str, Any]:
 
 
 def _files_of_entry(
-    path: Path, landing_zone: Path, name: str, said: object, mistakes: Mistakes
+    zone: LandingZone, path: Path, name: str, said: object, mistakes: Mistakes
 ) -> list[ListedFile]:
     before = mistakes.total
     entry = _entry(path, name, said, mistakes)
@@ -150,9 +171,10 @@ def _files_of_entry(
         return []
     written = entry.columns is not None
     try:
-        found = _files(landing_zone, entry.file_name)
+        found = _files(zone, entry.file_name)
     except DatasetError as error:
-        mistakes.add(path, None, f"{name}.file_name", f"{entry.file_name}: {error.mistakes[0].problem}")
+        named = entry.file_name if entry.file_name.isprintable() else repr(entry.file_name)
+        mistakes.add(path, None, f"{name}.file_name", f"{named}: {error.mistakes[0].problem}")
         return []
     if not found:
         mistakes.add(
@@ -161,11 +183,15 @@ def _files_of_entry(
     return [ListedFile(path=file, layout=layout, entry=name, written=written) for file in found]
 
 
-def _files(landing_zone: Path, file_name: str) -> list[Path]:
-    path = landing_zone / file_name
-    if path.is_dir() and path.resolve().is_relative_to(landing_zone.resolve()):
-        return [inside(file, landing_zone) for file in dataset_files(path)]
-    inside(path, landing_zone)
+def _files(zone: LandingZone, file_name: str) -> list[Path]:
+    problem = _why_no_name(zone, file_name)
+    if problem is not None:
+        raise mistake(zone.path / DATASET_INFO, problem)
+    path = _place(zone, file_name)
+    entry = zone.find(path) if path != zone.path else None
+    if path == zone.path or (entry is not None and entry.is_folder):
+        return [zone.checked(file) for file in zone.data_files(path)]
+    zone.checked(path)
     return [path] if path.name.lower().endswith(SUFFIXES) else []
 
 

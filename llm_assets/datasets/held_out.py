@@ -7,10 +7,15 @@ from typing import Any
 
 from llm_assets.datasets.dataset_info import listed_files
 from llm_assets.datasets.examples import Example
+from llm_assets.datasets.landing_zone import opened_landing_zone
+from llm_assets.datasets.limits import Limits
 from llm_assets.datasets.mistakes import Mistakes
 from llm_assets.datasets.reading import read_rows
 from llm_assets.datasets.rows import HELD_OUT, read_example
 
+OF_OUR_OWN = Limits(
+    row_bytes=2**62, size_bytes=2**62, rows=2**62
+)  # it was within limits when it was prepared
 CONVERSATION = {"user", "assistant"}
 
 
@@ -26,16 +31,17 @@ def held_out_rows(dataset: Path, most: int) -> list[dict[str, Any]]:
 
 
 def _rows(dataset: Path) -> Iterator[dict[str, Any]]:
-    listing = listed_files(dataset)
-    for file in listing.files if listing else ():
-        if file.entry != HELD_OUT:
-            continue
-        mistakes = Mistakes()
-        for _, row in read_rows(file.path, mistakes):
-            example = read_example(row, file.layout)
-            if not example.tools and {turn.role for turn in example.turns} <= CONVERSATION:
-                yield _as_messages(example)
-        mistakes.refuse()
+    with opened_landing_zone(dataset, dataset, OF_OUR_OWN) as folder:
+        listing = listed_files(folder)
+        for file in listing.files if listing else ():
+            if file.entry != HELD_OUT:
+                continue
+            mistakes = Mistakes()
+            for _, row in read_rows(folder, file.path, mistakes):
+                example = read_example(row, file.layout)
+                if not example.tools and {turn.role for turn in example.turns} <= CONVERSATION:
+                    yield _as_messages(example)
+            mistakes.refuse()
 
 
 def _as_messages(example: Example) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SHOWN_MISTAKES = 50
+LONGEST_TEXT = 2000  # characters
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +45,7 @@ class Mistakes:
     def add(self, file: Path, line: int | None, field: str, problem: str) -> None:
         self.total += 1
         if len(self._kept) < SHOWN_MISTAKES:
-            self._kept.append(Mistake(file=str(file), line=line, field=field, problem=problem))
+            self._kept.append(_short(file, line, field, problem))
 
     def extend(self, others: "Mistakes") -> None:
         self._kept = (self._kept + others._kept)[:SHOWN_MISTAKES]
@@ -58,4 +59,13 @@ class Mistakes:
 
 def mistake(file: Path, problem: str, *, line: int | None = None, field: str = "") -> DatasetError:
     """The error of one single mistake."""
-    return DatasetError([Mistake(file=str(file), line=line, field=field, problem=problem)])
+    return DatasetError([_short(file, line, field, problem)])
+
+
+def _short(file: Path, line: int | None, field: str, problem: str) -> Mistake:
+    """What a row says may be in the words of a mistake, at any length."""
+    return Mistake(file=str(file), line=line, field=cut(field), problem=cut(problem))
+
+
+def cut(text: str) -> str:
+    return text if len(text) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT]}…"

@@ -2,11 +2,10 @@
 with the way to convert it, whatever else might be meant as data is remarked, documents are left alone.
 """
 
-import os
 from collections.abc import Set
 from pathlib import Path
 
-from llm_assets.datasets.landing_zone import DOCUMENT, HUB_FOLDER, SUFFIXES, dataset_files
+from llm_assets.datasets.landing_zone import DOCUMENT, HUB_FOLDER, SUFFIXES, LandingZone
 from llm_assets.datasets.mistakes import Mistakes
 from llm_assets.datasets.remarks import Remark, Remarks, left_out
 
@@ -40,17 +39,16 @@ REMEDIES = {
 OTHER_SPLITS = ("test", "val", "valid", "validation", "dev", "eval")
 
 
-def files_of_stage(landing_zone: Path, stage: str, remarks: Remarks) -> list[Path]:
+def files_of_stage(zone: LandingZone, stage: str, remarks: Remarks) -> list[Path]:
     """The files that are read where no `dataset_info.json` names them: right here, or in `data/`."""
-    here = [path for path in dataset_files(landing_zone) if _is_read(path, stage)]
+    here = [path for path in zone.data_files(zone.path) if _is_read(path, stage)]
     if here:
         for path in here:
             if _split(path) in OTHER_SPLITS:
                 said = "is learned from like any other file; rows are held out by the platform itself"
                 remarks.add(path, None, [Remark("note", said)])
         return here
-    folder = landing_zone / HUB_FOLDER
-    found = [path for path in dataset_files(folder) if _is_read(path, stage)]
+    found = [path for path in zone.data_files(zone.path / HUB_FOLDER) if _is_read(path, stage)]
     train = [path for path in found if _split(path) not in OTHER_SPLITS]
     for path in set(found) - set(train):
         remarks.add(
@@ -68,18 +66,17 @@ def remedy(path: Path) -> str | None:
 
 
 def look_around(
-    landing_zone: Path, taken: Set[Path], stage: str, mistakes: Mistakes, remarks: Remarks
+    zone: LandingZone, taken: Set[Path], stage: str, mistakes: Mistakes, remarks: Remarks
 ) -> None:
     """Says of every file and folder of the landing zone that is not `taken` that it is not read."""
-    folders = {landing_zone, landing_zone / HUB_FOLDER}
-    for folder in sorted(folders):
-        if not folder.is_dir() or (folder != landing_zone and taken and not _used(folder, taken)):
-            continue
-        for path in sorted(folder.iterdir()):
+    hub_folder = zone.path / HUB_FOLDER
+    for folder in (zone.path, hub_folder) if _used(hub_folder, taken) or not taken else (zone.path,):
+        for entry in zone.entries(folder):
+            path = entry.path
             if path in taken or path.name.startswith(".") or DOCUMENT.match(path.name):
                 continue
-            if path.is_dir():
-                if not _used(path, taken) and _holds_data(path):
+            if entry.is_folder:
+                if not _used(path, taken) and _holds_data(zone, path):
                     said = (
                         "the files in this folder are not read; move them up, or name it in dataset_info.json"
                     )
@@ -104,9 +101,11 @@ def _split(path: Path) -> str:
 
 
 def _used(folder: Path, taken: Set[Path]) -> bool:
-    return any(path in taken for path in dataset_files(folder))
+    return any(path.parent == folder for path in taken)
 
 
-def _holds_data(folder: Path) -> bool:
-    """Anywhere below it; links are not followed."""
-    return any(dataset_files(Path(place)) for place, _, _ in os.walk(folder))
+def _holds_data(zone: LandingZone, folder: Path) -> bool:
+    """Anywhere below it."""
+    return bool(zone.data_files(folder)) or any(
+        zone.data_files(entry.path) for entry in zone.walk(folder) if entry.is_folder
+    )

@@ -1,7 +1,7 @@
 """Prepares a tenant's dataset for training: reads, checks, counts, splits, and writes it for LLaMA-Factory.
 
 Same bytes in, same bytes out. Rows are streamed through a file, so a million of them take some hundred
-megabytes of memory (a hash a row), not gigabytes; only files that are one JSON list are held whole.
+megabytes of memory (a hash a row), not gigabytes.
 """
 
 import errno
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llm_assets.datasets.landing_zone import DATASET_INFO, sha256_of
+from llm_assets.datasets.landing_zone import DATASET_INFO, LandingZone
 from llm_assets.datasets.layouts import Layout, combined
 from llm_assets.datasets.mistakes import Mistakes, mistake
 from llm_assets.datasets.remarks import FileRemark, Remarks
@@ -40,7 +40,7 @@ class PreparedDataset:
 
 
 def prepare(
-    landing_zone: Path,
+    zone: LandingZone,
     output: Path,
     *,
     stage: str,
@@ -62,7 +62,7 @@ def prepare(
         raise ValueError(f"held_out_fraction is {held_out_fraction}; it is at least 0 and less than 1.")
     statistics = Statistics(tokenizer_file)
     mistakes, remarks = Mistakes(), Remarks()
-    sources = find_sources(landing_zone, stage, mistakes, remarks)
+    sources = find_sources(zone, stage, mistakes, remarks)
     if not sources:
         mistakes.refuse()
     with _partial(output) as partial:
@@ -70,14 +70,14 @@ def prepare(
         for source in sources:
             rows.read(source, statistics, mistakes, remarks, train_on_prompt=train_on_prompt)
         for source in sources:
-            source.refuse_changed()
+            zone.checked(source.path)
         mistakes.refuse()
         held_out = held_out_keys(rows.keys, held_out_fraction)
         samples = rows.write(partial, held_out)
         held_out_rows = sum(key in held_out for key in rows.keys)
         counted = statistics.result(distinct_rows=len(set(rows.keys)), cutoff_len=cutoff_len)
         counted |= {"train_rows": len(rows.keys) - held_out_rows, "held_out_rows": held_out_rows}
-        counted |= _origin(landing_zone, sources, rows.of_file)
+        counted |= _origin(zone, sources, rows.of_file)
         _write_json(partial / STATISTICS, counted)
         _write_json(partial / DATASET_INFO, _dataset_info(rows.target, held_out_rows))
     whole = combined(source.layout for source in sources)
@@ -87,7 +87,7 @@ def prepare(
         train_rows=len(rows.keys) - held_out_rows,
         held_out_rows=held_out_rows,
         statistics=counted,
-        remarks=remarks.all(landing_zone),
+        remarks=remarks.all(zone.path),
         samples=samples,
     )
 
@@ -97,17 +97,17 @@ def _dataset_info(target: Layout, held_out_rows: int) -> dict[str, Any]:
     return {name: target.entry(f"{name}.jsonl") for name in names}
 
 
-def _origin(landing_zone: Path, sources: tuple[Source, ...], rows: dict[Path, int]) -> dict[str, Any]:
+def _origin(zone: LandingZone, sources: tuple[Source, ...], rows: dict[Path, int]) -> dict[str, Any]:
     files = [
         {
-            "file": source.path.relative_to(landing_zone).as_posix(),
+            "file": source.path.relative_to(zone.path).as_posix(),
             "rows": rows[source.path],
-            "sha256": sha256_of(source.path),
+            "sha256": zone.sha256(source.path),
         }
         for source in sources
     ]
     unused = sorted({column for source in sources for column in source.unused_columns})
-    return {"files": files, "unused_columns": unused, "unlisted_files": unlisted(landing_zone, sources)}
+    return {"files": files, "unused_columns": unused, "unlisted_files": unlisted(zone, sources)}
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

@@ -4,12 +4,14 @@ Files are streamed; only a JSON list is held in memory, as text. What the column
 """
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from llm_assets.datasets.json_rows import NumberedRow, json_rows
+from llm_assets.datasets.landing_zone import LandingZone
+from llm_assets.datasets.limits import MOST_COLUMNS, TOO_DEEP, is_too_deep
 from llm_assets.datasets.mistakes import Mistakes
 from llm_assets.datasets.text_lines import text_lines
 
@@ -26,56 +28,73 @@ class Survey(NamedTuple):
     first_row: dict[str, Any]
 
 
-def read_rows(path: Path, mistakes: Mistakes) -> Iterator[NumberedRow]:
+def read_rows(zone: LandingZone, path: Path, mistakes: Mistakes) -> Iterator[NumberedRow]:
     """The rows of a `.json`, `.jsonl`, `.csv`, `.parquet` or `.txt` file; what is no row is a mistake."""
-    match path.suffix.lower():
-        case ".csv":
-            return _csv_rows(path, mistakes)
-        case ".parquet":
-            return _parquet_rows(path, mistakes)
-        case ".txt":
-            return _text_rows(path, mistakes)
-        case _:
-            return json_rows(path, mistakes)
+    read = READERS.get(path.suffix.lower(), json_rows)
+    for count, (line, row) in enumerate(read(zone, path, mistakes)):
+        if count == zone.limits.rows:
+            mistakes.add(path, line, "", f"the file has {zone.limits.over_rows}")
+            return
+        if is_too_deep(row):
+            mistakes.add(path, line, "", TOO_DEEP)
+        else:
+            yield line, row
 
 
-def survey(path: Path, mistakes: Mistakes, *, most_rows: int | None = None) -> Survey:
+def survey(zone: LandingZone, path: Path, mistakes: Mistakes, *, most_rows: int | None = None) -> Survey:
     """Which columns a file has: JSON is read through (or `most_rows` of it), of the others one row tells."""
     alike = path.suffix.lower() in (".csv", ".parquet", ".txt")
-    rows = islice(read_rows(path, mistakes), 1 if alike else most_rows)
+    rows = islice(read_rows(zone, path, mistakes), 1 if alike else most_rows)
     first: dict[str, Any] = {}
     columns: dict[str, None] = {}
-    for _, row in rows:
+    for line, row in rows:
         first = first or row
         columns |= dict.fromkeys(row)
+        if len(columns) > MOST_COLUMNS:
+            problem = (
+                f"the rows up to here have {len(columns):,} columns, and at most {MOST_COLUMNS:,} are read"
+            )
+            mistakes.add(path, line, "", f"{problem}; leave out those that nothing is learned from")
+            return Survey(columns=(), first_row={})
     return Survey(columns=tuple(columns), first_row=first)
 
 
-class _CountedLines:
-    """The lines of a file, and how many of them the CSV reader has taken."""
+class _RowTooLong(Exception):
+    """A row of CSV goes on and on: a quote was opened and never closed, mostly."""
 
-    def __init__(self, path: Path, mistakes: Mistakes) -> None:
-        self.taken = 0
-        self._lines = text_lines(path, mistakes)
+
+class _CountedLines:
+    """The lines of a file, and how many of them, and characters of a row, the CSV reader has taken."""
+
+    def __init__(self, zone: LandingZone, path: Path, mistakes: Mistakes) -> None:
+        self.taken = self.of_row = 0
+        self._lines, self._most = text_lines(zone, path, mistakes), zone.limits.row_bytes
 
     def __iter__(self) -> "_CountedLines":
         return self
 
     def __next__(self) -> str:
         self.taken, line = next(self._lines)
+        self.of_row += len(line)
+        if self.of_row > self._most:
+            raise _RowTooLong
         return line
 
 
-def _csv_rows(path: Path, mistakes: Mistakes) -> Iterator[NumberedRow]:
+def _csv_rows(zone: LandingZone, path: Path, mistakes: Mistakes) -> Iterator[NumberedRow]:
     csv.field_size_limit(LONGEST_CSV_FIELD)
-    lines = _CountedLines(path, mistakes)
+    lines = _CountedLines(zone, path, mistakes)
     reader = csv.reader(lines, strict=True)
     header: list[str] | None = None
     while True:
-        start = lines.taken + 1
+        start, lines.of_row = lines.taken + 1, 0
         try:
             values = next(reader)
         except StopIteration:
+            return
+        except _RowTooLong:
+            problem = f"the row has {zone.limits.over_row}. What follows in this file was not read"
+            mistakes.add(path, start, "", f"{problem}; is a double quote missing?")
             return
         except csv.Error as error:
             mistakes.add(
@@ -106,21 +125,21 @@ def _is_header(path: Path, line: int, header: list[str], mistakes: Mistakes) -> 
     return problem is None
 
 
-def _text_rows(path: Path, mistakes: Mistakes) -> Iterator[NumberedRow]:
+def _text_rows(zone: LandingZone, path: Path, mistakes: Mistakes) -> Iterator[NumberedRow]:
     """As LLaMA-Factory reads it, a line is a row; empty lines are none."""
-    for number, line in text_lines(path, mistakes):
+    for number, line in text_lines(zone, path, mistakes):
         text = line.rstrip("\r\n")
         if text.strip():
             yield number, {TEXT_COLUMN: text}
 
 
-def _parquet_rows(path: Path, mistakes: Mistakes) -> Iterator[NumberedRow]:
+def _parquet_rows(zone: LandingZone, path: Path, mistakes: Mistakes) -> Iterator[NumberedRow]:
     import pyarrow
     from pyarrow import parquet
 
     number = 0
     try:
-        with parquet.ParquetFile(path) as file:
+        with zone.open(path) as opened, parquet.ParquetFile(opened) as file:
             for batch in file.iter_batches(batch_size=PARQUET_BATCH_ROWS):
                 for row in batch.to_pylist():
                     number += 1
@@ -128,3 +147,11 @@ def _parquet_rows(path: Path, mistakes: Mistakes) -> Iterator[NumberedRow]:
     except (pyarrow.ArrowException, OSError) as error:
         why = str(error).splitlines()[0]
         mistakes.add(path, number + 1, "", f"the file is no whole Parquet file: {why}; write it again")
+
+
+READERS: Mapping[str, Callable[[LandingZone, Path, Mistakes], Iterator[NumberedRow]]] = {
+    ".csv": _csv_rows,
+    ".parquet": _parquet_rows,
+    ".txt": _text_rows,
+}
+"""By suffix; all other files hold JSON."""

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from llm_assets.datasets.mistakes import cut
+
 Kind = Literal["left out", "placeholder", "note"]
 MOST_OF_FILE = 30  # different ones; a file of templates has a placeholder of its own in each row
 
@@ -57,7 +59,7 @@ class Remarks:
     def add(self, file: Path, line: int | None, remarks: Iterable[Remark]) -> None:
         """What is true of a row, or (without a line) of the file."""
         known = self._of_file.setdefault(file, {})
-        for remark in dict.fromkeys(remarks):
+        for remark in dict.fromkeys(Remark(each.kind, cut(each.text)) for each in remarks):
             kept = remark if remark in known or len(known) < MOST_OF_FILE else MORE
             first, rows = known.get(kept, (line, 0))
             known[kept] = (first, rows + (line is not None))

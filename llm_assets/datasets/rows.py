@@ -39,7 +39,7 @@ def checked_rows(
 ) -> Iterator[CheckedRow | None]:
     """The rows of one file; None for each that is a mistake, so that who counts or stops can."""
     refused = [column for column in source.unused_columns if column.lower() in REFUSED_COLUMNS]
-    for line, row in read_rows(source.path, mistakes):
+    for line, row in read_rows(source.zone, source.path, mistakes):
         try:
             _refuse_columns(row, refused)
             example = read_example(row, source.layout)

@@ -7,7 +7,7 @@ from typing import Any
 
 from llm_assets.datasets.column_hints import hint
 from llm_assets.datasets.dataset_info import ListedFile, listed_files
-from llm_assets.datasets.landing_zone import DATASET_INFO, Stamp, dataset_files, inside, refuse_changed, stamp
+from llm_assets.datasets.landing_zone import DATASET_INFO, LandingZone
 from llm_assets.datasets.layouts import FORMATS_OF_STAGE, Layout, infer
 from llm_assets.datasets.messages import MEDIA
 from llm_assets.datasets.mistakes import Mistakes, mistake
@@ -25,20 +25,16 @@ REFUSED_COLUMNS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """A file of the dataset: how it is read, what it was when first looked at, and what of it is not used."""
+    """A file of the dataset: how it is read, and what of it is not used."""
 
+    zone: LandingZone
     path: Path
     layout: Layout
-    seen: Stamp
     unused_columns: tuple[str, ...]
-
-    def refuse_changed(self) -> None:
-        """Raises DatasetError if the file is no longer what it was."""
-        refuse_changed(self.path, self.seen)
 
 
 def find_sources(
-    landing_zone: Path, stage: str, mistakes: Mistakes, remarks: Remarks, *, most_rows: int | None = None
+    zone: LandingZone, stage: str, mistakes: Mistakes, remarks: Remarks, *, most_rows: int | None = None
 ) -> tuple[Source, ...]:
     """The files of the dataset, in the order of their names; a file that no layout fits is a mistake.
 
@@ -49,14 +45,15 @@ def find_sources(
     """
     if stage not in FORMATS_OF_STAGE:
         raise mistake(
-            landing_zone, f"no dataset is known for stage {stage!r}; stages are {', '.join(FORMATS_OF_STAGE)}"
+            zone.path, f"no dataset is known for stage {stage!r}; stages are {', '.join(FORMATS_OF_STAGE)}"
         )
-    declared = _declared_files(landing_zone, remarks)
-    files = _files(landing_zone, stage, mistakes, remarks) if declared is None else list(declared)
+    zone.refuse_oversized()
+    declared = _declared_files(zone, remarks)
+    files = _files(zone, stage, mistakes, remarks) if declared is None else list(declared)
     sources: list[Source] = []
     for path in files:
         listed = declared[path] if declared else None
-        source = _source(path, listed, stage, mistakes, most_rows)
+        source = _source(zone, path, listed, stage, mistakes, most_rows)
         if source is not None:
             sources.append(source)
             said = [left_out(f"the column {column} is not used") for column in source.unused_columns]
@@ -64,52 +61,55 @@ def find_sources(
     return tuple(sources)
 
 
-def unlisted(landing_zone: Path, sources: Sequence[Source]) -> list[str]:
+def unlisted(zone: LandingZone, sources: Sequence[Source]) -> list[str]:
     """Data files right in the landing zone that are not read."""
     used = {source.path for source in sources}
-    return [path.name for path in dataset_files(landing_zone) if path not in used]
+    return [path.name for path in zone.data_files(zone.path) if path not in used]
 
 
-def _declared_files(landing_zone: Path, remarks: Remarks) -> dict[Path, ListedFile] | None:
-    listing = listed_files(landing_zone)
+def _declared_files(zone: LandingZone, remarks: Remarks) -> dict[Path, ListedFile] | None:
+    listing = listed_files(zone)
     if listing is None:
         return None
     declared = {file.path: file for file in listing.files}
-    for path in dataset_files(landing_zone):
+    for path in zone.data_files(zone.path):
         if path not in declared:
             remarks.add(path, None, [left_out(f"is not read: {DATASET_INFO} does not list it")])
     if listing.absent:
         named = ", ".join(listing.absent[:3]) + (", …" if len(listing.absent) > 3 else "")
         said = f"{len(listing.absent)} of its entries are not read, because their files are not here: {named}"
-        remarks.add(landing_zone / DATASET_INFO, None, [left_out(said)])
+        remarks.add(zone.path / DATASET_INFO, None, [left_out(said)])
     return declared
 
 
-def _files(landing_zone: Path, stage: str, mistakes: Mistakes, remarks: Remarks) -> list[Path]:
+def _files(zone: LandingZone, stage: str, mistakes: Mistakes, remarks: Remarks) -> list[Path]:
     wanted = f"{READ}, *.txt" if stage == "pt" else READ
-    if not landing_zone.is_dir():
-        raise mistake(landing_zone, f"there is no such folder; make it and put the dataset there ({wanted})")
-    files = [inside(path, landing_zone) for path in files_of_stage(landing_zone, stage, remarks)]
+    files = [zone.checked(path) for path in files_of_stage(zone, stage, remarks)]
     if files:
-        look_around(landing_zone, set(files), stage, mistakes, remarks)
+        look_around(zone, set(files), stage, mistakes, remarks)
         return files
     foreign = Mistakes()
-    look_around(landing_zone, set(), stage, foreign, Remarks())
+    look_around(zone, set(), stage, foreign, Remarks())
     foreign.refuse()
-    others = sorted(path.name for path in landing_zone.iterdir())
+    others = [entry.path.name for entry in zone.entries(zone.path)]
     found = f"only {', '.join(others[:5])}" if others else "nothing"
-    raise mistake(landing_zone, f"holds no dataset file but {found}; put {wanted} there")
+    raise mistake(zone.path, f"holds no dataset file but {found}; put {wanted} there")
 
 
 def _source(
-    path: Path, listed: ListedFile | None, stage: str, mistakes: Mistakes, most_rows: int | None
+    zone: LandingZone,
+    path: Path,
+    listed: ListedFile | None,
+    stage: str,
+    mistakes: Mistakes,
+    most_rows: int | None,
 ) -> Source | None:
-    seen, broken = stamp(path), Mistakes()
-    found = survey(path, broken, most_rows=most_rows)
+    broken = Mistakes()
+    found = survey(zone, path, broken, most_rows=most_rows)
     if not found.columns:
         mistakes.extend(broken)
         if not broken.total:
-            refuse_changed(path, seen)
+            zone.checked(path)
             mistakes.add(path, None, "", "holds no row; put rows in or take the file away")
         return None
     layout = (
@@ -124,7 +124,7 @@ def _source(
         mistakes.add(path, None, "", problem)
         return None
     unused = tuple(column for column in found.columns if column not in layout.columns.values())
-    return Source(path=path, layout=layout, seen=seen, unused_columns=unused)
+    return Source(zone=zone, path=path, layout=layout, unused_columns=unused)
 
 
 def _declared(listed: ListedFile, found: Survey, mistakes: Mistakes) -> Layout | None:

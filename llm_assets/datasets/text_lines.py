@@ -4,21 +4,28 @@ import codecs
 from collections.abc import Iterator
 from pathlib import Path
 
+from llm_assets.datasets.landing_zone import LandingZone
 from llm_assets.datasets.mistakes import Mistakes
 
 OTHER_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
-def text_lines(path: Path, mistakes: Mistakes) -> Iterator[tuple[int, str]]:
+def text_lines(zone: LandingZone, path: Path, mistakes: Mistakes) -> Iterator[tuple[int, str]]:
     """The lines with their numbers, line ends kept, a UTF-8 byte order mark taken off.
 
-    Lines that are not UTF-8 are mistakes, and left out.
+    Lines that are not UTF-8 are mistakes, and left out. A line longer than a row may be ends the file.
     """
-    offset = 0
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
+    offset = number = 0
+    most = zone.limits.row_bytes
+    with zone.open(path) as file:
+        while line := file.readline(most + 1):
+            number += 1
             if number == 1 and line.startswith(OTHER_MARKS):
                 mistakes.add(path, 1, "", "the file is UTF-16; save it as UTF-8")
+                return
+            if len(line) > most:
+                problem = f"the line has {zone.limits.over_row}. What follows in this file was not read"
+                mistakes.add(path, number, "", problem)
                 return
             text = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
             try:

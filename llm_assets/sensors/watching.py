@@ -6,12 +6,13 @@ written keeps changing and is left for a later tick.
 """
 
 import json
-import os
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from llm_assets.folder_signatures import GONE, Files, signature_of
+from resources.beneath import NotFollowedError, OpenedFolder, opened
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,19 +46,28 @@ def look(before: Watched, now: Mapping[str, str]) -> tuple[Watched, tuple[str, .
     return Watched(settled=before.settled, moving=moving), at_rest
 
 
-def signatures(root: Path, look_into: Callable[[Path], Files]) -> dict[str, str]:
-    """`{"<tenant>/<model>": signature}` of every folder two levels below `root` that holds watched files."""
+def signatures(root: Path, look_into: Callable[[OpenedFolder], Files]) -> dict[str, str]:
+    """`{"<tenant>/<model>": signature}` of every folder two levels below `root` that holds watched files.
+
+    Links are not followed; a folder that goes, or becomes a link, while it is looked into has no files.
+    """
     found = {}
-    for tenant in _folders(root):
-        for model in _folders(Path(tenant.path)):
-            if (signature := signature_of(look_into(Path(model.path)))) != GONE:
-                found[f"{tenant.name}/{model.name}"] = signature
+    if not root.is_dir():
+        return {}
+    with opened(root) as top:
+        for tenant in _folders(top):
+            with (
+                suppress(FileNotFoundError, NotADirectoryError, NotFollowedError),
+                top.folder(tenant) as folder,
+            ):
+                for model in _folders(folder):
+                    with suppress(FileNotFoundError, NotADirectoryError, NotFollowedError):
+                        with folder.folder(model) as line:
+                            signature = signature_of(look_into(line))
+                        if signature != GONE:
+                            found[f"{tenant}/{model}"] = signature
     return found
 
 
-def _folders(root: Path) -> list["os.DirEntry[str]"]:
-    if not root.is_dir():
-        return []
-    with os.scandir(root) as entries:
-        found = [entry for entry in entries if entry.is_dir(follow_symlinks=False)]
-    return sorted(found, key=lambda entry: entry.name)
+def _folders(folder: OpenedFolder) -> list[str]:
+    return [entry.path.name for entry in folder.entries() if entry.is_folder]

@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ pytestmark = pytest.mark.engine
 
 ROOT = Path(__file__).parents[3]
 FORM = {
-    **read_yaml(Path(__file__).parent / "llamaboard_config.yaml").value,
+    **read_yaml(BytesIO((Path(__file__).parent / "llamaboard_config.yaml").read_bytes())).value,
     "top.lang": "en",
     "top.model_path": "org/name",
     "train.output_dir": "run",

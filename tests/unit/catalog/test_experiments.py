@@ -1,5 +1,6 @@
 """Both files that LLaMA-Factory's web UI saves, as its version 0.9.5 wrote them."""
 
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,8 @@ from llm_assets.catalog.web_ui import translate
 from llm_assets.catalog.yaml_files import read_yaml
 
 HERE = Path(__file__).parent
-WEB_UI_FORM = read_yaml(HERE / "llamaboard_config.yaml").value
-PLAIN_FORM = read_yaml(HERE / "training_args.yaml").value
+WEB_UI_FORM = read_yaml(BytesIO((HERE / "llamaboard_config.yaml").read_bytes())).value
+PLAIN_FORM = read_yaml(BytesIO((HERE / "training_args.yaml").read_bytes())).value
 SMOLLM2 = BaseModelEntry(
     name="smollm2",
     source="hf://HuggingFaceTB/SmolLM2-135M-Instruct@12fd25f77366fa6b3b4b768ec3050bf629380bac",

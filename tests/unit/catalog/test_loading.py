@@ -280,6 +280,31 @@ def test_landing_zones_readmes_and_hidden_files_are_left_alone(catalog: CatalogF
     load_catalog(catalog.path)
 
 
+@pytest.mark.parametrize("linked", ["team-b", "team-b/support_bot", "team-b/support_bot/first.yaml"])
+@pytest.mark.parametrize("folder", ["experiments", "datasets"])
+def test_a_link_among_what_tenants_write_is_refused(catalog: CatalogFolder, folder: str, linked: str) -> None:
+    if folder == "datasets" and linked.endswith(".yaml"):
+        return  # its rows are looked into by `check` alone; see tests/unit/datasets
+    catalog.write("tenants/team-b.yaml", "owner: team:b\nmodels: [support_bot]\n")
+    catalog.write(f"{folder}/team-a/support_bot/first.yaml", "stage: sft\n")
+    link = catalog.path / folder / linked
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.symlink_to(catalog.path / folder / linked.replace("team-b", "team-a"))
+    with pytest.raises(CatalogError, match=f"{folder}/{linked}: a symbolic link, and none is followed where"):
+        load_catalog(catalog.path, landing_zones=True)
+
+
+def test_links_of_the_operators_own_are_followed(catalog: CatalogFolder, tmp_path: Path) -> None:
+    catalog.write("experiments/team-a/support_bot/first.yaml", "stage: sft\n")
+    for name in ("models", "experiments"):
+        (catalog.path / name).rename(tmp_path / name)
+        (catalog.path / name).symlink_to(tmp_path / name)
+    tenant = catalog.path / "tenants" / "team-a.yaml"
+    tenant.rename(tmp_path / "data.yaml")
+    tenant.symlink_to(tmp_path / "data.yaml")
+    assert list(load_catalog(catalog.path).experiments) == ["team-a/support_bot/first"]
+
+
 def test_a_catalog_without_its_folders_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CatalogError, match="tenants: there is no such folder"):
         load_catalog(tmp_path)

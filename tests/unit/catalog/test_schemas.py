@@ -1,4 +1,5 @@
 import json
+from io import BytesIO
 from pathlib import Path
 
 import pytest
@@ -30,7 +31,9 @@ def test_the_demo_names_its_schema_and_obeys_it(file: Path) -> None:
     path = CATALOG / file
     first_line = path.read_text(encoding="utf-8").splitlines()[0]
     schema = path.parent / first_line.removeprefix("# yaml-language-server: $schema=")
-    jsonschema.validate(read_yaml(path).value, json.loads(schema.read_text(encoding="utf-8")))
+    jsonschema.validate(
+        read_yaml(BytesIO(path.read_bytes())).value, json.loads(schema.read_text(encoding="utf-8"))
+    )
 
 
 def test_editors_complete_every_recipe_key_and_no_key_of_the_platforms() -> None:

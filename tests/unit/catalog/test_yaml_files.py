@@ -22,7 +22,8 @@ VALUES = st.recursive(
 def read(folder: Path, content: str | bytes) -> Document:
     path = folder / "file.yaml"
     path.write_bytes(content.encode() if isinstance(content, str) else content)
-    return read_yaml(path)
+    with path.open("rb") as file:
+        return read_yaml(file)
 
 
 @pytest.mark.parametrize(
@@ -94,7 +95,11 @@ def test_an_object_tag_is_a_mistake_and_runs_nothing(tmp_path: Path) -> None:
         ("a: 1\n---\nb: 2\n", 2, "not YAML"),
         (b"a: 1\nb: \xff\n", 2, "not UTF-8"),
         ("a: &a [*a]\n", 1, "an alias that holds itself"),
-        ("a: " + "[" * 60 + "]" * 60, 1, "holds too much"),
+        ("a: " + "[" * 60 + "]" * 60, 1, "more than 50 deep"),
+        ("b: 1\na: " + "[" * 400_000, 2, "more than 50 deep"),
+        ("a:\n" + "- " * 400_000, 2, "more than 50 deep"),
+        ("? " * 300_000, 1, "more than 50 deep"),
+        ("\n".join(" " * depth + "a:" for depth in range(1200)), 51, "more than 50 deep"),
     ],
 )
 def test_what_is_not_a_files_yaml_names_the_line(

@@ -8,10 +8,13 @@ from typing import Any
 import pytest
 
 from llm_assets.datasets.checking import Terms, look_into
+from llm_assets.datasets.landing_zone import opened_landing_zone
+from llm_assets.datasets.limits import Limits
 from llm_assets.datasets.mistakes import DatasetError
 from llm_assets.datasets.preparation import PreparedDataset, prepare
 
 Row = dict[str, Any]
+USUAL = Limits()
 
 
 @pytest.fixture(scope="session")
@@ -39,14 +42,17 @@ def zone(tmp_path: Path) -> Path:
 def prepared(zone: Path, tmp_path: Path, tokenizer_file: Path) -> Callable[..., PreparedDataset]:
     """Prepares the landing zone into `tmp_path/out`, and sees that a check finds the same beforehand."""
 
-    def run(stage: str = "sft", **changes: Any) -> PreparedDataset:
+    def run(stage: str = "sft", limits: Limits = USUAL, **changes: Any) -> PreparedDataset:
         options = {"cutoff_len": 64, "held_out_fraction": 0.2, "seed": 42} | changes
         learns_all = bool(options.get("train_on_prompt", False))
         terms = Terms(stage=stage, train_on_prompt=learns_all, holds_out=False)
-        found = look_into(zone, tmp_path, terms)
+        found = look_into(zone, tmp_path, terms, limits)
         mistakes, error = (), None
         try:
-            result = prepare(zone, tmp_path / "out", stage=stage, tokenizer_file=tokenizer_file, **options)
+            with opened_landing_zone(zone, tmp_path, limits) as opened:
+                result = prepare(
+                    opened, tmp_path / "out", stage=stage, tokenizer_file=tokenizer_file, **options
+                )
         except DatasetError as caught:
             mistakes, error = caught.mistakes, caught
         if "changed while it was read" not in str(error):

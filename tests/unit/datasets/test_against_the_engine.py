@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from llm_assets.datasets.landing_zone import opened_landing_zone
+from llm_assets.datasets.limits import Limits
 from llm_assets.datasets.preparation import prepare
 from tests.unit.datasets.conftest import write_rows
 
@@ -158,15 +160,16 @@ def load(tokenizer: Path, train_python: Path, cache: Path, places: list[str]) ->
 
 
 def prepared(zone: Path, output: Path, tokenizer: Path, stage: str) -> None:
-    prepare(
-        zone,
-        output,
-        stage=stage,
-        tokenizer_file=tokenizer,
-        cutoff_len=8192,
-        held_out_fraction=0,
-        seed=1,
-    )
+    with opened_landing_zone(zone, zone, Limits()) as opened:
+        prepare(
+            opened,
+            output,
+            stage=stage,
+            tokenizer_file=tokenizer,
+            cutoff_len=8192,
+            held_out_fraction=0,
+            seed=1,
+        )
 
 
 def test_the_engine_makes_the_same_tokens_of_what_is_written_as_of_the_tenants_own_file(

@@ -16,6 +16,7 @@ from llm_assets.catalog.loading import load_catalog
 from llm_assets.dataset_checks import KEPT, SHOWN_OF_LANDING_ZONE, DatasetChecks, check_datasets
 from llm_assets.datasets import checking
 from llm_assets.datasets.checking import FIRST_ROWS, MOST_ROWS, Terms, look_into, stamp_of
+from llm_assets.datasets.limits import Limits
 from llm_assets.settings import Settings
 from tests.unit.datasets.conftest import questions, write_rows
 
@@ -121,14 +122,14 @@ def test_a_landing_zone_that_links_to_another_tenants_is_refused(
     landing_zone(settings, "team-c").parent.mkdir()
     landing_zone(settings, "team-c").symlink_to(landing_zone(settings))
     (mistake,) = checks().mistakes
-    assert "is a link to" in mistake.problem
+    assert "is a symbolic link" in mistake.problem
 
 
 def test_only_the_first_rows_of_a_file_are_read(settings: Settings):
     path = write_rows(landing_zone(settings) / "rows.jsonl", questions(MOST_ROWS))
     with path.open("a") as file:
         file.write('{"instruction": "a", "output": 5}\n' * 3)
-    found = look_into(path.parent, settings.landing_zones, TERMS)
+    found = look_into(path.parent, settings.landing_zones, TERMS, Limits())
     assert (found.mistakes, [remark.text for remark in found.remarks]) == ((), [FIRST_ROWS.text])
 
 
@@ -171,7 +172,8 @@ def test_mistakes_and_remarks_are_kept_as_they_were_found(
 
 def test_the_stamp_follows_every_file_and_the_terms(settings: Settings):
     folder = landing_zone(settings)
-    stamps = [stamp_of(folder, TERMS)]
+    root = settings.landing_zones
+    stamps = [stamp_of(folder, root, TERMS)]
     for change in (
         lambda: (folder / "notes.docx").touch(),
         lambda: (folder / "data").mkdir() or (folder / "data" / "a.jsonl").touch(),
@@ -180,8 +182,8 @@ def test_the_stamp_follows_every_file_and_the_terms(settings: Settings):
         lambda: os.utime(folder / "rows.jsonl"),
     ):
         change()
-        stamps.append(stamp_of(folder, TERMS))
-    stamps.append(stamp_of(folder, Terms(stage="pt", train_on_prompt=False, holds_out=True)))
+        stamps.append(stamp_of(folder, root, TERMS))
+    stamps.append(stamp_of(folder, root, Terms(stage="pt", train_on_prompt=False, holds_out=True)))
     assert len(set(stamps)) == len(stamps)
 
 

@@ -6,9 +6,21 @@ from pathlib import Path
 
 import pytest
 
-from llm_assets.datasets.landing_zone import fingerprint, refuse_linked, source_files
+from llm_assets.datasets import landing_zone
+from llm_assets.datasets.landing_zone import MOST_NESTED_FOLDERS, SourceFile, opened_landing_zone
+from llm_assets.datasets.limits import Limits
 from llm_assets.datasets.mistakes import DatasetError
 from tests.unit.datasets.conftest import questions, write_rows
+
+
+def source_files(zone: Path) -> tuple[SourceFile, ...]:
+    with opened_landing_zone(zone, zone, Limits()) as opened:
+        return landing_zone.source_files(opened.folder)
+
+
+def fingerprint(zone: Path) -> str:
+    with opened_landing_zone(zone, zone, Limits()) as opened:
+        return landing_zone.fingerprint(opened)
 
 
 def test_data_files_count_by_name_and_hidden_ones_do_not(zone: Path):
@@ -33,10 +45,6 @@ def test_data_files_count_by_name_and_hidden_ones_do_not(zone: Path):
         "e.txt",
     ]
     assert source_files(zone)[0].size_bytes == 1
-
-
-def test_a_landing_zone_that_does_not_exist_has_no_files(zone: Path):
-    assert source_files(zone / "none") == ()
 
 
 def test_the_fingerprint_follows_names_and_bytes_and_nothing_else(zone: Path):
@@ -68,40 +76,63 @@ def test_the_data_folder_of_a_hub_repository_counts(zone: Path):
     assert fingerprint(zone) != first
 
 
-def test_a_link_that_leaves_the_landing_zone_is_refused(
-    zone: Path, tmp_path: Path, prepared: Callable[..., object]
+@pytest.mark.parametrize("target", ["../../team-b/rows.jsonl", ".data", "nowhere.jsonl"])
+def test_a_link_is_not_followed_wherever_it_leads(
+    zone: Path, tmp_path: Path, prepared: Callable[..., object], target: str
 ):
-    other = tmp_path / "team-b"
-    other.mkdir()
-    write_rows(other / "rows.jsonl", questions(3))
-    (zone / "rows.jsonl").symlink_to(other / "rows.jsonl")
-    with pytest.raises(DatasetError, match=r"rows\.jsonl: leads out of the landing zone"):
-        prepared()
-    with pytest.raises(DatasetError, match="leads out of the landing zone"):
-        fingerprint(zone)
-
-
-def test_a_link_inside_the_landing_zone_is_followed(zone: Path, prepared: Callable[..., object]):
+    (tmp_path / "team-b").mkdir()
+    write_rows(tmp_path / "team-b" / "rows.jsonl", questions(3))
     write_rows(zone / ".data", questions(3))
-    (zone / "rows.jsonl").symlink_to(".data")
-    assert prepared().rows == 3  # type: ignore[attr-defined]
+    (zone / "rows.jsonl").symlink_to(target)
+    for read in (prepared, lambda: fingerprint(zone)):
+        with pytest.raises(DatasetError, match=r"rows\.jsonl: is a symbolic link, and none is followed"):
+            read()
 
 
-def test_a_link_to_nothing_and_a_pipe_are_refused(zone: Path, prepared: Callable[..., object]):
-    (zone / "gone.jsonl").symlink_to("nowhere.jsonl")
-    with pytest.raises(DatasetError, match=r"gone\.jsonl: does not exist"):
+def test_a_folder_that_is_a_link_is_not_followed(zone: Path, tmp_path: Path, prepared: Callable[..., object]):
+    (tmp_path / "team-b").mkdir()
+    write_rows(tmp_path / "team-b" / "rows.jsonl", questions(3))
+    (zone / "data").symlink_to(tmp_path / "team-b")
+    with pytest.raises(DatasetError, match="/data: is a symbolic link, and none is followed"):
         prepared()
-    (zone / "gone.jsonl").unlink()
+    write_rows(zone / "rows.jsonl", questions(1))
+    (zone / "dataset_info.json").write_text(
+        '{"a": {"file_name": "data"}, "b": {"file_name": "data/rows.jsonl"}}'
+    )
+    with pytest.raises(DatasetError, match="/data: is a symbolic link, and none is followed"):
+        prepared()
+
+
+def test_a_pipe_is_refused_without_waiting_for_its_writer(zone: Path, prepared: Callable[..., object]):
     os.mkfifo(zone / "pipe.jsonl")
     with pytest.raises(DatasetError, match=r"pipe\.jsonl: is not a regular file"):
         prepared()
 
 
 def test_a_landing_zone_that_is_a_link_to_another_tenants_is_refused(tmp_path: Path) -> None:
-    root = tmp_path / "datasets"
+    root, linked = tmp_path / "datasets", tmp_path / "linked"
     (root / "team-a" / "support_bot").mkdir(parents=True)
     (root / "team-b").mkdir()
     (root / "team-b" / "support_bot").symlink_to(root / "team-a" / "support_bot")
-    refuse_linked(root / "team-a" / "support_bot", root)
-    with pytest.raises(DatasetError, match=r"is a link to .*team-a/support_bot; put the files into"):
-        refuse_linked(root / "team-b" / "support_bot", root)
+    (root / "team-c").symlink_to(root / "team-a")
+    linked.symlink_to(root)  # the operator's own
+    for folder in (root, linked):
+        with opened_landing_zone(folder / "team-a" / "support_bot", folder, Limits()) as zone:
+            assert zone.path == folder / "team-a" / "support_bot"
+        for tenant, link in (("team-b", "team-b/support_bot"), ("team-c", "team-c")):
+            with (
+                pytest.raises(
+                    DatasetError, match=rf"{link}: is a symbolic link, and none is followed here; make"
+                ),
+                opened_landing_zone(folder / tenant / "support_bot", folder, Limits()),
+            ):
+                pass
+
+
+def test_folders_deep_within_each_other_are_refused(zone: Path, prepared: Callable[..., object]):
+    deep = zone.joinpath(*["a"] * (MOST_NESTED_FOLDERS + 1))
+    deep.mkdir(parents=True)
+    (zone / "dataset_info.json").write_text('{"a": {"file_name": "rows.jsonl"}}')
+    write_rows(zone / "rows.jsonl", questions(1))
+    with pytest.raises(DatasetError, match=f"lies deeper than {MOST_NESTED_FOLDERS} folders"):
+        prepared()

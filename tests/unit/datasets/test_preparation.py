@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from llm_assets.datasets.landing_zone import Stamp, stamp
+from llm_assets.datasets.landing_zone import opened_landing_zone
+from llm_assets.datasets.limits import Limits
 from llm_assets.datasets.mistakes import SHOWN_MISTAKES, DatasetError
 from llm_assets.datasets.preparation import PreparedDataset
 from llm_assets.datasets.statistics import Statistics
@@ -214,14 +215,14 @@ def test_a_file_that_grows_while_it_is_read_is_refused(zone: Path, tmp_path: Pat
 
 def test_a_file_that_is_replaced_is_another_file(zone: Path):
     path = write_rows(zone / "rows.jsonl", questions(2))
-    before = stamp(path)
+    before = path.stat()
     other = write_rows(zone / ".new", questions(2))
-    os.utime(other, ns=(before.modified_ns, before.modified_ns))
-    other.replace(path)
-    now = stamp(path)
-    assert (now.size_bytes, now.modified_ns) == (before.size_bytes, before.modified_ns)
-    assert now != before
-    assert isinstance(now, Stamp)
+    os.utime(other, ns=(before.st_mtime_ns, before.st_mtime_ns))
+    with opened_landing_zone(zone, zone, Limits()) as opened:
+        opened.checked(path)
+        other.replace(path)
+        with pytest.raises(DatasetError, match="changed while it was read"):
+            opened.checked(path)
 
 
 def test_an_error_leaves_what_was_prepared_before(zone: Path, tmp_path: Path, prepared: Prepared):

@@ -10,17 +10,21 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
+from llm_assets.datasets.landing_zone import opened_landing_zone
+from llm_assets.datasets.limits import Limits
 from llm_assets.datasets.mistakes import DatasetError, Mistakes
 from llm_assets.datasets.reading import read_rows, survey
+from tests.unit.datasets.conftest import USUAL
 
 TEXT = some.text(some.characters(exclude_categories=["Cs"]), max_size=30)
 ROWS = some.lists(some.fixed_dictionaries({"instruction": TEXT, "output": TEXT}), min_size=1, max_size=8)
 one_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
 
 
-def rows(path: Path) -> list[tuple[int, dict[str, Any]]]:
+def rows(path: Path, limits: Limits = USUAL) -> list[tuple[int, dict[str, Any]]]:
     mistakes = Mistakes()
-    found = list(read_rows(path, mistakes))
+    with opened_landing_zone(path.parent, path.parent, limits) as zone:
+        found = list(read_rows(zone, path, mistakes))
     mistakes.refuse()
     return found
 
@@ -92,7 +96,8 @@ def test_json_lines_in_a_json_file_and_a_list_in_a_jsonl_file_are_read(tmp_path:
 
 def test_a_survey_knows_columns_that_only_later_rows_have(tmp_path: Path):
     (tmp_path / "rows.jsonl").write_text('{"a": 1}\n{"b": 2}\n')
-    assert survey(tmp_path / "rows.jsonl", Mistakes()) == (("a", "b"), {"a": 1})
+    with opened_landing_zone(tmp_path, tmp_path, Limits()) as zone:
+        assert survey(zone, tmp_path / "rows.jsonl", Mistakes()) == (("a", "b"), {"a": 1})
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from llm_assets.folder_signatures import DATASET_SIGNATURE, files_of_dataset, si
 from llm_assets.graph import build_definitions
 from llm_assets.keys import DATASET, model_key
 from llm_assets.settings import Settings
+from resources.beneath import opened
 
 PROJECT = Path(__file__).parents[2] / "e2e" / "project"
 LINE = "team-a/support_bot"
@@ -65,7 +66,8 @@ class Ticks:
 
 def materialize_dataset(instance: dg.DagsterInstance, settings: Settings, tenant: str) -> None:
     """Records a dataset of the landing zone as it is now, as its asset does."""
-    signature = signature_of(files_of_dataset(settings.landing_zones / tenant / "support_bot"))
+    with opened(settings.landing_zones, tenant, "support_bot") as landing_zone:
+        signature = signature_of(files_of_dataset(landing_zone))
     instance.report_runless_asset_event(
         dg.AssetMaterialization(
             asset_key=model_key("support_bot", DATASET),

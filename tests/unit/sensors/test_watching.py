@@ -4,7 +4,13 @@ import os
 from pathlib import Path
 
 from llm_assets.folder_signatures import GONE, files_of_dataset, signature_of
-from llm_assets.sensors.watching import Watched, look
+from llm_assets.sensors.watching import Watched, look, signatures
+from resources.beneath import opened
+
+
+def signature(folder: Path) -> str:
+    with opened(folder) as landing_zone:
+        return signature_of(files_of_dataset(landing_zone))
 
 
 def test_a_new_folder_counts_when_it_looks_the_same_twice() -> None:
@@ -52,14 +58,14 @@ def test_the_cursor_keeps_everything() -> None:
 def test_a_signature_follows_size_time_and_name_and_ignores_other_files(tmp_path: Path) -> None:
     file = tmp_path / "rows.jsonl"
     file.write_text("{}\n")
-    before = signature_of(files_of_dataset(tmp_path))
+    before = signature(tmp_path)
     (tmp_path / "README.md").write_text("x")
     (tmp_path / ".rows.jsonl.part").write_text("x")
-    assert signature_of(files_of_dataset(tmp_path)) == before
+    assert signature(tmp_path) == before
     os.utime(file, ns=(1, 1))
-    assert signature_of(files_of_dataset(tmp_path)) != before
+    assert signature(tmp_path) != before
 
 
 def test_an_empty_or_missing_folder_has_no_signature(tmp_path: Path) -> None:
-    assert signature_of(files_of_dataset(tmp_path)) == GONE
-    assert signature_of(files_of_dataset(tmp_path / "missing")) == GONE
+    assert signature(tmp_path) == GONE
+    assert signatures(tmp_path / "missing", files_of_dataset) == {}

@@ -1,0 +1,218 @@
+"""A tenant exchanges its folder, or a file in it, for a link to another tenant's as its dataset is made."""
+
+import json
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from llm_assets.catalog.loading import load_catalog
+from llm_assets.datasets.checking import Terms, look_into
+from llm_assets.datasets.landing_zone import LandingZone, fingerprint, opened_landing_zone
+from llm_assets.datasets.limits import Limits
+from llm_assets.datasets.mistakes import DatasetError
+from llm_assets.datasets.preparation import prepare
+from llm_assets.embedded import embedded_store
+from llm_assets.graph import build_definitions
+from llm_assets.keys import DATASET, base_model_key, model_key
+from llm_assets.line_lock import line_lock
+from llm_assets.presentation import artifact_metadata
+from llm_assets.settings import Settings
+from resources.artifact_store.artifacts import Line
+from resources.waiting import wait_until
+
+PROJECT = Path(__file__).parents[2] / "e2e" / "project"
+OWN, OTHERS = "what team-a says", "what team-b keeps to itself"
+FORMATS = (".jsonl", ".json", ".csv", ".parquet", ".txt")
+NOT_FOLLOWED = "is a symbolic link, and none is followed"
+
+
+def write(path: Path, said: str) -> None:
+    """Twenty rows that all say whose they are, in the format of the suffix."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows = [{"text": f"{said} {number}"} for number in range(20)]
+    match path.suffix:
+        case ".json":
+            path.write_text(json.dumps(rows))
+        case ".jsonl":
+            path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        case ".parquet":
+            import pyarrow
+            from pyarrow import parquet
+
+            parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+        case _:
+            header = "text\n" if path.suffix == ".csv" else ""
+            path.write_text(header + "".join(row["text"] + "\n" for row in rows))
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Landing zones of two tenants, a file of each format in both."""
+    for suffix in FORMATS:
+        write(tmp_path / "datasets" / "team-a" / "bot" / f"rows{suffix}", OWN)
+        write(tmp_path / "datasets" / "team-b" / "bot" / f"rows{suffix}", OTHERS)
+    return tmp_path / "datasets"
+
+
+@contextmanager
+def opened(root: Path) -> Iterator[LandingZone]:
+    with opened_landing_zone(root / "team-a" / "bot", root, Limits()) as zone:
+        yield zone
+
+
+def prepared(zone: LandingZone, output: Path, tokenizer_file: Path) -> str:
+    """All that is written of the dataset."""
+    options: dict[str, Any] = {"stage": "pt", "cutoff_len": 64, "held_out_fraction": 0.1, "seed": 1}
+    prepare(zone, output, tokenizer_file=tokenizer_file, **options)
+    return "".join(file.read_text() for file in output.iterdir())
+
+
+def exchange_folder(root: Path) -> None:
+    (root / "team-a" / "bot").rename(root / ".aside")
+    (root / "team-a" / "bot").symlink_to(root / "team-b" / "bot")
+
+
+def exchange_tenant(root: Path) -> None:
+    (root / "team-a").rename(root / ".aside")
+    (root / "team-a").symlink_to(root / "team-b")
+
+
+@pytest.mark.parametrize("exchange", [exchange_folder, exchange_tenant])
+def test_a_folder_that_becomes_a_link_is_read_as_it_was_opened_or_refused(
+    root: Path, tmp_path: Path, tokenizer_file: Path, exchange: Callable[[Path], None]
+):
+    with opened(root) as zone:
+        before = fingerprint(zone)
+        exchange(root)
+        assert fingerprint(zone) == before
+        written = prepared(zone, tmp_path / "out", tokenizer_file)
+    assert OWN in written
+    assert OTHERS not in written
+    with pytest.raises(DatasetError, match=NOT_FOLLOWED), opened(root):
+        pass
+    terms = Terms(stage="pt", train_on_prompt=False, holds_out=True)
+    [mistake] = look_into(root / "team-a" / "bot", root, terms, Limits()).mistakes
+    assert NOT_FOLLOWED in mistake.problem
+
+
+@pytest.mark.parametrize("looked_at", [False, True])
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_a_file_that_becomes_a_link_is_refused_in_every_format(
+    root: Path, tmp_path: Path, tokenizer_file: Path, suffix: str, looked_at: bool
+):
+    own = root / "team-a" / "bot" / f"rows{suffix}"
+    with opened(root) as zone:
+        if looked_at:
+            fingerprint(zone)
+        own.unlink()
+        own.symlink_to(root / "team-b" / "bot" / own.name)
+        with pytest.raises(DatasetError, match=f"{own.name}: {NOT_FOLLOWED}"):
+            prepared(zone, tmp_path / "out", tokenizer_file)
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_a_file_that_is_another_than_was_looked_at_is_refused_in_every_format(
+    root: Path, tmp_path: Path, tokenizer_file: Path, suffix: str
+):
+    own, others = (root / tenant / "bot" / f"rows{suffix}" for tenant in ("team-a", "team-b"))
+    times = own.stat().st_mtime_ns
+    with opened(root) as zone:
+        fingerprint(zone)
+        own.unlink()
+        os.link(others, own)
+        os.utime(own, ns=(times, times))
+        with pytest.raises(DatasetError, match=f"{own.name}: changed while it was read"):
+            prepared(zone, tmp_path / "out", tokenizer_file)
+
+
+def exchange_again_and_again(root: Path, ended: threading.Event) -> None:
+    """The tenant's folder, its landing zone and a file, in turn: each to a link and back."""
+    own, others = root / "team-a", root / "team-b"
+    for place in cycle([own, own / "bot", own / "bot" / "rows.jsonl"]):
+        if ended.is_set():
+            return
+        (root / ".link").symlink_to(others / place.relative_to(own))
+        place.rename(root / ".aside")
+        (root / ".link").rename(place)
+        time.sleep(0.002)
+        place.unlink()
+        (root / ".aside").rename(place)
+        time.sleep(0.002)
+
+
+@pytest.mark.parametrize("races", [30, pytest.param(1000, marks=pytest.mark.long)])
+def test_whoever_wins_no_row_of_another_tenant_is_read(
+    root: Path, tmp_path: Path, tokenizer_file: Path, races: int
+):
+    ended = threading.Event()
+    racer = threading.Thread(target=exchange_again_and_again, args=(root, ended))
+    racer.start()
+    outcomes = {"refused": 0, "prepared": 0}
+    try:
+        while sum(outcomes.values()) < races:
+            try:
+                with opened(root) as zone:
+                    written = fingerprint(zone) + prepared(zone, tmp_path / "out", tokenizer_file)
+                assert OTHERS not in written
+                assert OWN in written
+                outcomes["prepared"] += 1
+            except DatasetError:
+                outcomes["refused"] += 1
+            shutil.rmtree(tmp_path / "out", ignore_errors=True)
+    finally:
+        ended.set()
+        racer.join()
+    assert outcomes["refused"] > 0, outcomes
+
+
+def test_a_run_that_waited_its_turn_opens_the_landing_zone_afterwards(tmp_path: Path, tokenizer_file: Path):
+    """The folder becomes a link to another tenant's while the run waits."""
+    root = tmp_path / "project"
+    shutil.copytree(PROJECT, root)
+    (root / "tiny_model").mkdir()
+    settings = Settings(root=root, catalog=root / "catalog", home=root / "home")
+    own = settings.landing_zones / "team-a" / "support_bot"
+    definitions = build_definitions(settings, load_catalog(settings.catalog))
+    store = embedded_store(settings)
+    shutil.copytree(tokenizer_file.parent, tmp_path / "base")
+    base = store.publish(Line(collection="base_models", tenant=None, name="tiny"), tmp_path / "base", {})
+    holding = threading.Event()
+
+    def exchange(instance: dg.DagsterInstance) -> None:
+        with line_lock(settings.locks, "team-a", "support_bot", DATASET, log=print):
+            holding.set()
+            wait_until(lambda: is_waiting(instance), what="the run", timeout_s=120, every_s=0.05)
+            own.rename(tmp_path / "aside")
+            own.symlink_to(settings.landing_zones / "team-b" / "support_bot")
+
+    (tmp_path / "dagster").mkdir()
+    with dg.DagsterInstance.local_temp(str(tmp_path / "dagster")) as instance:
+        key = base_model_key("tiny")
+        instance.report_runless_asset_event(dg.AssetMaterialization(key, metadata=artifact_metadata(base)))
+        instance.add_dynamic_partitions("support_bot", ["team-a"])
+        other = threading.Thread(target=exchange, args=(instance,))
+        other.start()
+        assert holding.wait(60)
+        with pytest.raises(DatasetError, match=f"support_bot: {NOT_FOLLOWED}"):
+            dg.materialize(
+                [definitions.get_assets_def(model_key("support_bot", DATASET))],
+                partition_key="team-a",
+                resources={"settings": settings, "artifact_store": store},
+                instance=instance,
+            )
+        other.join()
+    assert list(store.versions(Line(collection="datasets", tenant="team-a", name="support_bot"))) == []
+
+
+def is_waiting(instance: dg.DagsterInstance) -> bool:
+    logs = [entry.user_message for run in instance.get_runs() for entry in instance.all_logs(run.run_id)]
+    return any("Another run is at work" in message for message in logs)
