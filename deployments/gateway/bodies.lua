@@ -7,13 +7,16 @@ local sha256 = require("sha256")
 
 local SAMPLING = {
   "temperature", "top_p", "top_k", "min_p", "max_tokens", "max_completion_tokens", "max_output_tokens", "seed", "n", "best_of",
-  "presence_penalty", "frequency_penalty", "repetition_penalty", "stop", "logprobs", "top_logprobs", "dimensions",
+  "presence_penalty", "frequency_penalty", "repetition_penalty", "stop", "logprobs", "top_logprobs", "dimensions", "min_tokens",
 }
 local SAMPLING_BYTES = 256 -- of one parameter; a longer one can be found by the hash of the body
 local CONTAINS = { [("["):byte()] = true, [("{"):byte()] = true }
 local USER_BYTES = 1024
 local WITH_USAGE = '{"include_usage":true}'
-local WANTED = { model = true, stream = true, stream_options = true, user = true }
+local WANTED = { model = true, stream = true, stream_options = true, user = true, prompt = true, input = true }
+-- What says how much an answer may cost.
+local ANSWERS, LENGTHS = { "n", "best_of" }, { "max_tokens", "max_completion_tokens", "max_output_tokens", "min_tokens" }
+local MOST_TOKENS = 2^40 -- what is asked for beyond is all the same
 -- What would need answers that are kept.
 local NEEDS_KEPT = { "background", "previous_response_id", "conversation" }
 for _, name in ipairs(NEEDS_KEPT) do WANTED[name] = true end
@@ -23,6 +26,16 @@ local OPTIONS = { include_usage = true }
 local FLAGS = { ["true"] = true, ["false"] = false, ["null"] = false }
 
 local bodies = {}
+local most_bytes
+
+-- `bytes`: of one body at most.
+function bodies.configure(bytes) most_bytes = bytes end
+
+-- How long the body is going to be, as the headers say: as long as any may be where they do not. Whether that is not too long.
+function bodies.announced(sent)
+  local bytes = tonumber(sent.values["content-length"]) or most_bytes
+  return bytes, bytes <= most_bytes
+end
 
 local function refuse(message, param) return nil, { status = 400, message = message, param = param, reason = "bad_request" } end
 
@@ -65,6 +78,45 @@ local function user_of(text, first, last)
   return user, refusal
 end
 
+-- The largest of some members that are numbers, at least 1; nil and a refusal where one is no whole number: vLLM takes text
+-- and true for numbers.
+local function largest(text, firsts, lasts, names)
+  local most = 1
+  for at = 1, #names do
+    local first = firsts[names[at]]
+    local word = first and text:sub(first, math.min(lasts[names[at]], first + SAMPLING_BYTES))
+    if word and word ~= "null" then
+      local number = tonumber(word)
+      if not number or number % 1 ~= 0 then return refuse("'" .. names[at] .. "' must be a whole number.", names[at]) end
+      most = math.max(most, number)
+    end
+  end
+  return math.min(most, MOST_TOKENS)
+end
+
+local LISTS = { [("["):byte()] = true, [('"'):byte()] = true, [("{"):byte()] = true }
+
+-- How many prompts there are: a list of texts or of lists of tokens is as many as are in it.
+local function prompts_in(text, first, last)
+  if not first or text:sub(first, first) ~= "[" then return 1 end
+  local inside = text:find("[^%s]", first + 1)
+  return LISTS[text:byte(inside)] and json_scan.count(text, first, last) or 1
+end
+
+local PROMPTS = { [endpoints.COMPLETIONS] = "prompt", [endpoints.EMBEDDINGS] = "input" }
+
+-- The most tokens that the answers may have, for all that is said: at least one for each. nil and a refusal.
+local function tokens_of(text, firsts, lasts, endpoint)
+  local count, refusal = largest(text, firsts, lasts, ANSWERS)
+  if not count then return nil, refusal end
+  local length
+  length, refusal = largest(text, firsts, lasts, LENGTHS)
+  if not length then return nil, refusal end
+  local name = PROMPTS[endpoint]
+  local prompts = name and prompts_in(text, firsts[name], lasts[name]) or 1
+  return math.min(count * length * prompts, MOST_TOKENS)
+end
+
 -- Why the Responses API cannot do what is asked; nil: it can.
 local function asks_for_kept(text, firsts, lasts)
   for _, name in ipairs(NEEDS_KEPT) do
@@ -76,7 +128,7 @@ local function asks_for_kept(text, firsts, lasts)
   return nil
 end
 
--- What is asked: body, model as requested, stream, adds_usage (the gateway asks for it), user, sampling (as JSON), sha256;
+-- What is asked: body, model as requested, stream, adds_usage (the gateway asks for it), user, tokens, sampling (as JSON), sha256;
 -- or nil and a refusal.
 function bodies.read(text, endpoint)
   local streams, responds = endpoint ~= endpoints.EMBEDDINGS, endpoint == endpoints.RESPONSES
@@ -96,8 +148,11 @@ function bodies.read(text, endpoint)
   local usage = true -- the Responses API gives it unasked
   if stream and streams and not responds then usage, refusal = asks_usage(text, firsts.stream_options, lasts.stream_options) end
   if usage == nil then return nil, refusal end
+  local tokens
+  tokens, refusal = tokens_of(text, firsts, lasts, endpoint)
+  if not tokens then return nil, refusal end
   return {
-    body = text, model = model, stream = stream and streams, adds_usage = not usage, user = user or nil,
+    tokens = tokens, body = text, model = model, stream = stream and streams, adds_usage = not usage, user = user or nil,
     sampling = sampling_json(text, firsts, lasts), sha256 = sha256.hex(text), firsts = firsts, lasts = lasts,
   }
 end

@@ -74,7 +74,10 @@ local function by_token(claims, tenant)
   if type(claims.nbf) == "number" and claims.nbf > now then return nil, "not_yet_valid" end
   if type(claims.sub) ~= "string" or claims.sub == "" then return nil, "no_subject" end
   local models, risk_classes = rights(claims[expected.scopes_claim or "scope"])
-  return { via = "jwt", actor = claims.sub, tenant = tenant.name, models = models, risk_classes = risk_classes }
+  return {
+    via = "jwt", actor = claims.sub, tenant = tenant.name, models = models, risk_classes = risk_classes,
+    meter = "token " .. tenant.name .. " " .. claims.sub,
+  }
 end
 
 -- Who asks at the tenant's door: an identity; or nil, the reason and whose key it was where that is known.

@@ -140,6 +140,7 @@ end
 -- Passes the stream on. `held.chunks`: the handle's bodyChunks(); `held.chunk`: the last of them that came.
 function event_streams.give(handle, exchange, held)
   local stream = new_stream(exchange)
+  exchange.stream = stream
   receipts.put(handle:headers(), exchange, true)
   for chunk in held.chunks do
     held.chunk = chunk

@@ -2,16 +2,21 @@
 -- let through: Envoy by itself would go on as if there were no filter.
 local alarms = require("alarms")
 local answers = require("answers")
+local bodies = require("bodies")
 local doors = require("doors")
 local errors = require("errors")
 local event_streams = require("event_streams")
 local exchanges = require("exchanges")
+local ends = require("ends")
+local limits = require("limits")
 local posix = require("posix")
 local records = require("records")
+local refusals = require("refusals")
 local registry = require("registry")
 local request_ids = require("request_ids")
 local requests = require("requests")
 local spool = require("spool")
+local strangers = require("strangers")
 
 local LOGGED_BYTES = 500
 local FAILED = { status = 500 }
@@ -19,11 +24,16 @@ local EVENTS = "text/event-stream"
 
 local gateway = {}
 
--- `home`: the platform's state folder. `domain`: tenants are <tenant>.llm.<domain>. Nothing is opened here.
+-- `home`: the platform's state folder. `domain`: tenants are <tenant>.llm.<domain>. `body_bytes`: of one request at most.
+-- `bodies_bytes`: of all that are not answered yet. `strangers`: see strangers.lua. Nothing is opened here.
 function gateway.configure(settings)
   registry.configure(settings.home .. "/gateway")
   spool.configure(settings.home .. "/gateway/spool")
   doors.configure(settings.domain)
+  bodies.configure(settings.body_bytes)
+  ends.configure(settings.home .. "/gateway/ends.jsonl")
+  limits.configure(settings.bodies_bytes)
+  strangers.configure(settings.strangers)
   return gateway
 end
 
@@ -77,7 +87,7 @@ local function answer_of_envoy(handle, status, known)
     handle:headers():replace(":status", tostring(status))
   end
   known.status, known.reason = status, REASONS[status] or "bad_request"
-  local recorded, why = records.denied(known)
+  local recorded, why = refusals.record(known)
   if not recorded then alarms.raise(handle, "a refused request is not on the record", why) end
   local body = handle:body(true)
   handle:headers():replace("x-request-id", known.id)
@@ -89,7 +99,7 @@ end
 local function is_preflight(headers, status) return status == 200 and headers:get("access-control-allow-methods") ~= nil end
 
 local function unknown(handle)
-  return { id = request_ids.new(), at = posix.now(), remote = handle:streamInfo():downstreamRemoteAddress() }
+  return { id = request_ids.new(), at = posix.now(), remote = requests.address_of(handle) }
 end
 
 -- `chunks` is made here, so that what fails can still be kept from going out.
@@ -103,6 +113,7 @@ local function answer(handle, held)
   end
   held.exchange = exchange
   if exchange.over then return end
+  exchanges.answering(exchange)
   if not exchange.recorded then
     exchanges.over(exchange)
     return answer_of_envoy(handle, status, exchange.known)

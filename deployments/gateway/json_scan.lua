@@ -205,6 +205,17 @@ function json_scan.elements(text, from, to)
   return spans
 end
 
+-- How many elements the array text[from..to] has, which is known to be valid.
+function json_scan.count(text, from, to)
+  local p, count = ffi.cast("const uint8_t *", text), 0
+  local i = after_space(p, from)
+  while i < to - 1 do
+    count = count + 1
+    i = after_space(p, after_space(p, after_value(p, i, 1)) + 1)
+  end
+  return count
+end
+
 -- Whether all of the text is one valid value.
 function json_scan.valid(text)
   local p = ffi.cast("const uint8_t *", text)

@@ -1,13 +1,14 @@
 -- What the gateway answers by itself: the list of models and its own health.
 local access = require("access")
 local alarms = require("alarms")
+local ends = require("ends")
 local errors = require("errors")
 local exchanges = require("exchanges")
 local json = require("json")
-local limits = require("limits")
 local refusals = require("refusals")
 local registry = require("registry")
 local spool = require("spool")
+local strangers = require("strangers")
 
 local concat, format = table.concat, string.format
 
@@ -59,7 +60,9 @@ function listing.model(handle, id, name, backend, tenant) respond(handle, id, en
 
 -- GET /healthz: whether requests can be decided on and recorded. Also finds clients that went away.
 function listing.health(handle, id)
-  limits.collect()
+  exchanges.find_abandoned()
+  ends.clear()
+  strangers.write()
   registry.catch_up()
   local ready, why = spool.ready()
   if ready then return respond(handle, id, '{"status":"ok"}') end

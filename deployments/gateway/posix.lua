@@ -9,6 +9,8 @@ ssize_t pread(int fd, void *buffer, size_t count, int64_t offset);
 ssize_t read(int fd, void *buffer, size_t count);
 ssize_t write(int fd, const void *buffer, size_t count);
 int ftruncate(int fd, int64_t length);
+int fallocate(int fd, int mode, int64_t offset, int64_t length);
+int64_t lseek(int fd, int64_t offset, int whence);
 int mkdir(const char *path, unsigned int mode);
 char *strerror(int number);
 struct llma_timespec { long seconds; long nanoseconds; };
@@ -23,11 +25,14 @@ int statx(int folder, const char *path, int flags, unsigned int mask, struct llm
 ]]
 
 local C = ffi.C
+local READ_AND_WRITE = 0x2
 local READ, APPEND_NEW, CLOSE_ON_EXEC = 0, 0x1 + 0x40 + 0x400, 0x80000 -- O_WRONLY, O_CREAT, O_APPEND
 local OWNER_ONLY, OWNER_FOLDER = tonumber("600", 8), tonumber("700", 8)
 local REAL_TIME, MONOTONIC = 0, 1
 local OF_THE_DESCRIPTOR, BASIC = 0x1000, 0x7ff -- AT_EMPTY_PATH, STATX_BASIC_STATS
 local INTERRUPTED = 4
+local PUNCH_HOLE = 0x2 + 0x1 -- FALLOC_FL_PUNCH_HOLE, FALLOC_FL_KEEP_SIZE
+local TO_DATA = 3 -- SEEK_DATA
 
 local posix = { MISSING = 2, EXISTS = 17 } -- ENOENT, EEXIST
 local at = ffi.new("struct llma_timespec")
@@ -51,6 +56,11 @@ function posix.message(number) return ffi.string(C.strerror(number)) end
 -- A descriptor, or -1 and errno.
 function posix.open_to_read(path)
   local fd = C.open(path, READ + CLOSE_ON_EXEC)
+  return fd, fd < 0 and ffi.errno() or nil
+end
+
+function posix.open_to_change(path)
+  local fd = C.open(path, READ_AND_WRITE + CLOSE_ON_EXEC)
   return fd, fd < 0 and ffi.errno() or nil
 end
 
@@ -102,6 +112,15 @@ function posix.write(fd, text)
 end
 
 function posix.truncate(fd, size) return C.ftruncate(fd, size) == 0 end
+
+-- Gives the first bytes of a file back to the disk; they read as zeros from then on. Whether the file system can do that.
+function posix.drop(fd, count) return C.fallocate(fd, PUNCH_HOLE, 0, count) == 0 end
+
+-- Where the first bytes are that were not given back; nil: there are none.
+function posix.first_kept(fd)
+  local offset = tonumber(C.lseek(fd, 0, TO_DATA))
+  return offset >= 0 and offset or nil
+end
 
 function posix.random_bytes(buffer, count)
   local fd = C.open("/dev/urandom", READ + CLOSE_ON_EXEC)

@@ -1,8 +1,11 @@
 -- Refusing a request: on the record first, then in OpenAI's shape. Where the record cannot be written, that is the answer.
 local alarms = require("alarms")
+local ends = require("ends")
 local errors = require("errors")
 local exchanges = require("exchanges")
+local limits = require("limits")
 local records = require("records")
+local strangers = require("strangers")
 
 local RETRY_S = "5" -- of what operators or a deployment must put right
 
@@ -15,6 +18,10 @@ refusals.AUDIT_UNAVAILABLE = {
 refusals.NO_BODY = { status = 400, reason = "bad_request", message = "The request has no body." }
 refusals.ENCODED = {
   status = 415, reason = "bad_request", message = "The gateway takes no compressed bodies. Send it without Content-Encoding.",
+}
+
+refusals.TOO_LARGE = {
+  status = 413, reason = "too_large", message = "The body of the request is larger than the gateway takes.",
 }
 
 local NO_KEY = "No API key was given. Send one in the header 'Authorization: Bearer …'; `llm-assets keys create` makes one."
@@ -64,20 +71,64 @@ function refusals.not_live(model)
   }
 end
 
+local OF_TOKENS = { tokens_per_minute = true, tokens_of_a_request = true }
+local LIMITED = {
+  tokens_of_a_request = "The request may cost more tokens than this key or its tenant may use in a minute. Ask for fewer answers "
+    .. "('n', prompts) or shorter ones ('max_tokens').",
+  bytes_at_once = "The requests that this key or its tenant has sent and that are not answered yet are too large together. ",
+}
+
+-- `retry_s`: in how many seconds to try again. `headers`: more that the answer says.
 function refusals.limited(reason, retry_s, headers)
-  headers["retry-after"] = string.format("%.0f", math.max(1, math.ceil(retry_s)))
+  local wait = string.format("%.0f", math.max(1, math.ceil(retry_s)))
+  headers["retry-after"] = wait
+  if reason == limits.OVERLOADED then
+    return {
+      status = 503, reason = reason, code = "overloaded", headers = headers,
+      message = "The gateway has no room for more requests now. Try again in " .. wait .. " s.",
+    }
+  end
+  local what = LIMITED[reason] or "The limit " .. reason .. " of this key or of its tenant is reached. "
   return {
     status = 429, reason = reason, code = "rate_limit_exceeded", headers = headers,
-    type = reason == "tokens_per_minute" and "tokens" or "requests",
-    message = "The limit " .. reason .. " of this key or of its tenant is reached. Try again in " .. headers["retry-after"] .. " s.",
+    type = OF_TOKENS[reason] and "tokens" or "requests",
+    message = reason == "tokens_of_a_request" and what or what .. "Try again in " .. wait .. " s.",
   }
 end
 
--- Ends the request. `known`: id, at, tenant, model (the tenant's own, not what was asked for), key, path, requested,
--- remote, as far as they are known.
+local function too_many_strangers()
+  local wait = string.format("%.0f", strangers.wait_s())
+  return {
+    status = 429, reason = "address", code = "rate_limit_exceeded", headers = { ["retry-after"] = wait },
+    message = "Too many requests without a valid key came from this address. Requests with one are answered; others in " .. wait .. " s.",
+  }
+end
+
+-- Puts a refused request on the record; nil and why it is not. `known`: id, at, tenant, model (the tenant's own, not what was
+-- asked for), key, path, requested, remote, status, reason, as far as they are known, and whether it is authenticated.
+-- `has_own`: whether a request of a stranger has a record of its own.
+local function record(known, has_own)
+  if known.authenticated or has_own then return records.denied(known) end
+  strangers.count(known)
+  return true
+end
+
+-- Puts on the record what Envoy refused before the filter decided.
+function refusals.record(known) return record(known, known.authenticated or (strangers.note(known.remote))) end
+
+-- What Envoy refused for want of memory, before anything was known of it.
+ends.refused(function(known)
+  known.reason = limits.OVERLOADED
+  refusals.record(known)
+end)
+
+-- Ends the request.
 function refusals.answer(handle, known, refusal)
+  local own, waits
+  if not known.authenticated then own, waits = strangers.note(known.remote) end
+  if waits then refusal = too_many_strangers() end
   known.status, known.reason = refusal.status, refusal.reason
-  local recorded, why = records.denied(known)
+  local recorded, why = record(known, own)
   if not recorded then
     alarms.raise(handle, "a refused request is not on the record", why)
     refusal = refusals.AUDIT_UNAVAILABLE

@@ -1,4 +1,4 @@
--- What happens to a request, in this order: door, credentials, body, access, route, limits, record. Only then is it told
+-- What happens to a request, in this order: door, credentials, a place, body, access, route, limits, record. Only then is it told
 -- to Envoy which deployment it goes to; without that Envoy has nowhere to send it.
 local access = require("access")
 local alarms = require("alarms")
@@ -16,7 +16,6 @@ local posix = require("posix")
 local records = require("records")
 local refusals = require("refusals")
 local registry = require("registry")
-local request_ids = require("request_ids")
 local routing = require("routing")
 
 local NO_TENANT = { name = "", models = {} }
@@ -35,19 +34,39 @@ end
 local function authenticate(handle, known, name)
   local identity, tenant, door, owner = identify(handle, known.sent, name)
   if identity then
-    known.tenant, known.key = name, identity.id
+    known.tenant, known.key, known.authenticated = name, identity.id, true
     return identity, tenant
   end
   known.tenant, known.key = door and name or nil, owner and owner.id
   return refusals.answer(handle, known, tenant)
 end
 
--- The body's text, whole; a refusal where there is none that can be read.
-local function take_body(handle, known)
+local function rate_headers(ticket)
+  local most, remaining, reset_s = limits.remaining(ticket)
+  if not most then return {} end
+  return {
+    ["x-ratelimit-limit-requests"] = string.format("%.0f", most),
+    ["x-ratelimit-remaining-requests"] = string.format("%.0f", remaining),
+    ["x-ratelimit-reset-requests"] = string.format("%.3fs", reset_s),
+  }
+end
+
+-- A place among the requests at once and room for the body, before any of it is taken; a refusal where there is none.
+local function enter(handle, known, exchange, tenant)
   local encoding = known.sent.values["content-encoding"]
   if encoding and encoding:lower() ~= "identity" then return refusals.answer(handle, known, refusals.ENCODED) end
+  local bytes, fits = bodies.announced(known.sent)
+  if not fits then return refusals.answer(handle, known, refusals.TOO_LARGE) end
+  local ticket, reason, retry_s, full = limits.enter(exchange.identity, tenant, bytes)
+  if not ticket then return refusals.answer(handle, known, refusals.limited(reason, retry_s, rate_headers(full))) end
+  exchanges.entered(exchange, ticket)
+end
+
+-- The body's text, whole; a refusal where there is none.
+local function take_body(handle, known, exchange)
   local body = handle:body()
   if not body or body:length() == 0 then return refusals.answer(handle, known, refusals.NO_BODY) end
+  limits.holds(exchange.ticket, body:length())
   return body
 end
 
@@ -102,32 +121,20 @@ local function tell_model(handle, known, identity, tenant, name)
   return listing.model(handle, known.id, requested, backend, tenant)
 end
 
-local function rate_headers(ticket)
-  local most, remaining, reset_s = limits.remaining(ticket)
-  if not most then return {} end
-  return {
-    ["x-ratelimit-limit-requests"] = string.format("%.0f", most),
-    ["x-ratelimit-remaining-requests"] = string.format("%.0f", remaining),
-    ["x-ratelimit-reset-requests"] = string.format("%.3fs", reset_s),
-  }
-end
-
 -- Counts the request and puts it on the record, or refuses it and does neither.
-local function admit(handle, known, exchange, tenant, asked)
-  local ticket, reason, retry_s, full = limits.admit(exchange.identity, tenant)
-  if not ticket then
-    return refusals.answer(handle, known, refusals.limited(reason, retry_s, rate_headers(full)))
-  end
+local function admit(handle, known, exchange, asked)
+  local ticket = exchange.ticket
+  local fits, reason, retry_s = limits.fits(ticket, asked.tokens)
+  if not fits then return refusals.answer(handle, known, refusals.limited(reason, retry_s, rate_headers(ticket))) end
   local recorded, why = records.request(exchange, asked)
   if not recorded then
-    limits.settle(ticket, 0)
     alarms.raise(handle, "a request is not on the record", why)
     known.requested = nil
     return refusals.answer(handle, known, refusals.AUDIT_UNAVAILABLE)
   end
-  exchanges.recorded(exchange, ticket)
-  exchange.rate_headers = #ticket > 0 and rate_headers(ticket) or {}
-  return ticket
+  limits.count(ticket, asked.tokens)
+  exchanges.recorded(exchange)
+  exchange.rate_headers = rate_headers(ticket)
 end
 
 -- Answers of these name no digest, so the version is asked for by its name, which no other server has.
@@ -145,12 +152,13 @@ local function send_on(handle, exchange, asked, body)
 end
 
 local function ask(handle, known, identity, tenant, endpoint)
-  local exchange = exchanges.start(handle)
-  exchange.id, exchange.at, exchange.host, exchange.path = known.id, known.at, known.host, known.path
+  local exchange = exchanges.start(handle, known)
+  exchange.at, exchange.host, exchange.path = known.at, known.host, known.path
   exchange.tenant, exchange.identity, exchange.endpoint = tenant.name, identity, endpoint
-  exchange.remote, exchange.known = known.remote, known
+  exchange.remote = known.remote
   local version = registry.version()
-  local body = take_body(handle, known)
+  enter(handle, known, exchange, tenant)
+  local body = take_body(handle, known, exchange)
   registry.catch_up()
   if registry.version() ~= version then -- a slow client's key may be revoked by now
     identity, tenant = authenticate(handle, known, tenant.name)
@@ -163,11 +171,12 @@ local function ask(handle, known, identity, tenant, endpoint)
   local backend
   backend, refusal = find_backend(exchange, tenant, asked, known.sent.values["x-llm-affinity"] or asked.user)
   if not backend then return refusals.answer(handle, known, refusal) end
-  admit(handle, known, exchange, tenant, asked)
+  admit(handle, known, exchange, asked)
   return send_on(handle, exchange, asked, body)
 end
 
-local function address_of(handle)
+-- The client's address, without its port.
+function requests.address_of(handle)
   local address = handle:streamInfo():downstreamRemoteAddress()
   return address and (address:match("^(.*):%d+$") or address)
 end
@@ -195,7 +204,7 @@ function requests.decide(handle, id)
   local method, host, target = sent.values[":method"], sent.values[":authority"] or "", sent.values[":path"]
   if target == "/healthz" and READS[method] then return listing.health(handle, id) end
   registry.catch_up()
-  local known = { id = id, at = posix.now(), host = host, remote = address_of(handle), sent = sent }
+  local known = { id = id, at = posix.now(), host = host, remote = requests.address_of(handle), sent = sent }
   local name, endpoint, model = find_endpoint(handle, known, method, host, target)
   local identity, tenant = authenticate(handle, known, name)
   if endpoint == endpoints.MODELS then return listing.models(handle, id, identity, tenant) end

@@ -47,7 +47,7 @@ ANSWERED = (
     "reason",
 )
 CHOSEN = ("host", "path", "requested")  # by the client, freely
-REFUSED = ("key", "status", "reason", "path", "model", "requested")
+REFUSED = ("key", "status", "reason", "path", "model", "requested", "count")
 LONGEST_NAME = 512
 """Characters kept of what a client may choose freely."""
 

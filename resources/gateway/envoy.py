@@ -15,6 +15,7 @@ from typing import Any
 from resources.gateway.cluster_file import ClusterFile
 from resources.gateway.envoy_admin import EnvoyAdmin
 from resources.gateway.envoy_config import bootstrap
+from resources.gateway.envoy_ends import AT_ONCE, ENDS_FILE
 from resources.gateway.envoy_http import jwt_discovery, no_tokens
 from resources.gateway.envoy_settings import GatewaySettings
 from resources.gateway.envoy_tls import require_pair, secret_discovery
@@ -108,6 +109,7 @@ class EnvoyGateway:
         """Envoy refuses to start where a file that it is to follow is not there."""
         (self.folder / "spool").mkdir(parents=True, exist_ok=True, mode=0o700)
         self.folder.chmod(0o700)
+        (self.folder / ENDS_FILE).touch(0o600)
         ClusterFile(self.settings.clusters).make()
         if not self.settings.jwt.exists():
             replace_json(self.settings.jwt, jwt_discovery(no_tokens(), "none"))
@@ -122,6 +124,7 @@ class EnvoyGateway:
             *("env", f"--chdir={self.folder}", str(envoy_program()), "-c", "bootstrap.json"),
             *("--concurrency", "1", "--disable-hot-restart"),
             *("--log-level", "warning", "--skip-deprecated-logs"),
+            *AT_ONCE,
         )
         env = {name: os.environ[name] for name in INHERITED if name in os.environ}
         attributes = {"port": self.settings.port, "url": self.url, "fingerprint": fingerprint}

@@ -7,6 +7,7 @@ let through without naming a deployment finds no cluster and is answered 503, so
 from typing import Any
 
 from resources.gateway.envoy_cors import cors_filters, cors_policy
+from resources.gateway.envoy_ends import OVERLOADED, ends_log
 from resources.gateway.envoy_settings import GatewaySettings
 from resources.gateway.shards import CHOOSE_IN_LUA, HEADER
 
@@ -56,6 +57,7 @@ def connection_manager(settings: GatewaySettings) -> Json:
         "request_timeout": f"{settings.request_s}s",
         "stream_idle_timeout": f"{settings.answer_idle_s + settings.request_s}s",
         "delayed_close_timeout": "1s",
+        "access_log": [ends_log(settings.folder)],
         "local_reply_config": local_replies(settings),
         "http_filters": [
             *cors_filters(settings),
@@ -155,10 +157,12 @@ def lua_source(settings: GatewaySettings) -> str:
         _lua_text(text)
         for text in (f"{settings.lua_folder}/?.lua;", str(settings.folder.parent), settings.domain)
     )
+    strangers = f"{{recorded = {settings.strangers_recorded}, most = {settings.strangers_a_minute}}}"
     return (
         f"package.path = {path} .. package.path\n"
         'local gateway = require("gateway")\n'
-        f"gateway.configure{{home = {home}, domain = {domain}}}\n"
+        f"gateway.configure{{home = {home}, domain = {domain}, body_bytes = {settings.max_body_bytes}, "
+        f"bodies_bytes = {settings.held_bytes}, strangers = {strangers}}}\n"
         f"{CHOOSE_IN_LUA}"
         "function envoy_on_request(handle) choose_cluster(handle, gateway.on_request(handle)) end\n"
         "function envoy_on_response(handle) gateway.on_response(handle) end\n"
@@ -216,6 +220,7 @@ def local_replies(settings: GatewaySettings) -> Json:
     return {
         "mappers": [
             {"filter": _code_details("lua_response")},
+            _overloaded(settings),
             *(_mapper(settings, status) for status in ERRORS),
             {"filter": _status_filter("GE", 400), "body_format_override": _openai_error(*ANY_OTHER)},
         ]
@@ -233,6 +238,17 @@ def _mapper(settings: GatewaySettings, status: int) -> Json:
         wait = {"header": {"key": "retry-after", "value": str(settings.retry_after_s)}}
         mapper["headers_to_add"] = [wait]
     return mapper
+
+
+def _overloaded(settings: GatewaySettings) -> Json:
+    """Short of memory, Envoy answers before any filter has given the request an id."""
+    message = f"The gateway has no memory for more requests now. Try again in {settings.retry_after_s} s."
+    told = {"retry-after": str(settings.retry_after_s), "x-request-id": "%UNIQUE_ID%"}
+    return {
+        "filter": _code_details(OVERLOADED),
+        "body_format_override": _openai_error("server_error", "overloaded", message),
+        "headers_to_add": [{"header": {"key": name, "value": value}} for name, value in told.items()],
+    }
 
 
 def _openai_error(kind: str, code: str, message: str) -> Json:

@@ -29,6 +29,9 @@ class GatewaySettings:
         request_headers_s: For the whole header block of a request.
         request_s: For a request with its body, so that nobody holds a connection by sending a byte a minute.
         answer_idle_s: How long a deployment may say nothing, or a client take nothing.
+        strangers_recorded: Requests without a valid key, of one address in a minute, that have a record each;
+            those beyond are counted.
+        strangers_a_minute: How many of them are answered; 429 beyond.
         retry_after_s: What a client is told to wait for where no deployment can answer.
 
     Raises:
@@ -53,6 +56,8 @@ class GatewaySettings:
     request_s: float = 60
     connection_idle_s: float = 300
     answer_idle_s: float = 900
+    strangers_recorded: int = 100
+    strangers_a_minute: int = 1000
     retry_after_s: int = 2
 
     def __post_init__(self) -> None:
@@ -77,6 +82,11 @@ class GatewaySettings:
                 "the clear. Set LLM_ASSETS_GATEWAY_CERTIFICATE and LLM_ASSETS_GATEWAY_KEY to PEM files, "
                 "or leave LLM_ASSETS_GATEWAY_HOST at 127.0.0.1."
             )
+
+    @property
+    def held_bytes(self) -> int:
+        """Of all requests' bodies at once; a tenant has a fourth of it, a key an eighth (`limits.lua`)."""
+        return self.max_heap_bytes // 2
 
     @property
     def scheme(self) -> str:

@@ -82,7 +82,7 @@ class RequestMetrics:
 
     def _count(self, what: tuple[str, ...], outcome: str, end: dict[str, Any]) -> None:
         labels = (*what, outcome, str(end.get("reason") or ""), str(end.get("status") or 0))
-        self._requests[labels] = self._requests.get(labels, 0) + 1
+        self._requests[labels] = self._requests.get(labels, 0) + int(_number(end.get("count")) or 1)
 
     def text(self) -> str:
         """In Prometheus's text format; may be asked by another thread than the one that counts."""

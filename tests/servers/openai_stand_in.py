@@ -91,6 +91,10 @@ def _usage(words: int) -> dict[str, int]:
     return {"prompt_tokens": PROMPT_TOKENS, "completion_tokens": words, "total_tokens": PROMPT_TOKENS + words}
 
 
+def _text(words: int) -> str:
+    return "".join((WORDS * (words // len(WORDS) + 1))[:words])
+
+
 def _message(words: int, tool: bool) -> dict[str, Any]:
     if tool:
         call = {"name": "find_invoice", "arguments": '{"number":"7"}'}
@@ -99,12 +103,12 @@ def _message(words: int, tool: bool) -> dict[str, Any]:
             "content": None,
             "tool_calls": [{"index": 0, "id": "c1", "type": "function", "function": call}],
         }
-    return {"role": "assistant", "content": "".join((WORDS * words)[:words])}
+    return {"role": "assistant", "content": _text(words)}
 
 
 def _response(asked: dict[str, Any], how: Behaviour, status: str) -> dict[str, Any]:
     """A response object of the Responses API. As in vLLM it names the model and no digest."""
-    text = "".join((WORDS * how.words)[: how.words])
+    text = _text(how.words)
     message = {"type": "message", "content": [{"type": "output_text", "text": text}]}
     call = {"type": "function_call", "name": "find_invoice", "arguments": '{"number":"7"}'}
     usage = {

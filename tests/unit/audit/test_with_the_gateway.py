@@ -63,7 +63,7 @@ def test_every_answer_of_a_gateway_that_is_killed_under_load_has_its_record(
     with ExitStack() as stack:
         backends = {name: stack.enter_context(stand_in(home, name)) for name in DIGESTS}
         port = free_port()
-        configuration = bootstrap(port, script(home), backends, home / "gateway" / "admin.sock")
+        configuration = bootstrap(port, script(home), backends, home, admin="gateway/admin.sock")
         process = stack.enter_context(envoy_of(home, configuration, port))
         gateway = stack.enter_context(Gateway(home, port, backends))
         clients = [Client(port, gateway.key(), model) for _ in range(CLIENTS)]

@@ -6,7 +6,7 @@ import shutil
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from http.client import HTTPResponse
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,8 @@ import httpx
 import pytest
 
 from resources.gateway.envoy_http import ANY_OTHER, ERRORS
+from resources.gateway.envoy_settings import MIB
+from resources.waiting import wait_until
 from tests.conftest import ROOT
 from tests.unit.gateway.gateways import created, new_key, question
 from tests.unit.gateway.whole_gateways import Deployment, WholeGateway, whole_gateway
@@ -75,6 +77,31 @@ def slow(asked: Asked) -> httpx.Response:
             return httpx.Response(answer.status, headers=dict(answer.headers), content=answer.read())
 
 
+OTHERS = tuple(f"team-{letter}" for letter in "bcde")
+"""Who have all the room for bodies together: a tenant has a fourth of it at most."""
+
+
+def overloaded(asked: Asked) -> httpx.Response:
+    """A request while others have the room for bodies, of which they send nothing."""
+    with ExitStack() as stack:
+        for tenant in OTHERS * 2:
+            key = new_key()
+            asked.gateway.keys.append(created(key, tenant))
+            lines = [
+                f"POST /t/{tenant}/v1/chat/completions HTTP/1.1",
+                "host: a",
+                f"authorization: Bearer {key}",
+                f"content-length: {8 * MIB}",
+            ]
+            client = stack.enter_context(socket.create_connection(("127.0.0.1", asked.gateway.port)))
+            client.sendall("\r\n".join([*lines, "", ""]).encode())
+        wait_until(
+            lambda: asked.ask(content=b" " * MIB).status_code == 503, what="the others' requests", timeout_s=5
+        )
+        assert asked.ask().status_code == 200, "a small request has room"
+        return asked.ask(content=b" " * MIB)
+
+
 @contextmanager
 def damaged(file: Path) -> Iterator[None]:
     before = file.read_bytes()
@@ -120,6 +147,7 @@ PROVOKED: dict[tuple[int, str], Provoke] = {
     (502, "served_digest_mismatch"): lambda asked: asked.behave(digest="sha256:other"),
     (502, "bad_gateway"): lambda asked: asked.behave(body="no JSON"),
     (503, "model_not_live"): lambda asked: asked.ask(body={"model": "idle_bot"}),
+    (503, "overloaded"): overloaded,
     (503, "audit_unavailable"): unrecorded,
     (504, "timeout"): lambda asked: asked.behave(delay_s=3),
 }
@@ -131,7 +159,7 @@ def asked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Asked]:
     home = tmp_path_factory.mktemp("errors")
     live = (Deployment(tenant="team-a", model="support_bot"),)
     with (
-        whole_gateway(home, live, request_s=1, answer_idle_s=1) as gateway,
+        whole_gateway(home, live, request_s=1, answer_idle_s=1, max_heap_bytes=128 * MIB) as gateway,
         httpx.Client(base_url=gateway.envoy.url, trust_env=False, timeout=20) as client,
     ):
         classes = {model: {"risk_class": risk_class} for model, risk_class in MODELS.items()}
@@ -142,7 +170,7 @@ def asked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Asked]:
             "limits": None,
             "jwt": None,
         }
-        gateway.tenants.append(line)
+        gateway.tenants.append(*({**line, "tenant": name} for name in ("team-a", *OTHERS)))
         yield Asked(gateway, client)
 
 

@@ -27,7 +27,7 @@ MODELS = {"support_bot": "limited", "screening": "high", "idle_bot": "minimal"}
 @contextmanager
 def started(home: Path, backends: dict[str, int], **more: Any) -> Iterator[Gateway]:
     port = free_port()
-    configuration = bootstrap(port, script(home), backends, home / "admin.sock", **more)
+    configuration = bootstrap(port, script(home), backends, home, **more)
     with envoy_of(home, configuration, port), Gateway(home, port, backends) as running:
         yield running
 

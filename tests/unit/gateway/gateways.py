@@ -18,6 +18,7 @@ from typing import Any
 import envoy
 import httpx
 
+from resources.gateway.envoy_ends import AT_ONCE, ends_log
 from tests.servers.ports import free_port
 
 ROOT = Path(__file__).parents[3]
@@ -25,6 +26,8 @@ LUA = ROOT / "deployments" / "gateway"
 ENVOY = Path(envoy.__path__[0]) / "_bin" / "envoy"
 DOMAIN = "localhost"
 BODY_LIMIT_BYTES = 1024 * 1024
+BODIES_BYTES = 64 * BODY_LIMIT_BYTES
+MANY = 1_000_000
 DIGESTS = {"d1": "sha256:" + "1" * 64, "d2": "sha256:" + "2" * 64}
 CHAT = "/t/team-a/v1/chat/completions"
 ENGINE_KEY = "the-engine's-own-key"
@@ -36,7 +39,10 @@ def script(home: Path) -> str:
     """What the Lua filter of Envoy's configuration says; all else is in deployments/gateway."""
     return f"""
 package.path = "{LUA}/?.lua;" .. package.path
-local gateway = require("gateway").configure({{ home = "{home}", domain = "{DOMAIN}" }})
+local gateway = require("gateway").configure({{
+  home = "{home}", domain = "{DOMAIN}", body_bytes = {BODY_LIMIT_BYTES}, bodies_bytes = {BODIES_BYTES},
+  strangers = {{ recorded = {MANY}, most = {MANY} }},
+}})
 function envoy_on_request(handle) gateway.on_request(handle) end
 function envoy_on_response(handle) gateway.on_response(handle) end
 """
@@ -101,11 +107,13 @@ def bootstrap(
     port: int,
     source: str,
     backends: dict[str, int],
-    admin: Path,
+    home: Path,
     *,
+    admin: str = "admin.sock",
     before: tuple[dict[str, Any], ...] = (),
 ) -> dict[str, Any]:
     """Envoy's whole configuration."""
+    (home / "gateway").mkdir(exist_ok=True)
     manager = {
         "@type": f"{_TYPE}.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "door",
@@ -121,6 +129,7 @@ def bootstrap(
             ]
         },
         "http_filters": [*before, _lua(source), _router()],
+        "access_log": [ends_log(home / "gateway")],
     }
     listener = {
         "name": "door",
@@ -129,7 +138,7 @@ def bootstrap(
         "filter_chains": [{"filters": [{"name": "http", "typed_config": manager}]}],
     }
     return {
-        "admin": {"address": {"pipe": {"path": str(admin)}}},
+        "admin": {"address": {"pipe": {"path": str(home / admin)}}},
         "static_resources": {"listeners": [listener], "clusters": [cluster(backends)]},
     }
 
@@ -185,7 +194,8 @@ def stand_in(folder: Path, name: str, port: int | None = None) -> Iterator[int]:
 def envoy_of(folder: Path, configuration: dict[str, Any], port: int) -> Iterator[subprocess.Popen[bytes]]:
     file = folder / "bootstrap.json"
     file.write_text(json.dumps(configuration))
-    command = [ENVOY, "-c", file, "--concurrency", "1", "--disable-hot-restart", "--log-level", "warning"]
+    options = ("--concurrency", "1", "--disable-hot-restart", "--log-level", "warning", *AT_ONCE)
+    command = [ENVOY, "-c", file, *options]
     with running(command, port, folder / "envoy.log") as process:
         yield process
 

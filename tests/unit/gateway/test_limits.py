@@ -174,3 +174,53 @@ def test_many_keys_at_once_are_counted_apart(gateway: Gateway) -> None:
         return [sum(answer.status_code == 200 for answer in of_one) for of_one in answers]
 
     assert asyncio.run(ask_all()) == [20] * 5
+
+
+@pytest.mark.parametrize(
+    ("asked", "path"),
+    [
+        ({"n": 500}, CHAT),
+        ({"best_of": 500, "prompt": "x"}, "/t/team-a/v1/completions"),
+        ({"prompt": ["x"] * 500}, "/t/team-a/v1/completions"),
+        ({"prompt": [[1, 2]] * 500}, "/t/team-a/v1/completions"),
+        ({"max_tokens": 500}, CHAT),
+        ({"max_completion_tokens": 500}, CHAT),
+        ({"min_tokens": 500}, CHAT),
+        ({"n": 5, "max_tokens": 3}, CHAT),
+        ({"max_output_tokens": 11}, "/t/team-a/v1/responses"),
+        ({"input": ["x"] * 500}, "/t/team-a/v1/embeddings"),
+        ({"n": 1e300}, CHAT),
+    ],
+)
+def test_a_request_that_may_cost_more_than_a_minute_s_tokens_costs_none(
+    gateway: Gateway, asked: dict[str, Any], path: str
+) -> None:
+    key = gateway.key(**limits(tokens_per_minute=10))
+    answer = gateway.ask(key, path=path, **asked)
+    assert error_of(answer) == (429, "rate_limit_exceeded")
+    assert "may cost more tokens than this key" in answer.json()["error"]["message"]
+    assert answer.json()["error"]["type"] == "tokens"
+    assert gateway.record("denied", answer.headers["x-request-id"])["reason"] == "tokens_of_a_request"
+    assert gateway.ask(key).status_code == 200, "nothing of the limit was used"
+
+
+@pytest.mark.parametrize("name", ["n", "best_of", "max_tokens", "max_completion_tokens", "min_tokens"])
+@pytest.mark.parametrize("value", ["500", True, 1.5, [500]])
+def test_a_number_that_vllm_could_read_otherwise_is_refused(gateway: Gateway, name: str, value: Any) -> None:
+    answer = gateway.ask(gateway.key(), **{name: value})
+    assert error_of(answer) == (400, "bad_request")
+    assert answer.json()["error"]["message"] == f"'{name}' must be a whole number."
+
+
+def test_what_requests_in_flight_may_cost_is_kept_free_for_them(gateway: Gateway) -> None:
+    key = gateway.key(**limits(tokens_per_minute=100))
+    answers = concurrently(gateway, key, 20, max_tokens=30, stand_in={"delay_s": 0.5})
+    assert Counter(answer.status_code for answer in answers) == {200: 3, 429: 17}
+
+
+def test_what_was_spent_beyond_a_limit_is_paid_off_later(gateway: Gateway) -> None:
+    key = gateway.key(**limits(tokens_per_minute=60))
+    assert gateway.ask(key, stand_in={"words": 300 - PROMPT_TOKENS}).status_code == 200
+    answer = gateway.ask(key)
+    assert answer.status_code == 429
+    assert 230 < int(answer.headers["retry-after"]) <= 240, "300 tokens, at one a second"

@@ -69,7 +69,7 @@ Lua = Callable[[str, bytes], bytes]
 def lua(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lua]:
     """Runs an operation of the script on a text."""
     home, port = tmp_path_factory.mktemp("lua"), free_port()
-    configuration = bootstrap(port, SCRIPT, {"none": free_port()}, home / "admin.sock")
+    configuration = bootstrap(port, SCRIPT, {"none": free_port()}, home)
     with envoy_of(home, configuration, port), httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
 
         def run(operation: str, text: bytes) -> bytes:

@@ -1,0 +1,208 @@
+"""Who asks for more than there is room for: others do not notice, and every refusal is on the record."""
+
+import contextlib
+import json
+import select
+import socket
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.client import HTTPResponse
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+from resources.gateway.api_keys import create_key
+from resources.gateway.envoy import running_gateway
+from resources.gateway.envoy_settings import MIB
+from resources.gateway.limits import Limits
+from resources.waiting import wait_until
+from tests.unit.gateway.gateways import error_of, new_key, question
+from tests.unit.gateway.gateways import tenant as tenant_line
+from tests.unit.gateway.whole_gateways import Deployment, WholeGateway, whole_gateway
+
+MODELS = {"support_bot": "limited"}
+TENANTS = ("team-a", "team-b")
+LIVE = [Deployment(tenant=name, model="support_bot") for name in TENANTS]
+BODY_BYTES = 8 * MIB
+
+
+class Crowd:
+    """A gateway with two tenants, and clients that never finish what they send."""
+
+    def __init__(self, gateway: WholeGateway) -> None:
+        self.gateway = gateway
+        self.client = httpx.Client(base_url=f"http://127.0.0.1:{gateway.port}", timeout=20)
+        gateway.tenants.append(*(tenant_line(name, MODELS) for name in TENANTS))
+
+    def key(self, tenant: str = "team-a", **limits: int) -> str:
+        return create_key(
+            self.gateway.keys, tenant=tenant, name="ci", actor="ci", by="tests", limits=Limits(**limits)
+        )[1]
+
+    def ask(self, key: str | None, tenant: str = "team-a", path: str = "", **body: Any) -> httpx.Response:
+        headers = {"authorization": f"Bearer {key}"} if key else {}
+        return self.client.post(
+            path or f"/t/{tenant}/v1/chat/completions", json=question(**body), headers=headers
+        )
+
+    @contextmanager
+    def unfinished(
+        self, keys: list[str], count: int, *, tenant: str = "team-a", length: bool = True
+    ) -> Iterator[None]:
+        """Clients that take turns with the keys and send all of a body but its last piece."""
+        size = f"content-length: {BODY_BYTES}" if length else "transfer-encoding: chunked"
+        piece = b"x" * (64 * 1024)
+        sent = piece if length else b"%x\r\n%s\r\n" % (len(piece), piece)
+        with contextlib.ExitStack() as stack:
+            for at in range(count):
+                lines = [f"POST /t/{tenant}/v1/chat/completions HTTP/1.1", "host: a", size]
+                lines += [f"authorization: Bearer {keys[at % len(keys)]}", "", ""]
+                client = stack.enter_context(socket.create_connection(("127.0.0.1", self.gateway.port)))
+                client.sendall("\r\n".join(lines).encode())
+                refused, _, _ = select.select([client], [], [], 0.02)
+                with contextlib.suppress(ConnectionError):  # refused meanwhile, and closed in our face
+                    if refused:
+                        continue
+                    for _ in range(BODY_BYTES // len(piece) - 1):
+                        client.sendall(sent)
+            yield
+
+    def records(self) -> list[dict[str, Any]]:
+        """What is in the spool, once the gateway has written down what it counted."""
+        for _ in range(2):
+            self.client.get("/healthz")
+            time.sleep(1.1)
+        self.client.get("/healthz")
+        files = sorted((self.gateway.folder / "spool").glob("*.jsonl"))
+        return [json.loads(line) for file in files for line in file.read_text().splitlines()]
+
+    def refused(self, key: str) -> Counter[str]:
+        """The reasons for which a key's requests were refused, as the record has them."""
+        key_id = key.split("_")[1]
+        return Counter(
+            each["reason"] for each in self.records() if each["e"] == "denied" and each["key"] == key_id
+        )
+
+    def memory_bytes(self) -> int:
+        running = running_gateway(self.gateway.folder.parent)
+        assert running
+        return psutil.Process(running.pid).memory_info().rss
+
+
+@pytest.fixture(scope="module")
+def crowd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Crowd]:
+    home = tmp_path_factory.mktemp("crowd")
+    with whole_gateway(home, LIVE, strangers_recorded=20, strangers_a_minute=400) as gateway:
+        crowd = Crowd(gateway)
+        yield crowd
+        crowd.client.close()
+
+
+@pytest.mark.parametrize("length", [True, False], ids=["with a length", "in chunks"])
+def test_240_unfinished_bodies_of_a_key_with_one_request_at_once_stop_nobody_else(
+    crowd: Crowd, length: bool
+) -> None:
+    key, other, neighbour = crowd.key(concurrent_requests=1), crowd.key(), crowd.key("team-b")
+    with crowd.unfinished([key], 240, length=length):
+        assert crowd.ask(other).status_code == 200
+        assert crowd.ask(neighbour, "team-b").status_code == 200
+        assert error_of(crowd.ask(key)) == (429, "rate_limit_exceeded")
+    wait_until(lambda: crowd.ask(key).status_code == 200, what="the place of who left", timeout_s=5)
+    refused = crowd.refused(key)
+    assert refused["client_left"] == 1, "who left before the end is on the record too"
+    assert refused["concurrent_requests"] >= 240
+
+
+def test_a_key_and_a_tenant_hold_their_share_of_the_room_for_bodies_and_no_more(crowd: Crowd) -> None:
+    room = crowd.gateway.envoy.settings.held_bytes // BODY_BYTES
+    one, others, neighbour = crowd.key(), [crowd.key() for _ in range(4)], crowd.key("team-b")
+    before = crowd.memory_bytes()
+    with crowd.unfinished([one], room // 8 + 10):
+        answer = crowd.ask(one)
+        assert error_of(answer) == (429, "rate_limit_exceeded")
+        assert "are too large together. Try again in 1 s." in answer.json()["error"]["message"]
+        assert crowd.ask(others[0]).status_code == 200
+        with crowd.unfinished(others, room // 4):
+            assert crowd.ask(others[0]).status_code == 429
+            assert crowd.ask(neighbour, "team-b").status_code == 200
+            held = crowd.memory_bytes() - before
+            assert held < crowd.gateway.envoy.settings.held_bytes / 2
+    wait_until(lambda: crowd.ask(one).status_code == 200, what="the room of who left", timeout_s=5)
+    assert crowd.refused(one)["bytes_at_once"] >= 10
+
+
+def _send(port: int, requests: list[bytes]) -> list[int]:
+    """The statuses of requests on one connection, sent one after another."""
+    statuses = []
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
+        for request in requests:
+            client.sendall(request)
+            with HTTPResponse(client) as answer:
+                answer.begin()
+                answer.read()
+                statuses.append(answer.status)
+    return statuses
+
+
+STRANGERS = {
+    "no key": ("GET /t/team-a/v1/models", ""),
+    "a wrong key": ("GET /t/team-a/v1/models", f"authorization: Bearer {new_key()}\r\n"),
+    "another tenant": ("GET /t/nobody/v1/models", f"authorization: Bearer {new_key()}\r\n"),
+    "no address": ("GET /nothing", ""),
+    "no endpoint": ("GET /t/team-a/v1/files", ""),
+    "a wrong method": ("DELETE /t/team-a/v1/models", ""),
+    "no token": ("GET /t/team-a/v1/models", "authorization: Bearer eyJ9.e30.e30\r\n"),
+}
+
+
+def test_requests_without_a_key_cost_a_count_and_not_a_record_each(tmp_path: Path) -> None:
+    count = 100
+    with whole_gateway(tmp_path, LIVE, strangers_recorded=20, strangers_a_minute=400) as gateway:
+        crowd = Crowd(gateway)
+        key, long = crowd.key(), "x" * 20_000
+        asked = {
+            case: f"{line}?{long} HTTP/1.1\r\nhost: a\r\nx-long: {long[:9000]}\r\n{header}\r\n".encode()
+            for case, (line, header) in STRANGERS.items()
+        }
+        statuses = [status for each in asked.values() for status in _send(gateway.port, [each] * count)]
+        assert crowd.ask(key).status_code == 200, "who has a key does not notice"
+        refused = [each for each in crowd.records() if each["e"] == "denied"]
+        spool_bytes = sum(file.stat().st_size for file in (gateway.folder / "spool").iterdir())
+        crowd.client.close()
+    assert sum(each.get("count", 1) for each in refused) == len(statuses) == len(STRANGERS) * count
+    assert statuses.count(429) == len(statuses) - 400
+    assert len([each for each in refused if "count" not in each]) == 20
+    assert len(refused) < 60
+    assert spool_bytes < 60_000
+    assert {each["remote"] for each in refused} == {"127.0.0.1"}
+
+
+def test_what_envoy_refuses_for_want_of_memory_has_its_own_error_and_its_own_record(tmp_path: Path) -> None:
+    with whole_gateway(tmp_path, LIVE, max_heap_bytes=96 * MIB) as gateway, contextlib.ExitStack() as stack:
+        crowd = Crowd(gateway)
+        stack.callback(crowd.client.close)
+        key = crowd.key()
+        body = json.dumps(question(stand_in={"words": 1_500_000})).encode()
+        lines = ["POST /t/team-a/v1/chat/completions HTTP/1.1", "host: a", f"authorization: Bearer {key}"]
+        request = "\r\n".join([*lines, f"content-length: {len(body)}", "", ""]).encode() + body
+        answer = crowd.ask(key)
+        with contextlib.ExitStack() as clients:
+            for _ in range(40):  # who ask for a long answer and take nothing of it
+                client = clients.enter_context(socket.socket())
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                client.connect(("127.0.0.1", gateway.port))
+                client.sendall(request)
+                answer = crowd.ask(key)
+                if answer.status_code != 200:
+                    break
+        assert error_of(answer) == (503, "overloaded")
+        assert int(answer.headers["retry-after"]) > 0
+        wait_until(lambda: crowd.ask(key).status_code == 200, what="memory", timeout_s=20)
+        (refused,) = [each for each in crowd.records() if each["id"] == answer.headers["x-request-id"]]
+    assert (refused["e"], refused["status"], refused["reason"]) == ("denied", 503, "overloaded")
+    assert refused["remote"] == "127.0.0.1"
