@@ -154,9 +154,15 @@ class Settings:
         return self.home / "promotions"
 
     @property
-    def audit_ner(self) -> str | None:
-        """An installed spaCy model that finds names of people in texts; None: they are not found."""
-        return os.environ.get("LLM_ASSETS_AUDIT_NER") or None
+    def audit_ner(self) -> tuple[str, ...]:
+        """Installed spaCy models that find names in texts, beside those that the words around them tell."""
+        return tuple(filter(None, map(str.strip, os.environ.get("LLM_ASSETS_AUDIT_NER", "").split(","))))
+
+    @property
+    def personal_data(self) -> Path | None:
+        """The file of further identifiers; see `llm_assets/identifiers_file.py`."""
+        path = os.environ.get("LLM_ASSETS_PERSONAL_DATA")
+        return Path(path).absolute() if path else None
 
     @property
     def loki_url(self) -> str | None:

@@ -1,5 +1,6 @@
 """`llm-assets doctor`: is this machine and installation fit for work, and what would mend it?"""
 
+import importlib.util
 import json
 import os
 import shlex
@@ -20,7 +21,9 @@ from llm_assets.cli.options import AsJson
 from llm_assets.code_location import check_location
 from llm_assets.embedded import embedded_stack
 from llm_assets.gateway.parts import gateway_of
+from llm_assets.identifiers_file import further_identifiers
 from llm_assets.settings import Settings, find_settings
+from resources.audit.places import AuditError
 from resources.engines.installation import EngineStatus, engine_status
 from resources.engines.locks import ENGINES
 from resources.gateway.envoy import METRICS_PORT_SETTING, PORT_SETTING, envoy_program, running_gateway
@@ -82,6 +85,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
     yield _gateway(settings)
     yield from _ports(settings)
     yield _catalog(settings)
+    yield _personal_data(settings)
     yield from _locations(settings)
 
 
@@ -202,6 +206,32 @@ def _catalog(settings: Settings) -> Finding:
         well=True,
         found=f"{shown}: {len(catalog.models)} models, {len(catalog.tenants)} tenants",
     )
+
+
+def _personal_data(settings: Settings) -> Finding:
+    """What is taken out of the texts that the audit log keeps of high-risk models."""
+    what = "personal data"
+    missing = [name for name in settings.audit_ner if not _installed(name)]
+    if missing:
+        remedy = "Install the wheels, or take them out of LLM_ASSETS_AUDIT_NER."
+        return Finding(what=what, well=False, found=f"no spaCy model {', '.join(missing)}", remedy=remedy)
+    try:
+        further = further_identifiers(settings)
+    except AuditError as error:
+        return Finding(what=what, well=False, found="its file cannot be used", remedy=str(error))
+    numbers = f"identifiers by the table{f' and {len(further)} of yours' if further else ''}"
+    if settings.audit_ner:
+        return Finding(what=what, well=True, found=f"{numbers}, names by {', '.join(settings.audit_ner)}")
+    return Finding(
+        what=what,
+        well=True,
+        found=f"{numbers}; names only by the words around them. Recommended where a high-risk model answers "
+        "people: spaCy's model of their language, in LLM_ASSETS_AUDIT_NER",
+    )
+
+
+def _installed(model: str) -> bool:
+    return Path(model).is_dir() or (model.isidentifier() and importlib.util.find_spec(model) is not None)
 
 
 def _locations(settings: Settings) -> Iterator[Finding]:

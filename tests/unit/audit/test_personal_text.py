@@ -4,10 +4,11 @@ import json
 
 import pytest
 
-from resources.audit.personal_text import WINDOW_CHARACTERS, Pseudonymizer
+from resources.audit.personal_text import Pseudonymizer
 from resources.audit.places import AuditError
 from resources.audit.searching import Query, opened, search
 from resources.audit.subject_keys import Subject, SubjectKeys
+from resources.personal_data.detector import WINDOW_CHARACTERS
 from tests.unit.audit.conftest import Log
 
 PESEL, CARD, IBAN = "44051401359", "4111 1111 1111 1111", "PL61109010140000071219812874"
@@ -69,6 +70,20 @@ def test_a_body_stays_json_and_numbers_in_it_are_looked_at(
     assert (cleaned["model"], cleaned["max_tokens"]) == ("m", 64)
 
 
+def test_a_number_has_one_tag_in_every_writing(pseudonymize: Pseudonymizer, subject: Subject) -> None:
+    written = ("PL61 1090 1014 0000 0712 1981 2874", IBAN.lower(), "\u200b".join(IBAN))
+    assert len({pseudonymize(f"pay to {one} today", subject) for one in written}) == 1
+
+
+def test_a_member_s_name_tells_what_its_value_is(pseudonymize: Pseudonymizer, subject: Subject) -> None:
+    numbers = {"nip": 8567346215, "passport": "XS1234567", "pesel": float(PESEL), "order": 8567346216}
+    arguments = {"function": {"arguments": json.dumps(numbers)}}
+    for body in (numbers, {"tools": [numbers]}, arguments):
+        cleaned = pseudonymize(json.dumps(body), subject)
+        assert not [number for number in ("8567346215", "XS1234567", PESEL) if number in cleaned]
+        assert "8567346216" in cleaned
+
+
 @pytest.mark.parametrize("before", [0, 3_780, 3_795, 3_990, 7_600])
 def test_an_address_is_found_wherever_it_stands_in_a_long_text(
     pseudonymize: Pseudonymizer, subject: Subject, before: int
@@ -82,7 +97,7 @@ def test_an_address_is_found_wherever_it_stands_in_a_long_text(
 
 def test_a_model_that_is_not_installed_is_named_and_nothing_is_downloaded(subject: Subject) -> None:
     with pytest.raises(AuditError, match="'xx_no_such_model', which is not installed"):
-        Pseudonymizer("xx_no_such_model")("some text", subject)
+        Pseudonymizer(["xx_no_such_model"])("some text", subject)
 
 
 def test_texts_of_high_risk_models_are_kept_encrypted_and_without_personal_data(log: Log) -> None:

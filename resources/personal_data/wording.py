@@ -1,0 +1,125 @@
+"""Names and addresses as far as the words around them tell, in Polish, German, French and English.
+
+A name after a title, an introduction, a greeting; an address with a street and its number, or a postcode. A
+name that stands alone in a sentence is not found: that takes a model with named entities (`detector.py`).
+"""
+
+from collections.abc import Iterator
+
+import regex
+
+from resources.personal_data.findings import Finding
+from resources.personal_data.identifiers import LIKELY
+
+PERSON, ADDRESS = "PERSON", "ADDRESS"
+
+_TITLES = (
+    r"Mr|Mrs|Ms|Miss|Mx|Sir|Dame|Dr|Prof|Professor|Madam"
+    r"|Pan|Pani|Pana|Panu|Panem|Panią|Państwo|Państwa|mgr|inż|dr|prof"
+    r"|Herr|Herrn|Frau|Fräulein|M|MM|Mme|Mlle|Mmes|Monsieur|Madame|Mademoiselle|Maître|Docteur"
+)
+_INTRODUCTIONS = (
+    r"my name is|i am called|name is|nazywam się|mam na imię|ich heiße|ich heisse|mein name ist"
+    r"|je m['’]appelle|mon nom est|se nomme"
+)
+_BEINGS = r"i am|i['’]m|this is|jestem|ich bin|je suis"
+_LABELS = (
+    r"(?:first|last|full|family|given|maiden)?[ _]?name|surname|forename|signed"
+    r"|imię(?: i nazwisko)?|nazwisko(?: rodowe)?|podpisano"
+    r"|vorname|nachname|familienname|geburtsname|unterzeichnet|nom(?: de famille| complet)?|prénom"
+)
+_ROLES = (
+    r"applicants?|customer|client|patient|employee|tenant|claimant|borrower|pracowni(?:k|ca)"
+    r"|klient(?:ka|a|ki|em|ką)?|pacjent(?:ka|a|ki)?|wnioskodawc(?:a|y|zyni)|kredytobiorc(?:a|y)"
+    r"|kund(?:e|in)|patientin|antragsteller(?:in)?|mieter(?:in)?|mitarbeiter(?:in)?"
+    r"|cliente?|patiente|salariée?|demandeu(?:r|se)|emprunteu(?:r|se)|locataire"
+)
+_CLOSINGS = (
+    r"(?:kind |best |warm )?regards|yours(?: sincerely| faithfully| truly)?|sincerely|cheers"
+    r"|z poważaniem|pozdrawiam|z wyrazami szacunku|hochachtungsvoll"
+    r"|(?:mit )?freundlichen? grüßen?|(?:viele|liebe) grüße"
+    r"|cordialement|bien à vous|salutations distinguées|meilleures salutations"
+)
+_GREETINGS = r"dear|hello|hi|drogi|droga|cześć|witaj|lieber?|hallo|cher|chère|bonjour"
+_NO_NAMES = frozenset(
+    """Sir Madam Team All Customer Client Support Service Everyone Damen Herren Państwo Pan Pani Herr Frau
+    Monsieur Madame Messieurs Mesdames Mr Mrs Ms Dr Prof Kunde Kundin Klient Bonjour""".split()  # noqa: SIM905
+)
+
+_NOT_WITHIN_A_WORD = r"(?<!\p{L})"
+_SPACE = r"[ \t]{1,2}"
+_WORD = r"\p{Lu}(?:\p{Ll}[\p{L}'’]{0,30}|['’]\p{Lu}\p{Ll}\p{L}{0,30}|\.)(?:-\p{Lu}\p{L}{1,30})?"
+_PARTICLES = r"(?:(?:von|van|vom|zu|zur|der|den|de|du|des|da|di|la|le|el|al|bin|af|of|d['’])\s?){0,2}"
+_FURTHER = rf"(?:{_SPACE}{_PARTICLES}{_WORD})"
+_NAME, _FULL_NAME = rf"({_PARTICLES}{_WORD}{_FURTHER}{{0,3}})", rf"({_WORD}{_FURTHER}{{1,3}})"
+_END = r"(?=[ \t]?[,.;!?\n]|\s(?:and|i|und|et)\s|\s*$)"
+
+_PERSONS = tuple(
+    regex.compile(_NOT_WITHIN_A_WORD + pattern)
+    for pattern in (
+        rf"(?:(?:{_TITLES})\.?{_SPACE}){{1,3}}{_NAME}",
+        rf"(?i:{_INTRODUCTIONS}){_SPACE}{_NAME}",
+        rf"(?i:{_BEINGS}){_SPACE}{_FULL_NAME}{_END}",
+        rf"(?i:{_LABELS})[\"']?[ \t]?[:=][ \t]{{0,2}}[\"']?{_NAME}",
+        rf"(?i:{_ROLES})[ \t]?:?{_SPACE}{_FULL_NAME}",
+        rf"(?i:{_CLOSINGS})[,.!]?\s{{1,4}}{_NAME}",
+        rf"(?i:{_GREETINGS}){_SPACE}{_NAME}[ \t]?[,!]",
+    )
+)
+
+_HOUSE = r"\d{1,4}(?:[ \t]?[A-Za-z])?(?:[ \t]?[/-][ \t]?\d{1,4}[A-Za-z]?)?(?![\p{L}\d])"
+_PLACE = rf"{_WORD}(?:[ \t-](?:{_WORD}|[IVX]{{1,4}}|i[ \t]{_WORD})){{0,3}}"
+_CITY = r"\p{Lu}[\p{L}'’.-]{1,40}(?:[ \t]\p{Lu}[\p{L}'’.-]{1,40}){0,2}"
+_THEN = r"[ \t]?[,;\n]?[ \t\n]{0,2}"
+_POLISH_CITY = rf"\d{{2}}-\d{{3}}{_SPACE}{_CITY}"
+_FIVE_FIGURES_CITY = rf"(?:[DF]-)?\d{{5}}{_SPACE}(?!EUR|Euro){_CITY}"
+_UK_POSTCODE = r"(?:GIR ?0AA|[A-PR-UWYZ][A-HK-Y]?\d[A-Z\d]? ?\d[ABD-HJLNP-UW-Z]{2})"
+
+_POLISH_WAYS = (
+    r"(?:(?i:ul|al|pl|os)\.[ \t]?|(?i:ulic[aąyę]|alei|aleja|alejach|plac|placu|osiedl[eau])[ \t])"
+    r"(?:\d{1,2}[ \t])?"
+)
+_FLAT = r"(?:[ \t]?(?:/|m\.?|lok\.?)[ \t]?\d{1,4})?"
+_GERMAN_WAYS = (
+    r"(?:\p{Lu}[\p{L}-]{0,40}(?:(?i:straße|strasse|str\.|weg|platz|allee|gasse|ring|damm|ufer)|chaussee)"
+    r"|\p{Lu}\p{L}{1,20}[ -](?:Straße|Strasse|Str\.|Weg|Platz|Allee|Gasse|Ring|Damm|Ufer))"
+)
+_FRENCH_WAYS = (
+    r"(?i:rue|avenue|av\.|boulevard|bd\.?|place|chemin|impasse|allée|quai|route|cours|square|passage|cité|villa)"
+    r"[ \t](?:(?:de|du|des|la|le|les|à|aux)[ \t]|[ld]['’]){0,3}"
+)
+_FRENCH_PLACE = rf"{_WORD}(?:[ \t-](?:(?:de|du|des|la|le|et)[ \t-]){{0,2}}{_WORD}){{0,3}}"
+_A_FLAT = r"(?:Flat|Studio|Unit|Apartment)[ \t]\w{1,4}"
+_FLAT_IN = rf"(?:{_A_FLAT},?[ \t])?"
+_ENGLISH_WAYS = (
+    r"(?:Street|St|Road|Rd|Avenue|Ave|Lane|Ln|Close|Drive|Dr|Way|Court|Ct|Crescent|Gardens|Grove|Hill|Place|Row"
+    r"|Square|Terrace|Mews|Park|Walk|Boulevard|Blvd|View|Rise|Green)(?!\p{L})"
+)
+
+_ADDRESSES = tuple(
+    regex.compile(rf"(?<![\p{{L}}\d])({pattern})")
+    for pattern in (
+        rf"{_POLISH_WAYS}{_PLACE}[ \t]\d{{1,4}}(?:[A-Za-z](?!\p{{L}}))?{_FLAT}(?:{_THEN}{_POLISH_CITY})?",
+        rf"(?<!-){_POLISH_CITY}",
+        rf"{_GERMAN_WAYS}[ \t]{_HOUSE}(?:{_THEN}{_FIVE_FIGURES_CITY})?",
+        rf"\d{{1,4}}(?:[ \t]?(?:bis|ter|quater))?,?[ \t]{_FRENCH_WAYS}{_FRENCH_PLACE}"
+        rf"(?:{_THEN}{_FIVE_FIGURES_CITY})?",
+        rf"{_FRENCH_WAYS}{_FRENCH_PLACE}{_THEN}{_FIVE_FIGURES_CITY}",
+        rf"(?<=[,\n][ \t]?){_FIVE_FIGURES_CITY}",
+        rf"{_FLAT_IN}{_HOUSE}[ \t]{_PLACE}[ \t]{_ENGLISH_WAYS}"
+        rf"(?:{_THEN}{_CITY})?(?:{_THEN}{_UK_POSTCODE})?",
+        rf"(?:{_FLAT_IN}{_HOUSE}|{_A_FLAT},?)[ \t]{_PLACE}(?:{_THEN}{_CITY}){{1,2}}{_THEN}{_UK_POSTCODE}",
+        rf"{_UK_POSTCODE}(?![\p{{L}}\d])",
+    )
+)
+
+
+def persons_and_addresses(text: str) -> Iterator[Finding]:
+    """In a plain text."""
+    for pattern in _ADDRESSES:
+        for found in pattern.finditer(text):
+            yield Finding(found.start(1), found.end(1), ADDRESS, LIKELY, found[1])
+    for pattern in _PERSONS:
+        for found in pattern.finditer(text):
+            if not _NO_NAMES.issuperset(found[1].split()):
+                yield Finding(found.start(1), found.end(1), PERSON, LIKELY, found[1])
