@@ -12,6 +12,11 @@ int ftruncate(int fd, int64_t length);
 int fallocate(int fd, int mode, int64_t offset, int64_t length);
 int64_t lseek(int fd, int64_t offset, int whence);
 int mkdir(const char *path, unsigned int mode);
+int flock(int fd, int operation);
+struct llma_dirent { uint64_t inode; int64_t offset; uint16_t length; uint8_t kind; char name[256]; };
+void *opendir(const char *path);
+struct llma_dirent *readdir(void *folder);
+int closedir(void *folder);
 char *strerror(int number);
 struct llma_timespec { long seconds; long nanoseconds; };
 int clock_gettime(int clock, struct llma_timespec *at);
@@ -33,6 +38,7 @@ local OF_THE_DESCRIPTOR, BASIC = 0x1000, 0x7ff -- AT_EMPTY_PATH, STATX_BASIC_STA
 local INTERRUPTED = 4
 local PUNCH_HOLE = 0x2 + 0x1 -- FALLOC_FL_PUNCH_HOLE, FALLOC_FL_KEEP_SIZE
 local TO_DATA = 3 -- SEEK_DATA
+local ALONE_OR_NOT_AT_ALL = 2 + 4 -- LOCK_EX, LOCK_NB
 
 local posix = { MISSING = 2, EXISTS = 17 } -- ENOENT, EEXIST
 local at = ffi.new("struct llma_timespec")
@@ -74,6 +80,25 @@ function posix.close(fd) C.close(fd) end
 function posix.make_folder(path)
   if C.mkdir(path, OWNER_FOLDER) == 0 then return true end
   return ffi.errno() == posix.EXISTS, ffi.errno()
+end
+
+-- The names in a folder; none where there is no such folder.
+function posix.names(path)
+  local folder, names = C.opendir(path), {}
+  if folder == nil then return names end
+  local entry = C.readdir(folder)
+  while entry ~= nil do
+    names[#names + 1] = ffi.string(entry.name)
+    entry = C.readdir(folder)
+  end
+  C.closedir(folder)
+  return names
+end
+
+-- Locks an open file for as long as it is open, so as this process lives; nil and errno.
+function posix.lock(fd)
+  if C.flock(fd, ALONE_OR_NOT_AT_ALL) == 0 then return true end
+  return nil, ffi.errno()
 end
 
 -- Size and number of names of an open file (none: it was replaced or removed); nil and errno.

@@ -8,6 +8,7 @@ local CLOSED, LOOK_EVERY_S = -1, 1
 
 local spool = {}
 local folder, boot
+local lock_fd = CLOSED
 local fd, size, sequence, looked_at = CLOSED, 0, 0, 0
 local waiting, waiting_bytes = {}, 0
 
@@ -16,13 +17,38 @@ function spool.configure(path) folder = path end
 
 local function fail(what, number) return nil, "the spool cannot be " .. what .. ": " .. posix.message(number) end
 
+-- Files are in the order of their numbers, so a boot's is higher than any that lies there, whatever the clock says. Its lock
+-- tells the collector that more may come for as long as this process lives.
+local function begin_boot()
+  posix.make_folder(folder)
+  local number = math.floor(posix.now() * 1000)
+  for _, name in ipairs(posix.names(folder)) do
+    number = math.max(number, (tonumber(name:match("^(%d+)[-.]")) or 0) + 1)
+  end
+  local text = string.format("%.0f", number)
+  if lock_fd ~= CLOSED then posix.close(lock_fd) end
+  local opened, why = posix.open_to_append(folder .. "/" .. text .. ".lock")
+  lock_fd = opened < 0 and CLOSED or opened
+  if opened < 0 then return fail("opened", why) end
+  local locked
+  locked, why = posix.lock(lock_fd)
+  if not locked then return fail("locked", why) end
+  boot = text
+  return true
+end
+
+local function open_file() return posix.open_to_append(string.format("%s/%s-%06d.jsonl", folder, boot, sequence + 1)) end
+
 local function open_next()
   if fd ~= CLOSED then posix.close(fd) end
-  boot = boot or string.format("%.0f", posix.now() * 1000)
-  local path = string.format("%s/%s-%06d.jsonl", folder, boot, sequence + 1)
+  fd = CLOSED
+  if not boot then
+    local begun, why = begin_boot()
+    if not begun then return nil, why end
+  end
   local number
-  fd, number = posix.open_to_append(path)
-  if fd < 0 and number == posix.MISSING and posix.make_folder(folder) then fd, number = posix.open_to_append(path) end
+  fd, number = open_file()
+  if fd < 0 and number == posix.MISSING and begin_boot() then fd, number = open_file() end -- somebody removed the folder
   if fd < 0 then
     fd = CLOSED
     return fail("opened", number)

@@ -50,9 +50,10 @@ class Collector:
         self._spool.look()
         read, before = 0, self.sealed
         if len(self._waiting) < WAITING_EXCHANGES:
+            alive = self._spool.boots_alive() if self._joiner else {}  # before what they wrote last is read
             read = self._read()
             if self._joiner:
-                for exchange in self._joiner.interrupted(self._boot_is_over(idle=not read)):
+                for exchange in self._joiner.interrupted(self._boot_is_over(alive, idle=not read)):
                     self._keep(exchange)
         self._seal()
         return read > 0 or self.sealed > before
@@ -91,14 +92,23 @@ class Collector:
         id = line.event["id"] if line.event else Exchange(None, None, (line,)).id
         return self._sealer.index.find(id) is not None
 
-    def _boot_is_over(self, *, idle: bool) -> Callable[[SpoolFile], bool]:
-        """Nothing more comes: a later boot of the gateway writes, or it does not run and all is read."""
+    def _boot_is_over(self, alive: dict[int, bool | None], *, idle: bool) -> Callable[[SpoolFile], bool]:
+        """Nothing more comes: the boot's gateway is gone, and all is read.
+
+        Where the lock that tells it is missing: a later boot writes, or no gateway answers.
+        """
         newest, unread = self._spool.newest_boot(), self._spool.boots_unread()
         gone = (
             idle and self._spool.all_opened and self._gateway_gone
         )  # known before the read that found nothing
         self._look()
-        return lambda file: (file.boot < newest and file.boot not in unread) or gone
+
+        def over(file: SpoolFile) -> bool:
+            if (lives := alive.get(file.boot, True)) is not None:
+                return not lives and file.boot not in unread
+            return (file.boot < newest and file.boot not in unread) or gone
+
+        return over
 
     def _look(self) -> None:
         now = time.monotonic()

@@ -1,4 +1,7 @@
-"""What the gateway wrote down: `<boot ms>-<seq>.jsonl`, one event a line, appended by the gateway alone.
+"""What the gateway wrote down: `<boot>-<seq>.jsonl`, one event a line, appended by the gateway alone.
+
+A boot's number is higher than that of any before, whatever the clock says, and the gateway holds the lock
+`<boot>.lock` for as long as it lives: so, and by no time, is known what is later and to what nothing comes.
 
 A line counts once its newline is there; a torn last line waits. What was sealed is overwritten with spaces in
 place, so that a spool file holds no personal data for longer than it takes to seal it, and so that whoever
@@ -6,6 +9,7 @@ starts anew finds only what is still to be done. A file is deleted when a later 
 is left.
 """
 
+import fcntl
 import json
 import logging
 import os
@@ -134,6 +138,7 @@ class Spool:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.files: list[SpoolFile] = []
+        self._orders: set[tuple[int, int]] = set()
         self._newest = (0, 0)
         self._unopened: list[tuple[int, int]] = []
 
@@ -143,6 +148,7 @@ class Spool:
             orders = {_order(path.name): path for path in self.folder.iterdir() if NAME.fullmatch(path.name)}
         except FileNotFoundError:
             orders = {}
+        self._orders = set(orders)
         self._newest = max(orders, default=(0, 0))
         unknown = sorted(orders.keys() - {file.order for file in self.files})
         count = max(OPENED - sum(not file.read_out() for file in self.files), 1)
@@ -160,6 +166,27 @@ class Spool:
 
     def newest_boot(self) -> int:
         return self._newest[0]
+
+    def boots_alive(self) -> dict[int, bool | None]:
+        """Whether the gateway of each boot lives; None where no lock tells. A dead one wrote all it will."""
+        return {boot: self._alive(boot) for boot in {boot for boot, _ in self._orders}}
+
+    def _alive(self, boot: int) -> bool | None:
+        """Whether its gateway holds the boot's lock; None where there is none."""
+        try:
+            descriptor = os.open(self._lock(boot), os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(descriptor)
+        return False
+
+    def _lock(self, boot: int) -> Path:
+        return self.folder / f"{boot}.lock"
 
     def boots_unread(self) -> set[int]:
         """The boots of the gateway that have lines which were not read yet."""
@@ -184,12 +211,18 @@ class Spool:
                 _log.warning("%s ends in %d bytes of a line that was never finished.", file.path, torn)
             file.delete()
             self.files.remove(file)
+            self._orders.discard(file.order)
+            if all(boot != file.boot for boot, _ in self._orders) and self._alive(file.boot) is False:
+                self._lock(file.boot).unlink(missing_ok=True)
 
     def _finished(self, file: SpoolFile) -> bool:
-        """A later one exists. Of another boot: and it is quiet, should the machine's clock have gone back."""
+        """Nothing more comes: its boot has a later file, or is over; where no lock tells, it is quiet."""
         if file.order >= self._newest:
             return False
-        return file.boot == self._newest[0] or file.quiet()
+        if any(boot == file.boot and order > file.order[1] for boot, order in self._orders):
+            return True
+        alive = self._alive(file.boot)
+        return file.quiet() if alive is None else not alive
 
     def close(self) -> None:
         for file in self.files:

@@ -3,12 +3,14 @@
 python spooling.py <spool> <count> <tenants> <pace in s>     prints each id once its end is written
 """
 
+import fcntl
 import hashlib
 import json
 import os
 import sys
 import time
 import uuid
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +18,23 @@ DIGEST = "sha256:" + "d" * 64
 
 
 class GatewaySpool:
-    """Appends events as the gateway does: one write(2) a line."""
+    """Appends events as the gateway does: one write(2) a line, its boot's lock held until it is closed."""
 
-    def __init__(self, folder: Path, *, boot: int = 1_763_000_000_000, file_bytes: int = 16 * 2**20) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        boot: int = 1_763_000_000_000,
+        file_bytes: int = 16 * 2**20,
+        locks: bool = True,
+    ) -> None:
         self.folder, self.boot, self.file_bytes = folder, boot, file_bytes
         self._seq, self._written = 0, 0
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._lock = os.open(folder / f"{boot}.lock", os.O_WRONLY | os.O_CREAT, 0o600) if locks else -1
+        if locks:
+            with suppress(BlockingIOError):  # another one of the same test
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         self._open()
 
     def _open(self) -> None:
@@ -31,9 +44,10 @@ class GatewaySpool:
         self._file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
 
     def close(self) -> None:
-        if self._file >= 0:
-            os.close(self._file)
-            self._file = -1
+        for descriptor in (self._file, self._lock):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self._file = self._lock = -1
 
     def write(self, event: dict[str, Any]) -> None:
         self.write_bytes(json.dumps(event, separators=(",", ":")).encode() + b"\n")

@@ -88,6 +88,7 @@ def test_a_request_waits_until_its_gateway_is_gone_and_is_then_interrupted(
     monkeypatch.setattr("resources.audit.spool.QUIET_S", 0.0)
     id = log.spool.request()
     assert log.collect() == 0
+    log.spool.close()
     later = GatewaySpool(log.spool.folder, boot=log.spool.boot + 5000)
     answered = later.exchange()
     assert log.collect() == 2
@@ -102,9 +103,15 @@ def test_a_gateway_that_does_not_run_interrupts_its_requests(
     monkeypatch.setattr("resources.audit.collecting.LOOK_S", 0.0)
     log.spool.request()
     assert log.collect() == 0
+    log.spool.close()
+    assert log.collect() == 1
+    assert log.records()[0]["outcome"] == "interrupted"
+    log.spool = GatewaySpool(log.spool.folder, boot=log.spool.boot + 1, locks=False)
+    id = log.spool.request()
+    assert log.collect() == 0
     log.gateway_alive = False
     assert log.collect() + log.collect() == 1
-    assert log.records()[0]["outcome"] == "interrupted"
+    assert (log.records()[1]["id"], log.records()[1]["outcome"]) == (id, "interrupted")
 
 
 def test_what_was_sealed_is_blanked_in_the_spool_and_finished_files_go(make_log: MakeLog) -> None:
@@ -112,7 +119,7 @@ def test_what_was_sealed_is_blanked_in_the_spool_and_finished_files_go(make_log:
     log.spool.file_bytes = 4000
     waiting = log.spool.request(subject="still waiting")
     log.fill(20)
-    files = sorted(log.spool.folder.iterdir())
+    files = sorted(log.spool.folder.glob("*.jsonl"))
     assert files[0].name.endswith("000001.jsonl"), "it holds a request that is not at its end"
     assert len(files) == 2, files
     assert [line for line in files[0].read_bytes().split(b"\n") if line.strip()] == [
@@ -120,7 +127,7 @@ def test_what_was_sealed_is_blanked_in_the_spool_and_finished_files_go(make_log:
     ]
     log.spool.response(waiting)
     log.collect()
-    assert [path.name for path in log.spool.folder.iterdir()] == [log.spool.path.name]
+    assert [path.name for path in log.spool.folder.glob("*.jsonl")] == [log.spool.path.name]
     assert log.spool.path.read_bytes().strip() == b""
 
 
@@ -227,19 +234,33 @@ def test_a_collector_that_stood_still_for_long_takes_many_files_in_their_order(l
     assert len(list(log.spool.folder.iterdir())) > 6 * OPENED
     log.collect()
     assert [record["id"] for record in log.records()] == [*ids, first]
-    assert len(list(log.spool.folder.iterdir())) == 1
+    assert len(list(log.spool.folder.glob("*.jsonl"))) == 1
 
 
-def test_a_gateway_whose_clock_went_back_is_read_as_well(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("locks", [True, False])
+def test_a_gateway_whose_number_went_back_is_read_as_well(
+    log: Log, monkeypatch: pytest.MonkeyPatch, *, locks: bool
+) -> None:
     log.fill(1)
-    earlier = GatewaySpool(log.spool.folder, boot=log.spool.boot - 5000)
+    log.spool.close()
+    earlier = GatewaySpool(log.spool.folder, boot=log.spool.boot - 5000, locks=locks)
     id = earlier.exchange()
     log.collect()
     assert log.records()[-1]["id"] == id
     assert earlier.path.exists(), "somebody may still write there"
     monkeypatch.setattr("resources.audit.spool.QUIET_S", 0.0)
     log.collect()
-    assert not earlier.path.exists()
+    assert earlier.path.exists() == locks
+    if locks:
+        id = earlier.request(risk_class="high", input="a long question")
+        log.collect()
+        earlier.response(id, output="a late answer")
+        log.collect()
+        assert (log.records()[-1]["id"], log.records()[-1]["outcome"]) == (id, "ok")
+        earlier.close()
+        log.collect()
+        assert not earlier.path.exists()
+        assert not (log.spool.folder / f"{earlier.boot}.lock").exists()
 
 
 def test_a_write_that_the_disk_takes_in_part_is_taken_back(

@@ -1,7 +1,10 @@
 """What breaks behind the gateway or in it: nothing unrecorded passes; refusals are in OpenAI's shape."""
 
+import fcntl
 import json
+import os
 import resource
+import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
@@ -261,12 +264,31 @@ def test_embeddings_and_completions_pass(gateway: Gateway) -> None:
         assert gateway.record("response", answer.headers["x-request-id"])["finish_reason"] == "stop"
 
 
+def test_a_gateway_after_another_has_a_higher_number_whatever_the_clock_says_and_holds_its_lock(
+    start: StartGateway,
+) -> None:
+    gateway = start()
+    spool, ahead = gateway.folder / "spool", int(time.time() * 1000) + 200 * 86_400_000
+    (spool / f"{ahead}-000007.jsonl").write_text("")
+    gateway.ask(gateway.key())
+    assert sorted(file.name for file in spool.iterdir()) == [
+        f"{ahead}-000007.jsonl",
+        f"{ahead + 1}-000001.jsonl",
+        f"{ahead + 1}.lock",
+    ]
+    with (spool / f"{ahead + 1}.lock").open() as lock, pytest.raises(BlockingIOError):
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    os.kill(gateway.process_id, signal.SIGKILL)
+    with (spool / f"{ahead + 1}.lock").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_SH)
+
+
 def test_a_spool_file_that_has_grown_is_followed_by_another(start: StartGateway) -> None:
     gateway = start()
     key = gateway.key()
     for _ in range(25):
         assert gateway.ask(key, model="screening", padding="x" * 900_000).status_code == 200
-    files = sorted(file.name for file in (gateway.folder / "spool").iterdir())
+    files = sorted(file.name for file in (gateway.folder / "spool").glob("*.jsonl"))
     assert [name.rpartition("-")[2] for name in files] == ["000001.jsonl", "000002.jsonl"]
     assert len(gateway.records("response")) == 25
     assert {file.stat().st_mode & 0o777 for file in (gateway.folder / "spool").iterdir()} == {0o600}
