@@ -109,7 +109,7 @@ class _Form:
         control = "train.extra_args"
         try:
             additional = json.loads(self._get(control))
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, RecursionError):
             additional = None
         if not isinstance(additional, dict):
             valid = 'a JSON object in quotes, such as \'{"optim": "adamw_torch"}\''

@@ -43,12 +43,14 @@ class Found:
     remarks: tuple[FileRemark, ...] = ()
 
 
-def look_into(landing_zone: Path, root: Path, terms: Terms, limits: Limits) -> Found:
+def look_into(
+    landing_zone: Path, root: Path, terms: Terms, limits: Limits, *, most_rows: int = MOST_ROWS
+) -> Found:
     """What is wrong with the rows of `<root>/<tenant>/<model>`, and what is to be said of them."""
     mistakes, remarks = Mistakes(), Remarks()
     try:
         with opened_landing_zone(landing_zone, root, limits) as zone:
-            _look(zone, terms, mistakes, remarks)
+            _look(zone, terms, mistakes, remarks, most_rows)
         mistakes.refuse()
     except DatasetError as error:
         return Found(mistakes=error.mistakes, total=error.total, remarks=remarks.all(landing_zone))
@@ -74,8 +76,8 @@ def stamp_of(landing_zone: Path, root: Path, *more: object) -> str:
     return whole.hexdigest()
 
 
-def _look(zone: LandingZone, terms: Terms, mistakes: Mistakes, remarks: Remarks) -> None:
-    sources = find_sources(zone, terms.stage, mistakes, remarks, most_rows=MOST_ROWS)
+def _look(zone: LandingZone, terms: Terms, mistakes: Mistakes, remarks: Remarks, most_rows: int) -> None:
+    sources = find_sources(zone, terms.stage, mistakes, remarks, most_rows=most_rows)
     if not sources:
         return
     target = layout_to_write([source.layout for source in sources])
@@ -83,11 +85,11 @@ def _look(zone: LandingZone, terms: Terms, mistakes: Mistakes, remarks: Remarks)
     for source in sources:
         rows = checked_rows(source, target, mistakes, remarks, train_on_prompt=terms.train_on_prompt)
         seen = 0
-        for row in islice(rows, MOST_ROWS):
+        for row in islice(rows, most_rows):
             seen += 1
             if row is not None and len(different) < 2:
                 different.add(row.text)
-        if seen == MOST_ROWS:
+        if seen == most_rows:
             remarks.add(source.path, None, [FIRST_ROWS])
     if terms.holds_out and len(different) == 1 and not mistakes.total:
         mistakes.add(zone.path, None, "", ONE_ROW)

@@ -4,6 +4,8 @@ import json
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
+from llm_assets.datasets.limits import TOO_DEEP, is_too_deep
+from llm_assets.datasets.parquet_process import Other
 from llm_assets.datasets.remarks import Remark
 
 Role = Literal["user", "assistant", "observation", "function"]
@@ -93,14 +95,34 @@ def tools_text(row: Mapping[str, Any], column: str | None) -> str:
     if value is None or value == "" or value == []:
         return ""
     try:
-        tools = json.loads(value) if isinstance(value, str) else value
+        tools = parsed(value) if isinstance(value, str) else value
     except ValueError as error:
         raise invalid(str(column), f"is not the JSON of a list of tools: {error}") from error
     if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
         raise invalid(
             str(column), "is not a list of tools, each an object with name, description, parameters"
         )
-    return value if isinstance(value, str) else json.dumps(tools, ensure_ascii=False)
+    try:
+        return value if isinstance(value, str) else json.dumps(tools, ensure_ascii=False)
+    except TypeError as error:  # a date, or bytes, in Parquet
+        raise invalid(
+            str(column), f"holds what JSON does not have: {error}; give texts and numbers"
+        ) from error
+
+
+def parsed(text: str) -> Any:
+    """The value of a JSON text within a row.
+
+    Raises:
+        ValueError: It is no JSON, or nested too deeply for the engine to read.
+    """
+    try:
+        value = json.loads(text)
+    except RecursionError as error:
+        raise ValueError(TOO_DEEP) from error
+    if is_too_deep(value):
+        raise ValueError(TOO_DEEP)
+    return value
 
 
 def desirable(row: Mapping[str, Any], column: str) -> bool:
@@ -119,6 +141,8 @@ def kind(value: object) -> str:
     """A value's type in JSON's words."""
     if value is None:
         return "null"
+    if isinstance(value, Other):
+        return f"a {value.type_name}"
     return (
         "a text" if isinstance(value, str) else KINDS.get(type(value).__name__, f"a {type(value).__name__}")
     )

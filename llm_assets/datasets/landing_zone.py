@@ -21,6 +21,7 @@ from pathlib import Path
 
 from llm_assets.datasets.limits import Limits
 from llm_assets.datasets.mistakes import DatasetError, mistake
+from llm_assets.datasets.parquet_rows import ParquetDecoder
 from resources.beneath import Entry, NotFollowedError, OpenedFolder, opened
 
 SUFFIXES = (".json", ".jsonl", ".csv", ".parquet", ".txt")
@@ -65,6 +66,7 @@ class LandingZone:
     def __init__(self, folder: OpenedFolder, limits: Limits) -> None:
         self.path, self.limits = folder.path, limits
         self.folder = folder
+        self.parquet = ParquetDecoder(limits)
         self._stamps: dict[Path, Stamp] = {}
         self._sha256: dict[Path, str] = {}
 
@@ -179,7 +181,9 @@ def opened_landing_zone(landing_zone: Path, root: Path, limits: Limits) -> Itera
             raise mistake(landing_zone, problem) from error
         except NotADirectoryError as error:
             raise mistake(landing_zone, "is not a folder; make it one and put the dataset there") from error
-        yield LandingZone(folder, limits)
+        zone = LandingZone(folder, limits)
+        stack.callback(zone.parquet.close)
+        yield zone
 
 
 def source_files(folder: OpenedFolder) -> tuple[SourceFile, ...]:

@@ -9,12 +9,12 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from llm_assets.datasets.examples import Role, invalid, kind
+from llm_assets.datasets.examples import Role, invalid, kind, parsed
 from llm_assets.datasets.layouts import MASKED, Layout, Tags
 from llm_assets.datasets.remarks import Remark, left_out
 
 ANSWERS = ("assistant", "function")
-WRAPPERS = re.compile(r"<think>.*?</think>|</?tool_call>", re.DOTALL)
+WRAPPERS = re.compile(r"</?tool_call>")
 
 SWITCHES = ("weight", "loss_weight", "train", "training", "loss", "trainable")
 """Whether an answer is learned from: the keys of OpenAI, LLaMA-Factory 1.0, axolotl, and ms-swift."""
@@ -172,20 +172,32 @@ def _calls(calls: object, place: str) -> str:
 def _call(function: dict[str, Any]) -> dict[str, Any]:
     """OpenAI writes the arguments as JSON in a text; templates of chat models expect the object."""
     try:
-        return function | {"arguments": json.loads(function["arguments"])}
+        return function | {"arguments": parsed(function["arguments"])}
     except (KeyError, TypeError, ValueError):
         return function
 
 
 def _refuse_other_than_calls(content: str, place: str) -> None:
     """LLaMA-Factory stops in the middle of a training at a call that is not JSON."""
-    text = WRAPPERS.sub("", content).strip()
+    text = WRAPPERS.sub("", _without_thoughts(content)).strip()
     if text.startswith("<"):  # the markup of some other template, which may wrap JSON in its own words
         return
     try:
-        parsed = json.loads(text)
+        call = parsed(text)
     except ValueError as error:
         raise invalid(place, f'is not the JSON of a call, {{"name": …, "arguments": …}}: {error}') from error
-    calls = parsed if isinstance(parsed, list) else [parsed]
+    calls = call if isinstance(call, list) else [call]
     if not all(isinstance(call, dict) and {"name", "arguments"} <= set(call) for call in calls):
         raise invalid(place, "is not a call; it needs `name` and `arguments`")
+
+
+def _without_thoughts(content: str) -> str:
+    """Without what stands between <think> and the next </think>."""
+    kept, start = [], 0
+    while (opening := content.find("<think>", start)) >= 0:
+        closing = content.find("</think>", opening)
+        if closing < 0:
+            break
+        kept.append(content[start:opening])
+        start = closing + len("</think>")
+    return "".join([*kept, content[start:]])

@@ -13,9 +13,9 @@ from llm_assets.datasets.json_rows import NumberedRow, json_rows
 from llm_assets.datasets.landing_zone import LandingZone
 from llm_assets.datasets.limits import MOST_COLUMNS, TOO_DEEP, is_too_deep
 from llm_assets.datasets.mistakes import Mistakes
+from llm_assets.datasets.parquet_rows import ParquetError
 from llm_assets.datasets.text_lines import text_lines
 
-PARQUET_BATCH_ROWS = 1000
 LONGEST_CSV_FIELD = (1 << 31) - 1
 UNNAMED = "(column %d, without a name)"
 TEXT_COLUMN = "text"
@@ -134,19 +134,11 @@ def _text_rows(zone: LandingZone, path: Path, mistakes: Mistakes) -> Iterator[Nu
 
 
 def _parquet_rows(zone: LandingZone, path: Path, mistakes: Mistakes) -> Iterator[NumberedRow]:
-    import pyarrow
-    from pyarrow import parquet
-
-    number = 0
-    try:
-        with zone.open(path) as opened, parquet.ParquetFile(opened) as file:
-            for batch in file.iter_batches(batch_size=PARQUET_BATCH_ROWS):
-                for row in batch.to_pylist():
-                    number += 1
-                    yield number, row
-    except (pyarrow.ArrowException, OSError) as error:
-        why = str(error).splitlines()[0]
-        mistakes.add(path, number + 1, "", f"the file is no whole Parquet file: {why}; write it again")
+    with zone.open(path) as file:
+        try:
+            yield from enumerate(zone.parquet.rows(file), 1)
+        except ParquetError as error:
+            mistakes.add(path, error.row, "", error.problem)
 
 
 READERS: Mapping[str, Callable[[LandingZone, Path, Mistakes], Iterator[NumberedRow]]] = {

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from llm_assets.workers.bounded import bounded
 from llm_assets.workers.failures import WorkerError
 
 TEMPLATE_FILE = "chat_template.jinja"
@@ -96,7 +97,12 @@ def settle(folder: Path, template: str, recipe: Mapping[str, Any]) -> ChatTempla
     candidates = {"the model's own": own, f"LLaMA-Factory's {template}": encoding.jinja}
     if recipe.get("enable_thinking") is False and own:
         candidates["the model's own, thinking off"] = "{%- set enable_thinking = false -%}" + own
-    agreeing = {name: _agreeing(served, jinja, encoding) for name, jinja in candidates.items() if jinja}
+    wanted = [encoding.prompt_ids(each) for each in CONVERSATIONS]
+    agreeing = {
+        name: _agreeing(served, jinja, wanted, f"The chat template of {folder} ({name})")
+        for name, jinja in candidates.items()
+        if jinja
+    }
     best = max(agreeing, key=lambda name: sum(agreeing[name]), default="")  # the first of equals
     if not best or not agreeing[best][0]:
         raise WorkerError(
@@ -117,9 +123,14 @@ def _tokenizer(folder: Path) -> Any:
     return AutoTokenizer.from_pretrained(folder)
 
 
-def _agreeing(served: Any, jinja: str, encoding: Encoding) -> list[bool]:
+def _agreeing(served: Any, jinja: str, wanted: list[list[int]], what: str) -> list[bool]:
     served.chat_template = jinja
-    return [_served_ids(served, each) == encoding.prompt_ids(each) for each in CONVERSATIONS]
+    rendered = bounded(
+        lambda: [_served_ids(served, each) for each in CONVERSATIONS],
+        what=what,
+        remedy="Give the base model a chat template that ends.",
+    )
+    return [ids == each for ids, each in zip(rendered, wanted, strict=True)]
 
 
 def _served_ids(tokenizer: Any, messages: list[Message]) -> list[int] | None:

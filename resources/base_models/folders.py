@@ -6,7 +6,6 @@ Nothing is loaded: configuration, headers and names are read. That the weights h
 a digest can tell. Code that a model brings along (`*.py`) is not looked at, because it is never run.
 """
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from typing import Any
 
 from resources.base_models.error import BaseModelSourceError
 from resources.base_models.safetensors_files import Tensor, read_folder
+from resources.base_models.small_files import read_object
 
 WANTED = (
     "*.safetensors",
@@ -41,6 +41,7 @@ POSITIONS = (
 # Kinds of RoPE scaling whose factor is not yet in the configuration's positions (vllm/config/model.py).
 UNSCALED = ("linear", "dynamic")
 OUTPUT_LAYERS = ("lm_head.weight", "embed_out.weight", "output.weight")
+FRONT_MATTER_BYTES = 1 << 16
 LICENCE_TEXTS = {"apache license": "apache-2.0", "mit license": "mit", "bsd 3-clause license": "bsd-3-clause"}
 
 
@@ -131,13 +132,7 @@ def _refuse_pickles_alone(folder: Path) -> None:
 def _config(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise BaseModelSourceError(f"{path.parent} has no config.json; give the whole folder of the model.")
-    try:
-        config = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise BaseModelSourceError(f"{path} is not JSON ({error}); fetch it again.") from error
-    if not isinstance(config, dict):
-        raise BaseModelSourceError(f"{path} holds no configuration; fetch it again.")
-    return config
+    return read_object(path)
 
 
 def _architecture(folder: Path, config: dict[str, Any]) -> str:
@@ -193,10 +188,15 @@ def _dtype(tensors: tuple[Tensor, ...]) -> str:
 def _licence(folder: Path) -> str | None:
     readme = folder / "README.md"
     if readme.is_file():
-        named = FRONT_MATTER_LICENCE.match(readme.read_text(encoding="utf-8", errors="replace"))
+        named = FRONT_MATTER_LICENCE.match(_beginning(readme))
         if named:
             return named.group(1).lower()
     for path in sorted(folder.glob("LICEN[CS]E*")):
-        start = path.read_text(encoding="utf-8", errors="replace")[:500].lower()
+        start = _beginning(path)[:500].lower()
         return next((name for text, name in LICENCE_TEXTS.items() if text in start), None)
     return None
+
+
+def _beginning(path: Path) -> str:
+    with path.open("rb") as file:
+        return file.read(FRONT_MATTER_BYTES).decode(errors="replace")

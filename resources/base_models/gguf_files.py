@@ -16,6 +16,10 @@ MAGIC = b"GGUF"
 VERSIONS = (2, 3)
 USUAL_ALIGNMENT = 32
 MOST_DIMENSIONS = 4
+MOST_HEADER_BYTES = 256 << 20  # a vocabulary of 250,000 words has a tenth of it
+MOST_VALUES = MOST_TENSORS = 100_000
+MOST_TEXTS = 10_000_000  # in lists
+LONGEST_TEXT_BYTES = 16 << 20
 STRING, ARRAY = 8, 9
 SCALARS = {
     0: "<B",
@@ -78,11 +82,23 @@ def read_gguf(path: Path) -> GgufFacts:
             known = f"version {version}; versions {VERSIONS[0]} and {VERSIONS[1]}, little-endian, can be read"
             raise BaseModelSourceError(f"{path} is GGUF of {known}. Convert the model anew.")
         tensor_count, value_count = reader.scalar("<Q"), reader.scalar("<Q")
+        if value_count > MOST_VALUES or tensor_count > MOST_TENSORS:
+            counted = f"its header announces {value_count:,} values and {tensor_count:,} tensors"
+            raise _broken(path, f"{counted}, and no model has more than {MOST_TENSORS:,}")
         values = dict(reader.pair() for _ in range(value_count))
         tensors = [reader.tensor() for _ in range(tensor_count)]
         data_start = _aligned(file.tell(), _alignment(path, values))
-    for tensor in tensors:
-        _refuse_outside(path, tensor, data_start, size)
+    end = 0
+    for tensor in sorted(tensors, key=lambda tensor: tensor.offset):
+        if tensor.offset < end:
+            raise _broken(
+                path, f"{tensor.name} begins at byte {tensor.offset} of the data, within another tensor"
+            )
+        end = tensor.offset + _bytes_of(path, tensor)
+        if data_start + end > size:
+            raise _broken(
+                path, f"{tensor.name} ends at byte {data_start + end}, the file at {size}: it is truncated"
+            )
     return _facts(path, values, tensors, size)
 
 
@@ -91,12 +107,19 @@ class _Reader:
 
     def __init__(self, path: Path, file: BinaryIO, size: int) -> None:
         self._path, self._file, self._size = path, file, size
+        self._texts = 0
 
     def scalar(self, form: str) -> Any:
         return struct.unpack(form, self._bytes(struct.calcsize(form)))[0]
 
     def string(self) -> str:
-        return self._bytes(self.scalar("<Q")).decode(errors="replace")
+        count = self.scalar("<Q")
+        if count > LONGEST_TEXT_BYTES:
+            problem = (
+                f"its header holds a text of {count:,} bytes, and at most {LONGEST_TEXT_BYTES:,} are read"
+            )
+            raise _broken(self._path, problem)
+        return self._bytes(count).decode(errors="replace")
 
     def pair(self) -> tuple[str, Any]:
         return self.string(), self._value(self.scalar("<I"))
@@ -128,6 +151,10 @@ class _Reader:
             if kind == STRING
             else lambda: self._value(kind, depth=depth + 1)
         )
+        self._texts += length
+        if self._texts > MOST_TEXTS:
+            problem = f"its header holds lists of {self._texts:,} values"
+            raise _broken(self._path, f"{problem}, and no model's has more than {MOST_TEXTS:,}")
         for _ in range(length):
             pass_over()
         return length
@@ -145,6 +172,10 @@ class _Reader:
             raise _broken(
                 self._path, f"its header goes on after its end at byte {self._size}: it is truncated"
             )
+        if self._file.tell() + count > MOST_HEADER_BYTES:
+            raise _broken(
+                self._path, f"its header has more than {MOST_HEADER_BYTES:,} bytes, no model's so many"
+            )
 
 
 def _alignment(path: Path, values: dict[str, Any]) -> int:
@@ -158,13 +189,11 @@ def _aligned(position: int, alignment: int) -> int:
     return -(-position // alignment) * alignment
 
 
-def _refuse_outside(path: Path, tensor: _Tensor, data_start: int, size: int) -> None:
+def _bytes_of(path: Path, tensor: _Tensor) -> int:
     if tensor.type not in BLOCKS:
         raise _broken(path, f"{tensor.name} has the unknown tensor type {tensor.type}")
     elements, block_bytes = BLOCKS[tensor.type]
-    end = data_start + tensor.offset + -(-math.prod(tensor.shape) // elements) * block_bytes
-    if end > size:
-        raise _broken(path, f"{tensor.name} ends at byte {end}, the file at {size}: it is truncated")
+    return -(-math.prod(tensor.shape) // elements) * block_bytes
 
 
 def _facts(path: Path, values: dict[str, Any], tensors: list[_Tensor], size: int) -> GgufFacts:

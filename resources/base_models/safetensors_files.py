@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from resources.base_models.error import BaseModelSourceError
+from resources.base_models.small_files import read_object
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 LENGTH_BYTES = 8
-LONGEST_HEADER_BYTES = 100_000_000  # the limit of the safetensors library itself
+LONGEST_HEADER_BYTES = 32 << 20  # of 200,000 tensors; read, it takes thirty times as much memory
+MOST_DIMENSIONS = 16
 BITS = {
     **dict.fromkeys(("F4",), 4),
     **dict.fromkeys(("F6_E2M3", "F6_E3M2"), 6),
@@ -101,7 +103,8 @@ def _header(path: Path, size: int) -> tuple[dict[str, Any], int]:
         length = int(struct.unpack("<Q", start)[0])
         if length > LONGEST_HEADER_BYTES:
             raise BaseModelSourceError(
-                f"{path} is not a safetensors file; give weights saved as safetensors."
+                f"{path} is not a safetensors file: its header would have {length:,} bytes, and no "
+                f"model's has more than {LONGEST_HEADER_BYTES:,}. Give weights saved as safetensors."
             )
         text = file.read(length)
     if len(text) < length:
@@ -121,8 +124,10 @@ def _tensor(path: Path, name: str, said: Any) -> Tensor:
         tensor = Tensor(
             name=name, dtype=str(said["dtype"]), shape=tuple(map(int, said["shape"])), start=start, end=end
         )
-    except (KeyError, TypeError, ValueError) as error:
-        raise _broken(path, f"its header says nothing usable of {name} ({error!r})") from error
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise _broken(path, f"its header says nothing usable of {name[:200]} ({error!r})") from error
+    if len(tensor.shape) > MOST_DIMENSIONS or min((start, end, *tensor.shape)) < 0:
+        raise _broken(path, f"its header gives {name[:200]} a shape or place that no tensor has")
     bits = BITS.get(tensor.dtype)
     if bits is None:
         raise _broken(path, f"{name} has the unknown type {tensor.dtype}")
@@ -133,7 +138,7 @@ def _tensor(path: Path, name: str, said: Any) -> Tensor:
 
 def _places(index: Path) -> dict[str, str]:
     try:
-        places = json.loads(index.read_bytes())["weight_map"]
+        places = read_object(index)["weight_map"]
         return {str(name): _plain_name(index, str(shard)) for name, shard in places.items()}
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise _broken(index, f"it has no weight_map of tensors and shards ({error!r})") from error
