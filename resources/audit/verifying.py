@@ -7,6 +7,7 @@ and one that is gone as a whole with the keys of its subjects.
 """
 
 from collections.abc import Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 from resources.audit.anchors import Anchor, Anchors
@@ -46,9 +47,17 @@ def known_tenants(places: AuditPlaces, anchors: Anchors | None) -> list[str]:
 
 
 def verify_tenant(
-    places: AuditPlaces, tenant: str, signing: Signing, anchors: Anchors | None = None
+    places: AuditPlaces,
+    tenant: str,
+    signing: Signing,
+    anchors: Anchors | None = None,
+    *,
+    locked: bool = False,
 ) -> Verdict:
     """Reads all of it, and compares it with the heads in the store where they are given; of `known_tenants`.
+
+    Args:
+        locked: Whoever calls holds the tenant's lock, which nobody can take twice.
 
     Raises:
         ObjectStoreError: The store does not answer.
@@ -56,7 +65,7 @@ def verify_tenant(
     heads = list(anchors.of(tenant)) if anchors else []
     if not places.log(tenant).is_dir():
         return _gone(tenant, heads, keys=places.keys(tenant).is_dir())
-    walk = _walked(places, tenant, signing, heads)
+    walk = _walked(places, tenant, signing, heads, locked=locked)
     problems = [*walk.faults, *((HEAD, 0, problem) for problem in _against_the_store(walk, heads, signing))]
     return Verdict(
         tenant=tenant,
@@ -78,7 +87,9 @@ def _gone(tenant: str, heads: list[Anchor], *, keys: bool) -> Verdict:
     return Verdict(tenant=tenant, records=0, segments=0, deleted_segments=0, faults=(fault,))
 
 
-def _walked(places: AuditPlaces, tenant: str, signing: Signing, heads: Iterable[Anchor]) -> Walk:
+def _walked(
+    places: AuditPlaces, tenant: str, signing: Signing, heads: Iterable[Anchor], *, locked: bool
+) -> Walk:
     """Begins anew where a segment was deleted, because it was due, while it was to be read."""
 
     def check(text: bytes, key: str, signature: bytes) -> None:
@@ -89,7 +100,9 @@ def _walked(places: AuditPlaces, tenant: str, signing: Signing, heads: Iterable[
 
     watched = frozenset(head.seq for head in heads)
     for _ in range(TRIES):
-        with places.lock(tenant):  # files and head of one moment; what comes later is not looked at
+        with (
+            nullcontext() if locked else places.lock(tenant)
+        ):  # files and head of one moment; what comes later is not looked at
             files = sizes_in(places.log(tenant))
             walk = Walk(places.log(tenant), tenant, check, files, watched)
             headed = walk.read_head()

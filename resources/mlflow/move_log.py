@@ -126,7 +126,7 @@ class MoveLog:
         if not folder.is_dir():
             return
         with self._places.lock(tenant):
-            faults = verify_tenant(self._places, tenant, Signing(self.keys)).faults
+            faults = verify_tenant(self._places, tenant, Signing(self.keys), locked=True).faults
             if faults:
                 told = "; ".join(
                     f"{each.segment}:{each.line}: {each.problem}" for each in faults[:FAULTS_NAMED]
