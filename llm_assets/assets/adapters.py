@@ -8,7 +8,7 @@ from llm_assets.assets.checks import Verdict, artifact_check
 from llm_assets.assets.experiments import TrainingConfig
 from llm_assets.assets.parameters import read_once
 from llm_assets.catalog.argument_classes import reason_of
-from llm_assets.catalog.limits import BaseLimits, late_mistakes
+from llm_assets.catalog.limits import BaseLimits, Machine, late_mistakes
 from llm_assets.catalog.loading import Catalog
 from llm_assets.catalog.mistakes import CatalogError
 from llm_assets.catalog.models import ModelEntry
@@ -69,7 +69,7 @@ def lora_adapter(catalog: Catalog, model: ModelEntry) -> dg.AssetsDefinition:
                 template=template,
                 engine=compute.engine("train"),
             )
-            refuse_late_mistakes(catalog, model, training)
+            refuse_late_mistakes(catalog, model, training, artifact_store.url)
             artifact = artifact_store.find(line, training.fingerprint)
             upgrade = engine_upgrade(artifact, training.engine) if artifact else None
             if artifact is None or (config.retrain and upgrade):
@@ -90,14 +90,14 @@ def lora_adapter(catalog: Catalog, model: ModelEntry) -> dg.AssetsDefinition:
     return _lora_adapter
 
 
-def refuse_late_mistakes(catalog: Catalog, model: ModelEntry, training: Training) -> None:
-    """Raises CatalogError for what only the fetched base model and this machine's engine tell of a recipe."""
+def refuse_late_mistakes(catalog: Catalog, model: ModelEntry, training: Training, store_url: str) -> None:
+    """Raises CatalogError for what only the fetched base model and this machine tell."""
     mistakes = late_mistakes(
         catalog.folder,
         model,
         training.recipe,
         limits=BaseLimits.fetched(training.base.attributes["facts"]),
-        device=training.engine.device,
+        machine=Machine(device=training.engine.device, store_url=store_url),
     )
     if mistakes:
         raise CatalogError(catalog.folder, mistakes)

@@ -11,10 +11,12 @@ from typing import Any
 
 from llm_assets.catalog.mistakes import Problem
 from llm_assets.workers import training_arguments
+from llm_assets.workers.merging.base_models import embedding_kind
 
 _Recipe = Mapping[str, Any]
 QUANTIZATION_BITS = (4, 8)
-RESIZING = ("add_special_tokens", "add_tokens", "resize_vocab")
+NEW_TOKENS = ("add_special_tokens", "add_tokens")
+RESIZING = (*NEW_TOKENS, "resize_vocab")
 _LOW_RANK_OPTIMIZERS = ("use_galore", "use_apollo", "use_badam")
 
 
@@ -40,8 +42,20 @@ def _compares_with_reference(recipe: _Recipe) -> bool:
     return _stage(recipe) == "dpo" and recipe.get("pref_loss", "sigmoid") not in ("orpo", "simpo")
 
 
+def _loads_reference(recipe: _Recipe) -> bool:
+    """Whether the engine loads the base model a second time, to compare with."""
+    compares = _stage(recipe) == "kto" or _compares_with_reference(recipe) or recipe.get("use_asft_loss")
+    return bool(compares and _is("full", recipe))
+
+
 def _evaluates(recipe: _Recipe) -> bool:
     return bool(recipe.get("eval_strategy", "no") != "no")
+
+
+def named_embeddings(modules: Any) -> set[str]:
+    """Which embeddings (`input`, `output`) are among these modules: a list, or a text with commas."""
+    names = modules.split(",") if isinstance(modules, str) else modules or ()
+    return {kind for name in names if (kind := embedding_kind(name.strip()))}
 
 
 def _only_for_sft(key: str) -> Rule:
@@ -77,6 +91,16 @@ def _not_quantized(key: str) -> Rule:
         broken=lambda recipe: recipe.get(key) and recipe.get("quantization_bit"),
         problem="a quantized base model's embeddings cannot be resized",
         valid="leave it out, or train without quantization_bit",
+    )
+
+
+def _not_compared_with(key: str) -> Rule:
+    return Rule(
+        key=key,
+        broken=lambda recipe: recipe.get(key) and _loads_reference(recipe),
+        problem="with finetuning_type full LLaMA-Factory fails to load the model that this training compares "
+        "with",
+        valid="leave it out, or set lora",
     )
 
 
@@ -119,6 +143,7 @@ RULES = (
     _only_for_full("use_apollo"),
     _only_for_full("use_badam"),
     *(_not_quantized(key) for key in RESIZING),
+    *(_not_compared_with(key) for key in NEW_TOKENS),
     _whole_above_one("eval_steps", "eval_strategy"),
     _whole_above_one("logging_steps", "logging_strategy"),
     _whole_above_one("save_steps", "save_strategy"),
@@ -127,6 +152,25 @@ RULES = (
         broken=lambda recipe: recipe.get("use_asft_loss") and _is("lora", recipe),
         problem="with lora LLaMA-Factory loads no reference model for it",
         valid="false, or finetuning_type full",
+    ),
+    Rule(
+        key="use_asft_loss",
+        broken=lambda recipe: (
+            recipe.get("use_asft_loss") and (_evaluates(recipe) or recipe.get("eval_on_start"))
+        ),
+        problem="LLaMA-Factory cannot evaluate with it",
+        valid="false, or eval_strategy no (and eval_on_start false)",
+    ),
+    Rule(
+        key="additional_target",
+        broken=lambda recipe: (
+            recipe.get("additional_target")
+            and any(recipe.get(key) for key in RESIZING)
+            and named_embeddings(recipe["additional_target"]) != {"input", "output"}
+        ),
+        problem="the vocabulary is resized, and embeddings that are not named here are neither trained nor "
+        "kept: the merged model would have other ones for the new tokens",
+        valid="null, which trains both embeddings, or name both (embed_tokens,lm_head)",
     ),
     Rule(
         key="mask_history",
@@ -166,8 +210,20 @@ RULES = (
     ),
     Rule(
         key="pissa_init",
+        broken=lambda recipe: recipe.get("pissa_init") and _stage(recipe) == "rm",
+        problem="LLaMA-Factory does not convert a reward model's adapter to one for the untouched base model",
+        valid="false",
+    ),
+    Rule(
+        key="pissa_init",
         broken=lambda recipe: recipe.get("pissa_init") and recipe.get("quantization_bit"),
         problem="a quantized base model cannot be decomposed",
+        valid="false, or train without quantization_bit",
+    ),
+    Rule(
+        key="use_dora",
+        broken=lambda recipe: recipe.get("use_dora") and recipe.get("quantization_bit"),
+        problem="LLaMA-Factory trains no DoRA on a quantized base model",
         valid="false, or train without quantization_bit",
     ),
     Rule(

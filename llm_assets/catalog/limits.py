@@ -6,13 +6,13 @@ starts.
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from llm_assets.catalog.base_models import BaseModelEntry
-from llm_assets.catalog.combinations import RESIZING
+from llm_assets.catalog.combinations import RESIZING, named_embeddings
 from llm_assets.catalog.engine_packages import lacking, packages
 from llm_assets.catalog.mistakes import Mistake, Problem, dotted
 from llm_assets.catalog.models import ModelEntry
@@ -20,9 +20,9 @@ from llm_assets.catalog.opening import open_file
 from llm_assets.catalog.recipes import Recipe
 from llm_assets.catalog.web_ui import is_web_ui_form, translate
 from llm_assets.catalog.yaml_files import read_yaml
-from llm_assets.workers.merging.base_models import embedding_kind
 from llm_assets.workers.merging.tying import TIED_IN_VLLM
 from resources.engines.locks import Device
+from resources.vllm.streaming import STREAMED_SCHEMES
 
 KV_CACHE_BLOCK_TOKENS = 128  # of vLLM 0.32 on a CPU (vllm/platforms/cpu.py)
 DTYPE_BYTES = {"float32": 4, "float64": 8}  # 2 otherwise
@@ -57,6 +57,16 @@ def serving_beyond(model: ModelEntry, limits: BaseLimits) -> Iterator[Problem]:
         yield Problem(place=("serving", "max_model_len"), problem=problem, valid=f"at most {length}")
 
 
+def unstreamable(model: ModelEntry, store_url: str) -> Iterator[Problem]:
+    """Weights that are to be streamed from a store that vLLM cannot stream from."""
+    serving = model.serving
+    if serving.weights == "stream" and serving.mode != "none" and not store_url.startswith(STREAMED_SCHEMES):
+        schemes = " and ".join(STREAMED_SCHEMES)
+        problem = f"vLLM streams from {schemes}, and this installation's artifacts lie in {store_url}"
+        valid = "disk, or LLM_ASSETS_STORE with such an address"
+        yield Problem(place=("serving", "weights"), problem=problem, valid=valid)
+
+
 def short_kv_cache(model: ModelEntry, limits: BaseLimits) -> Iterator[Problem]:
     """A KV cache in which vLLM, on a CPU, could not keep one request of `max_model_len` tokens."""
     serving, values = model.serving, limits.kv_cache_values_per_token
@@ -84,13 +94,16 @@ def recipe_beyond(recipe: Mapping[str, Any], model: ModelEntry, limits: BaseLimi
 def _tied(recipe: Mapping[str, Any], model: ModelEntry, limits: BaseLimits) -> Iterator[Problem]:
     """Embeddings that are one tensor in the base model and two once they were trained apart."""
     resizing = [key for key in RESIZING if recipe.get(key)]
-    lora = ["lora_target"] if _embeddings(recipe.get("lora_target")) else []
+    lora = ["lora_target"] if named_embeddings(recipe.get("lora_target")) else []
     if lora and (model.merge == "export" or resizing):
         problem = "LoRA on one of two tied embeddings, and an export would add it to both"
         valid = "no resized vocabulary" if resizing else "merge: stream in the model's file"
         yield Problem(place=("lora_target",), problem=problem, valid=f"{valid}, or other modules")
+    if recipe.get("pissa_init") and "output" in named_embeddings(recipe.get("lora_target")):
+        problem = "PiSSA would change both embeddings, which are one tensor, and its adapter holds one change"
+        yield Problem(place=("lora_target",), problem=problem, valid="other modules, or pissa_init false")
     if limits.model_type in TIED_IN_VLLM and model.serving.mode != "none":
-        apart = ["additional_target"] if _embeddings(recipe.get("additional_target")) else []
+        apart = ["additional_target"] if named_embeddings(recipe.get("additional_target")) else []
         for key in (*lora, *apart, *resizing):
             problem = (
                 f"it trains tied embeddings apart, and vLLM serves no {limits.model_type} model with two"
@@ -98,28 +111,41 @@ def _tied(recipe: Mapping[str, Any], model: ModelEntry, limits: BaseLimits) -> I
             yield Problem(place=(key,), problem=problem, valid="leave them out, or a base with untied ones")
 
 
-def _embeddings(modules: Any) -> bool:
-    """Whether any of these modules (a list, or a text with commas) is an embedding."""
-    names = modules.split(",") if isinstance(modules, str) else modules or ()
-    return any(embedding_kind(name.strip()) for name in names)
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """What an installation has: the device of its engines, and where artifacts are published."""
+
+    device: Device
+    store_url: str
+
+
+def store_mistakes(catalog_folder: Path, models: Iterable[ModelEntry], store_url: str) -> list[Mistake]:
+    """What the models' files ask of this installation's store that it cannot give."""
+    found = {f"models/{each.name}.yaml": list(unstreamable(each, store_url)) for each in models}
+    return _all_placed(catalog_folder, found)
 
 
 def late_mistakes(
-    folder: Path, model: ModelEntry, recipe: Recipe, *, limits: BaseLimits, device: Device
+    folder: Path, model: ModelEntry, recipe: Recipe, *, limits: BaseLimits, machine: Machine
 ) -> list[Mistake]:
-    """What only the fetched base model and the engine of this machine tell, with file and line.
+    """What only the fetched base model and this machine tell, with file and line.
 
     Args:
         folder: The catalog's folder; the files are read again, for the lines.
-        device: Whose train engine the recipe is for.
     """
+    device = machine.device
     lacks = lacking(recipe.arguments, packages(device), where=f"the train engine's locks for {device}")
     of_recipe = [*recipe_beyond(recipe.arguments, model, limits), *lacks]
     if recipe.is_the_models:
         of_recipe = [replace(each, place=("recipe", *each.place)) for each in of_recipe]
     cache = short_kv_cache(model, limits) if device == "cpu" else ()
-    found = {f"models/{model.name}.yaml": [*serving_beyond(model, limits), *cache]}
+    of_serving = [*serving_beyond(model, limits), *unstreamable(model, machine.store_url), *cache]
+    found = {f"models/{model.name}.yaml": of_serving}
     found.setdefault(recipe.origin, []).extend(of_recipe)
+    return _all_placed(folder, found)
+
+
+def _all_placed(folder: Path, found: Mapping[str, list[Problem]]) -> list[Mistake]:
     return [each for file, problems in found.items() if problems for each in _placed(folder, file, problems)]
 
 

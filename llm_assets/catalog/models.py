@@ -212,6 +212,10 @@ def misfits(model: ModelEntry, recipe: Mapping[str, Any], place: Place = ()) -> 
         yield misfit(
             "eval_strategy", "the model's dataset.held_out_fraction is 0", "no, or a fraction above 0"
         )
+    asked = model.thresholds
+    if recipe.get("use_asft_loss") and (asked.max_eval_loss is not None or asked.loss == "held_out"):
+        problem = "nothing is evaluated with it, and the model's thresholds ask for a held-out loss"
+        yield misfit("use_asft_loss", problem, "false, or thresholds without one")
     if mode == "adapter":
         yield from (misfit(*each) for each in _unservable_adapter(recipe))
 

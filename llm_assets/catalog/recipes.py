@@ -18,6 +18,14 @@ from llm_assets.catalog.renamed_arguments import renamed
 
 STAGES = ("sft", "dpo", "kto", "pt", "rm")
 FINETUNING_TYPES = ("lora", "full")
+# What LLaMA-Factory trains and no later step of the chain takes.
+UNSUPPORTED = {
+    "oft": "it trains, and then nothing merges its adapter, neither LLaMA-Factory's export nor the stream, "
+    "and vLLM serves none",
+    "freeze": "it trains some layers and leaves a whole model; the chain takes adapters, or a model that was "
+    "trained in full",
+    "ppo": "it needs a reward model beside the base model, and a training has one base model and one dataset",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,11 +127,15 @@ def _unknown_template(value: Any) -> list[Problem]:
 def _contradictions(recipe: Mapping[str, Any], held_out: bool) -> Iterator[Problem]:
     stage, finetuning_type = recipe.get("stage", "sft"), recipe.get("finetuning_type", "lora")
     if stage not in STAGES:
-        yield Problem(place=("stage",), problem=f"{stage!r} is not supported", valid=one_of(STAGES))
+        yield Problem(place=("stage",), problem=_not_supported(stage), valid=one_of(STAGES))
     if finetuning_type not in FINETUNING_TYPES:
-        problem = f"{finetuning_type!r} is not supported"
         valid = "lora or full; QLoRA is lora with quantization_bit 4 or 8"
-        yield Problem(place=("finetuning_type",), problem=problem, valid=valid)
+        yield Problem(place=("finetuning_type",), problem=_not_supported(finetuning_type), valid=valid)
     yield from filter(None, map(refusal, recipe.keys(), recipe.values()))
     yield from lacking(recipe, packages(), where="the train engine's locks")
     yield from broken_rules(recipe, held_out=held_out)
+
+
+def _not_supported(value: Any) -> str:
+    why = UNSUPPORTED.get(str(value))
+    return f"{value!r} is not supported: {why}" if why else f"{value!r} is not supported"

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
+from llm_assets.catalog.limits import store_mistakes
 from llm_assets.catalog.loading import Catalog, load_catalog
 from llm_assets.catalog.mistakes import CatalogError
 from llm_assets.catalog.tenants import without_effect
@@ -32,13 +33,14 @@ def check(as_json: AsJson = False, fast: Fast = False) -> None:
     try:
         catalog = load_catalog(settings.catalog, landing_zones=True)
         check_location(settings, catalog)
+        wrong = store_mistakes(catalog.folder, catalog.models.values(), settings.store_url)
         checks = DatasetChecks() if fast else check_datasets(settings, catalog)
         warnings = [*checks.warnings, *_not_looked_into(checks)]
         if not as_json:
             for warning in warnings:
                 _print(f"[yellow]![/] {escape(warning)}")
-        if checks.mistakes:
-            raise CatalogError(settings.catalog, checks.mistakes)
+        if wrong or checks.mistakes:
+            raise CatalogError(settings.catalog, [*wrong, *checks.mistakes])
     except CatalogError as error:
         if not as_json:
             raise

@@ -60,8 +60,8 @@ def run(order: Order, report: Report) -> Result:
 
 
 def _needs_float32(order: Order) -> bool:
-    """Modules that are trained whole are float32 beside the base's bfloat16; no CPU multiplies the two."""
-    return training_arguments.trains_whole_modules(order) or not machine.has_fast_bfloat16()
+    """No CPU multiplies float32 by bfloat16."""
+    return training_arguments.mixes_types(order) or not machine.has_fast_bfloat16()
 
 
 def _leave(order: Order, live: "LiveProgress") -> None:

@@ -19,8 +19,9 @@ FOR_GPUS = (
     *("bf16", "fp16", "pure_bf16", "tf32", "bf16_full_eval", "fp16_full_eval", "use_unsloth_gc"),
     *("torch_compile", "torch_compile_backend", "torch_compile_mode"),
 )
-# New tokens resize the vocabulary by themselves, and a resized vocabulary trains the embeddings.
-TRAINING_WHOLE_MODULES = ("additional_target", "add_special_tokens", "add_tokens", "resize_vocab")
+# Their modules are float32 beside the base's bfloat16: those that are trained whole (a resized vocabulary
+# trains the embeddings, and new tokens resize it by themselves), and the norms.
+MIXING_TYPES = ("additional_target", "add_special_tokens", "add_tokens", "resize_vocab", "upcast_layernorm")
 SAVES_PER_TRAINING = 10
 STAGES = ("sft", "dpo", "kto", "pt", "rm")
 KEPT_CHECKPOINTS = 2  # at least: the engine deletes the last one before a new one is sealed
@@ -59,9 +60,9 @@ def check(order: Mapping[str, Any]) -> None:
         raise WorkerError(f"recipe.stage: {recipe['stage']!r} is not supported; valid: {', '.join(STAGES)}.")
 
 
-def trains_whole_modules(order: Mapping[str, Any]) -> bool:
-    """Whether modules (the embeddings, say) are trained beside LoRA; a resized vocabulary trains its own."""
-    return any(order["recipe"].get(key) for key in TRAINING_WHOLE_MODULES)
+def mixes_types(order: Mapping[str, Any]) -> bool:
+    """Whether the engine makes some modules float32 and leaves the others as the base has them."""
+    return any(order["recipe"].get(key) for key in MIXING_TYPES)
 
 
 def resumable(order: Mapping[str, Any]) -> bool:
@@ -70,6 +71,11 @@ def resumable(order: Mapping[str, Any]) -> bool:
     transformers cannot load a reward model's; PiSSA's would be taken for its first state.
     """
     return order["recipe"].get("stage") != "rm" and not begins_with_pissa(order)
+
+
+def evaluable(recipe: Mapping[str, Any]) -> bool:
+    """Whether LLaMA-Factory can evaluate a training: with the ASFT loss it fails."""
+    return not recipe.get("use_asft_loss")
 
 
 def has_held_out(dataset_folder: Path) -> bool:
@@ -84,7 +90,7 @@ def _defaults(recipe: Mapping[str, Any], held_out: bool) -> Arguments:
     defaults: Arguments = {"stage": "sft", "finetuning_type": "lora"}
     if not {"save_steps", "save_strategy"} & recipe.keys():
         defaults |= {"save_strategy": "steps", "save_steps": 1 / SAVES_PER_TRAINING}
-    if held_out and not {"eval_steps", "eval_strategy"} & recipe.keys():
+    if held_out and evaluable(recipe) and not {"eval_steps", "eval_strategy"} & recipe.keys():
         defaults |= {"eval_strategy": "epoch"}
     if held_out and "eval_steps" in recipe:
         defaults |= {"eval_strategy": "steps"}
@@ -104,7 +110,7 @@ def _owned(order: Mapping[str, Any], held_out: bool, checkpoint: Checkpoint | No
         "dataset_dir": order["dataset_folder"],
         "output_dir": order["checkpoint_folder"],
         "do_train": True,
-        "do_eval": held_out,
+        "do_eval": held_out and evaluable(order["recipe"]),
         "do_predict": False,
         "trust_remote_code": False,
         "push_to_hub": False,

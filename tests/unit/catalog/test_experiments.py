@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from llm_assets.catalog.base_models import BaseModelEntry
 from llm_assets.catalog.experiments import read_recipe
-from llm_assets.catalog.recipes import Recipe
+from llm_assets.catalog.recipes import UNSUPPORTED, Recipe
 from llm_assets.catalog.web_ui import translate
 from llm_assets.catalog.yaml_files import read_yaml
 
@@ -95,7 +95,8 @@ def test_a_mistake_in_the_form_is_named_by_the_forms_own_setting() -> None:
 
 def test_ppo_is_said_to_be_unsupported() -> None:
     _, problems = read({**WEB_UI_FORM, "train.training_stage": "PPO"})
-    assert problems == [("train.training_stage", "'ppo' is not supported; one of dpo, kto, pt, rm, sft")]
+    said = f"'ppo' is not supported: {UNSUPPORTED['ppo']}; one of dpo, kto, pt, rm, sft"
+    assert problems == [("train.training_stage", said)]
 
 
 def test_settings_of_an_evaluation_are_no_experiment() -> None:

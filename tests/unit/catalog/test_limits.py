@@ -5,9 +5,20 @@ from typing import Any
 
 import pytest
 
-from llm_assets.catalog.limits import BaseLimits, late_mistakes, recipe_beyond, short_kv_cache
+from llm_assets.catalog.limits import (
+    BaseLimits,
+    Machine,
+    late_mistakes,
+    recipe_beyond,
+    short_kv_cache,
+    store_mistakes,
+)
 from llm_assets.catalog.loading import Catalog, load_catalog
+from llm_assets.catalog.recipes import Recipe
 from tests.unit.catalog.test_recipe_cases import BASE, MODEL
+
+BUCKET = "s3://models/llm"
+CPU = Machine(device="cpu", store_url=BUCKET)
 
 
 @pytest.fixture
@@ -44,7 +55,7 @@ def test_a_length_beyond_the_fetched_base_model_is_refused_where_it_was_written(
     recipe = catalog.recipe_for("team-a", "bot", experiment)
     model = catalog.models["bot"]
     mistakes = late_mistakes(
-        catalog.folder, model, recipe, limits=BaseLimits(context_length=1024), device="cpu"
+        catalog.folder, model, recipe, limits=BaseLimits(context_length=1024), machine=CPU
     )
     assert sorted(map(str, mistakes)) == sorted(
         [
@@ -54,10 +65,10 @@ def test_a_length_beyond_the_fetched_base_model_is_refused_where_it_was_written(
         ]
     )
     assert (
-        late_mistakes(catalog.folder, model, recipe, limits=BaseLimits(context_length=4096), device="cpu")
+        late_mistakes(catalog.folder, model, recipe, limits=BaseLimits(context_length=4096), machine=CPU)
         == []
     )
-    assert late_mistakes(catalog.folder, model, recipe, limits=BaseLimits(), device="cpu") == []
+    assert late_mistakes(catalog.folder, model, recipe, limits=BaseLimits(), machine=CPU) == []
 
 
 @pytest.mark.parametrize(
@@ -114,6 +125,42 @@ def test_only_a_cpu_has_a_kv_cache_of_a_fixed_size(catalog: Catalog) -> None:
     recipe = catalog.recipe_for("team-a", "bot", "1")
     limits = BaseLimits(kv_cache_values_per_token=10**6)
     model = catalog.models["bot"]
-    [mistake] = late_mistakes(catalog.folder, model, recipe, limits=limits, device="cpu")
+    [mistake] = late_mistakes(catalog.folder, model, recipe, limits=limits, machine=CPU)
     assert mistake.field == "serving.kv_cache_mib"
-    assert late_mistakes(catalog.folder, model, recipe, limits=limits, device="cuda") == []
+    assert (
+        late_mistakes(
+            catalog.folder, model, recipe, limits=limits, machine=Machine(device="cuda", store_url=BUCKET)
+        )
+        == []
+    )
+
+
+@pytest.mark.parametrize(
+    ("store_url", "mode", "refused"),
+    [
+        ("file:/srv/store", "merged", True),
+        ("file:/srv/store", "adapter", True),
+        ("artifactory+https://repository/llm", "merged", True),
+        ("file:/srv/store", "none", False),
+        ("s3://models/llm", "merged", False),
+        ("gs://models/llm", "adapter", False),
+    ],
+)
+def test_weights_are_streamed_from_a_bucket_alone_and_that_is_said_before_a_training(
+    catalog: Catalog, store_url: str, mode: str, refused: bool
+) -> None:
+    file = catalog.folder / "models" / "bot.yaml"
+    file.write_text(file.read_text().replace("{mode: merged}", f"{{mode: {mode}, weights: stream}}"))
+    model = load_catalog(catalog.folder).models["bot"]
+    said = [str(each) for each in store_mistakes(catalog.folder, [model], store_url)]
+    expected = (
+        "catalog/models/bot.yaml:7: serving.weights: vLLM streams from gs:// and s3://, and this "
+        f"installation's artifacts lie in {store_url}; disk, or LLM_ASSETS_STORE with such an address"
+    )
+    assert said == ([expected] if refused else [])
+    recipe = Recipe(arguments={}, origin="models/bot.yaml")
+    here = Machine(device="cpu", store_url=store_url)
+    late = late_mistakes(catalog.folder, model, recipe, limits=BaseLimits(), machine=here)
+    assert [str(each) for each in late] == said
+    on_disk = model.model_copy(update={"serving": model.serving.model_copy(update={"weights": "disk"})})
+    assert store_mistakes(catalog.folder, [on_disk], store_url) == []

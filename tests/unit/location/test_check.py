@@ -31,6 +31,16 @@ def test_a_setting_that_keeps_the_location_from_loading_is_told(project: Project
     assert "LLM_ASSETS_CACHE_GIB='many' is not a size" in project.run("check", expect=2)
 
 
+def test_weights_that_this_installations_store_cannot_stream_are_told(project: Project) -> None:
+    file = project.settings.catalog / "models" / "bot.yaml"
+    written = json.loads(file.read_text())
+    file.write_text(json.dumps(written | {"serving": {"mode": "merged", "weights": "stream"}}))
+    said = project.run("check", "--fast", expect=2)
+    assert "models/bot.yaml:1: serving.weights: vLLM streams from gs:// and s3://" in said
+    project.environment["LLM_ASSETS_STORE"] = "s3://models/llm"
+    assert "✓" in project.run("check", "--fast")
+
+
 def test_what_dagster_refuses_is_a_mistake_with_the_innermost_cause(project: Project) -> None:
     """One job over the assets of two models, as the schedule of deployments once had."""
     assets = [dg.AssetSpec(name, partitions_def=tenants_of(name)) for name in ("one", "two")]
