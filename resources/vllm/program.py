@@ -244,11 +244,21 @@ SECOND_HAND = ("Engine core initialization failed", "EngineDeadError", "WorkerPr
 WORK = re.compile(
     r"^(\([^)]*pid=\d+\) )?INFO(:? )(?! *(Shutting down|Waiting for|Application shutdown|Finished server))"
 )
-# vLLM's own advice is about GPUs and its command line.
+# vLLM's own advice is about its command line: ours takes its place.
+VLLMS_ADVICE = re.compile(r" (Try increasing `|To allow overriding this maximum).*$")
+_CACHE = "(without a GPU) raise its serving.kv_cache_mib"
+# The first that fits; a group of its pattern is a number that the remedy has.
 REMEDIES = {
-    "memory for the cache blocks": "Raise serving.kv_cache_mib of the model.",
-    "KV cache is needed": "Raise serving.kv_cache_mib of the model, or lower its serving.max_model_len.",
-    "greater than the derived max_model_len": "Lower serving.max_model_len of the model.",
+    r"available memory for the cache blocks": (
+        "The weights leave no room on the GPU: serve fewer versions at once, or take a GPU with more memory."
+    ),
+    r"estimated maximum model length is (\d+)": (
+        f"Lower serving.max_model_len of the model to at most {{}}, or {_CACHE}."
+    ),
+    r"KV cache is needed": f"Lower serving.max_model_len of the model, or {_CACHE}.",
+    r"greater than the derived max_model_len \(\w+=(\d+)": (
+        "Lower serving.max_model_len of the model to at most {}."
+    ),
 }
 
 
@@ -282,5 +292,7 @@ def _last_error_at(lines: list[str]) -> int | None:
 def _error_at(lines: list[str], at: int) -> str:
     told = 2 if "validation error" in lines[at] else 1  # pydantic says what is wrong on the next line
     error = " ".join(lines[at : at + told])
-    remedies = [remedy for sign, remedy in REMEDIES.items() if sign in error]
-    return " ".join([error, *remedies[:1]])
+    for sign, remedy in REMEDIES.items():
+        if found := re.search(sign, error):
+            return f"{VLLMS_ADVICE.sub('', error)} {remedy.format(*found.groups())}"
+    return error

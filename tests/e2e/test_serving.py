@@ -5,6 +5,7 @@ Few tests, because every start of vLLM takes 20 s and more.
 
 import json
 import os
+import re
 import shutil
 import signal
 import time
@@ -23,6 +24,7 @@ from tests.servers.s3 import SECRET
 pytestmark = pytest.mark.engine
 
 TENANT, MODEL = "team-a", "support_bot"
+TOO_LONG = 131_072  # of the tiny model in a cache of 16 MiB
 
 
 @pytest.fixture
@@ -79,6 +81,39 @@ def test_a_model_goes_live_merged_and_as_an_adapter_and_never_as_another(
     serving.stop(TENANT, MODEL)
     assert not server.temporary_folder.exists()
     assert serving.state(TENANT, MODEL).status == "stopped"
+
+
+@pytest.mark.long
+def test_a_kv_cache_that_holds_no_whole_request_is_told_with_the_length_that_it_holds(
+    serving: LocalServing, tiny_model: Path, tmp_path: Path
+) -> None:
+    """Before a training `check` tells it of a fetched base; here a version is served with other settings."""
+    model = tmp_path / "model"
+    shutil.copytree(tiny_model, model)
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 2 * TOO_LONG}))
+    wanted = Serving(
+        tenant=TENANT,
+        model=MODEL,
+        version="long",
+        digest="sha256:long",
+        mode="merged",
+        model_folder=model,
+        max_model_len=TOO_LONG,
+        max_num_seqs=4,
+        kv_cache_mib=16,
+        dtype="bfloat16",
+        known_answers=({"question": "Who are you?", "tokens": [1]},),
+        engine="lock",
+        device="cpu",
+    )
+    remedy = r"Lower serving\.max_model_len of the model to at most (\d+), or \(without a GPU\) raise its"
+    with pytest.raises(VllmError, match=rf"it died: (.|\n)*KV cache is needed(.|\n)*{remedy}") as told:
+        serving.deploy(wanted, print)
+    assert "gpu_memory_utilization" not in str(told.value)
+    found = re.search(remedy, str(told.value))
+    assert found is not None
+    assert 0 < int(found[1]) < TOO_LONG
 
 
 EXPORTED = {"version": "exported", "digest": "sha256:exported"}

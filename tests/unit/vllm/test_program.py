@@ -204,6 +204,16 @@ INFO:     Application shutdown complete.
 """
 
 
+ENGINE = "(EngineCore pid=7) ERROR 11-30 14:32:50 [core.py:1] ValueError: "
+SHORT_CACHE = (  # of a server with max_model_len 131072 and a cache of 16 MiB
+    "To serve at least one request with the model's max seq len (131072), (0.03 GiB KV cache is needed, "
+    "which is larger than the available KV cache memory (0.02 GiB). Based on the available memory, the "
+    "estimated maximum model length is 65408. "
+)
+ADVICE = (
+    "Try increasing `gpu_memory_utilization` (which also controls CPU memory on the CPU backend) or "
+    "decreasing `max_model_len` when initializing the engine. See https://docs.vllm.ai for more details."
+)
 WORKING = """
 (APIServer pid=13358) json.decoder.JSONDecodeError: Expecting value: line 1 column 1 (char 0)
 (APIServer pid=13358) INFO:     127.0.0.1:41032 - "POST /v1/chat/completions HTTP/1.1" 400 Bad Request
@@ -222,14 +232,26 @@ def test_a_refused_argument_is_a_final_error() -> None:
 
 
 def test_a_setting_that_does_not_fit_comes_with_the_setting_to_change() -> None:
-    cache = "(EngineCore pid=7) ERROR 11-21 19:03:02 [core.py:1] ValueError: No memory for the cache blocks."
-    assert str(final_error(cache)).endswith("cache blocks. Raise serving.kv_cache_mib of the model.")
+    raised = "(without a GPU) raise its serving.kv_cache_mib."
+    none = f"{ENGINE}No available memory for the cache blocks. {ADVICE}"
+    assert str(final_error(none)).endswith(
+        "for the cache blocks. The weights leave no room on the GPU: serve fewer versions at once, or take a "
+        "GPU with more memory."
+    )
+    short = f"{ENGINE}{SHORT_CACHE}{ADVICE}"
+    unknown = short.replace("the estimated maximum model length is 65408. ", "")
+    assert str(final_error(unknown)).endswith(f"Lower serving.max_model_len of the model, or {raised}")
+    assert final_error(short) == (
+        f"ValueError: {SHORT_CACHE}Lower serving.max_model_len of the model to at most 65408, or {raised}"
+    )
     length = (
         "(APIServer pid=7) pydantic_core._pydantic_core.ValidationError: 1 validation error for ModelConfig\n"
-        "  Value error, max_model_len (9000) is greater than the derived max_model_len (8192)\n"
+        "  Value error, User-specified max_model_len (9000) is greater than the derived max_model_len "
+        "(max_position_embeddings=8192 or model_max_length=None in model's config.json). To allow "
+        "overriding this maximum, set the env var VLLM_ALLOW_LONG_MAX_MODEL_LEN=1.\n"
     )
-    assert "(9000) is greater than the derived max_model_len (8192) Lower serving." in str(
-        final_error(length)
+    assert str(final_error(length)).endswith(
+        "in model's config.json). Lower serving.max_model_len of the model to at most 8192."
     )
 
 
