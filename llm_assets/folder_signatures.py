@@ -5,9 +5,10 @@ An asset records the signature of what it took in, and a sensor compares it with
 
 import hashlib
 from collections.abc import Sequence
+from pathlib import Path
 
 from llm_assets.datasets.landing_zone import source_files
-from resources.beneath import OpenedFolder
+from resources.beneath import NotFollowedError, OpenedFolder, opened
 
 SIGNATURE_LENGTH = 12
 
@@ -35,3 +36,12 @@ def files_of_experiments(folder: OpenedFolder) -> Files:
         for file, status in folder.entries()
         if file.suffix == ".yaml" and not file.name.startswith(".")
     ]
+
+
+def signature_of_experiments(root: Path, tenant: str, model: str) -> str:
+    """`GONE` where the tenant has no folder for the model, or a link in its place."""
+    try:
+        with opened(root, tenant, model) as folder:
+            return signature_of(files_of_experiments(folder))
+    except (FileNotFoundError, NotADirectoryError, NotFollowedError):
+        return GONE

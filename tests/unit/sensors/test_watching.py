@@ -3,7 +3,13 @@
 import os
 from pathlib import Path
 
-from llm_assets.folder_signatures import GONE, files_of_dataset, signature_of
+from llm_assets.folder_signatures import (
+    GONE,
+    files_of_dataset,
+    files_of_experiments,
+    signature_of,
+    signature_of_experiments,
+)
 from llm_assets.sensors.watching import Watched, look, signatures
 from resources.beneath import opened
 
@@ -69,3 +75,18 @@ def test_a_signature_follows_size_time_and_name_and_ignores_other_files(tmp_path
 def test_an_empty_or_missing_folder_has_no_signature(tmp_path: Path) -> None:
     assert signature(tmp_path) == GONE
     assert signatures(tmp_path / "missing", files_of_dataset) == {}
+
+
+def test_what_an_adapter_records_of_its_experiments_is_what_the_sensor_sees(tmp_path: Path) -> None:
+    for tenant in ("team-a", "team-b"):
+        (tmp_path / tenant / "support_bot").mkdir(parents=True)
+    (tmp_path / "team-a" / "support_bot" / "run.yaml").write_text("learning_rate: 1.0e-4\n")
+    (tmp_path / "team-c").mkdir()
+    (tmp_path / "team-c" / "support_bot").symlink_to(tmp_path / "team-a" / "support_bot")
+
+    seen = signatures(tmp_path, files_of_experiments)
+
+    assert set(seen) == {"team-a/support_bot"}
+    for tenant in ("team-a", "team-b", "team-c", "team-d"):
+        recorded = signature_of_experiments(tmp_path, tenant, "support_bot")
+        assert recorded == seen.get(f"{tenant}/support_bot", GONE)
