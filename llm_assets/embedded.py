@@ -21,7 +21,7 @@ def embedded_resources(settings: Settings) -> dict[str, Any]:
     return {
         "settings": settings,
         "artifact_store": embedded_store(settings),
-        "compute": LocalCompute(engines=str(settings.engines), package=PACKAGE),
+        "compute": embedded_compute(settings),
         "mlflow_server": mlflow_server,
         "registry": MlflowRegistry(
             tracking_uri=mlflow_server.url,
@@ -32,6 +32,16 @@ def embedded_resources(settings: Settings) -> dict[str, Any]:
         ),
         "serving": embedded_serving(settings),
     }
+
+
+def embedded_compute(settings: Settings) -> LocalCompute:
+    return LocalCompute(
+        engines=str(settings.engines),
+        package=PACKAGE,
+        memory_bytes=settings.order_memory_bytes,
+        processes=settings.order_processes,
+        seconds=settings.order_seconds,
+    )
 
 
 def embedded_store(settings: Settings) -> ArtifactStore:

@@ -26,6 +26,7 @@ from llm_assets.datasets.limits import (
     SIZE_SETTING,
     Limits,
 )
+from resources.processes import order_limits
 
 CACHE_GIB = 100  # a dozen models of 7 billion parameters in bf16, or adapters by the thousand
 
@@ -110,6 +111,21 @@ class Settings:
             row_bytes=_size(ROW_SETTING, MIB, usual.row_bytes),
             memory_bytes=_size(MEMORY_SETTING, MIB, usual.memory_bytes),
         )
+
+    @property
+    def order_memory_bytes(self) -> int:
+        """How much memory the processes of a work order may take together."""
+        return _size(order_limits.MEMORY_SETTING, GIB, order_limits.MEMORY_BYTES)
+
+    @property
+    def order_processes(self) -> int:
+        """How many processes a work order may have."""
+        return _size(order_limits.PROCESSES_SETTING, 1, order_limits.PROCESSES)
+
+    @property
+    def order_seconds(self) -> int:
+        """How long a work order may take."""
+        return _size(order_limits.HOURS_SETTING, 3600, order_limits.SECONDS)
 
     @property
     def dagster_home(self) -> Path:
@@ -255,7 +271,7 @@ def _find_root() -> Path:
 
 def _size(variable: str, unit: int, default: int) -> int:
     """A number of `unit`s, as what they are together."""
-    text = os.environ.get(variable, f"{default / unit:g}" if unit > 1 else str(default))
+    text = os.environ.get(variable, str(default / unit))
     try:
         number = float(text)
     except ValueError:

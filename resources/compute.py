@@ -6,6 +6,7 @@ in the work order's folder. Its temporary files lie in that folder too, by way o
 here: Kubernetes Jobs.
 """
 
+import json
 import os
 import shutil
 import signal
@@ -25,6 +26,14 @@ from resources.engines.errors_in_log import is_messenger, own_error
 from resources.engines.installation import InstalledEngine, engine_python, installed_engine
 from resources.engines.locks import EngineName
 from resources.processes import supervisor
+from resources.processes.order_limits import (
+    HOURS_SETTING,
+    MEMORY_BYTES,
+    MEMORY_SETTING,
+    PROCESSES,
+    PROCESSES_SETTING,
+    SECONDS,
+)
 from resources.processes.temporary_folders import TemporaryFolderError, linked_folder
 
 PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "USER", "LD_LIBRARY_PATH")
@@ -33,7 +42,7 @@ LOG_TAIL_LINES = 15
 ENGINE_LOG = "engine.log"
 LISTENING_S = 0.2
 FULL_DISK_BYTES = 64 * 2**20
-
+LIMIT_REPORT = "limit.json"
 # Dagster warns its users of what only its own Pipes call.
 OF_DAGSTERS_OWN = ("Function `PipesMessageReader.expected_writer_count`", "AssetExecutionContext.run_id")
 for _message in OF_DAGSTERS_OWN:
@@ -63,10 +72,19 @@ class WorkOrder:
 
 
 class LocalCompute(dg.ConfigurableResource):
-    """Runs work orders as supervised processes: none outlives the run that asked for it."""
+    """Runs work orders as supervised processes: none outlives the run that asked for it.
+
+    Attributes:
+        memory_bytes: How much memory all processes of a work order may take together.
+        processes: How many they may be.
+        seconds: How long it may take.
+    """
 
     engines: str
     package: str
+    memory_bytes: int = MEMORY_BYTES
+    processes: int = PROCESSES
+    seconds: int = SECONDS
 
     def engine(self, name: EngineName) -> InstalledEngine:
         """What would run the work orders of an engine. Raises EngineError when it is not installed."""
@@ -82,11 +100,9 @@ class LocalCompute(dg.ConfigurableResource):
 
         `heard` is called with each of the worker's messages while it works; should it fail, the work ends.
 
-        How long that may take is not limited here: a training takes what it takes, and Dagster ends a
-        run that is cancelled or over its own limit (`dagster/max_runtime`), and with it the work order.
-
         Raises:
-            WorkOrderError: The engine failed, was killed, or sent no result; names the cause and the log.
+            WorkOrderError: The engine failed, was killed, went beyond a limit, or sent no result; names the
+                cause and the log.
         """
         work.folder.mkdir(parents=True, exist_ok=True)
         log = work.folder / ENGINE_LOG
@@ -110,7 +126,11 @@ class LocalCompute(dg.ConfigurableResource):
     @contextmanager
     def _process(self, work: WorkOrder, bootstrap: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
         python = engine_python(Path(self.engines), work.engine)
+        limits = {name: getattr(self, name) for name in ("memory_bytes", "processes", "seconds")}
+        report = work.folder / LIMIT_REPORT
+        report.unlink(missing_ok=True)  # of an earlier try
         command = [sys.executable, "-I", "-S", supervisor.__file__]
+        command += ["--limits", json.dumps(limits), str(report)]
         command += [str(python), "-m", f"llm_assets.workers.{work.worker}"]
         with _temporary_folder(work) as temporary:
             with (work.folder / ENGINE_LOG).open("ab") as log:
@@ -218,14 +238,29 @@ def _result(work: WorkOrder, exit_code: int, messages: Any, earlier_bytes: int) 
 
 def _cause(folder: Path, exit_code: int, reported: str | None, said: str) -> str:
     """What was reported, unless it only passes on what a process of the engine said before it died."""
-    if reported is not None:
+    if reported is not None and not (folder / LIMIT_REPORT).is_file():
         own = own_error(said) if is_messenger(reported) else None
         return f"{own} (passed on as {reported})" if own else reported
-    ended = _full_disk(folder) or _how_it_ended(exit_code)
+    ended = _limit(folder) or _full_disk(folder) or _how_it_ended(exit_code)
     if own := own_error(said):
         ended += f". Its last error: {own}"
     tail = "\n".join(said.splitlines()[-LOG_TAIL_LINES:])
     return f"{ended}. The end of its log:\n{tail}"
+
+
+def _limit(folder: Path) -> str | None:
+    """Which limit of work orders it was ended at."""
+    report = folder / LIMIT_REPORT
+    if not report.is_file():
+        return None
+    ended = json.loads(report.read_text())
+    limit, seen = ended["limit"], ended["seen"]
+    setting, used = {
+        "memory_bytes": (MEMORY_SETTING, f"its processes took {seen / 2**30:.1f} GiB of memory"),
+        "processes": (PROCESSES_SETTING, f"it had {seen:,} processes"),
+        "seconds": (HOURS_SETTING, f"it ran for more than {seen / 3600:.1f} hours"),
+    }[limit]
+    return f"{used}, more than a work order may; {setting} raises that"
 
 
 def _said(log: Path, earlier_bytes: int) -> str:
