@@ -32,6 +32,8 @@ from resources.object_stores.opening import open_object_store
 
 KEYS_S, UPKEEP_S, RETENTION_S, STORE_S, SHIPPING_S = 1.0, 60.0, 3600.0, 60.0, 2.0
 AGAIN_S, ENDING_S = 5.0, 10.0
+CLOCK_STEP_S = 5.0
+"""More than any correction that a time server makes bit by bit in a minute."""
 
 FAULTS = (AuditError, CatalogError, ObjectStoreError, ShippingError, OSError, sqlite3.Error)
 
@@ -119,11 +121,22 @@ class _Upkeep(_Work):
         self._routes.follow()
         if now - self._upkept >= UPKEEP_S:
             self._upkept = now
+            self._look_at_the_clock()
             self._sealer.close_due(time.time())
             self._sealer.index.catch_up()
         if now - self._retained >= RETENTION_S:
             self._retained = now
             delete_due_of_all(self.settings, self._sealer)
+
+    def _look_at_the_clock(self) -> None:
+        """A time of day that was set is told, and on the record: the times of records are its."""
+        step_s = self._sealer.run_time.tick()
+        if abs(step_s) >= CLOCK_STEP_S:
+            said = (
+                "The machine's clock was set by %+.0f s. Records keep the order in which they were sealed; "
+            )
+            _log.critical(said + "retention counts the time that the installation has run as well.", step_s)
+            self._sealer.record_event(PLATFORM, "clock_step", seconds=round(step_s, 3), by="llm-assets")
 
     def close(self) -> None:
         self._sealer.close()

@@ -8,14 +8,12 @@ delete from the store can still take the newest away; where the store locks its 
 bucket, S3 Object Lock), nobody can before its time.
 """
 
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from resources.audit.places import PLATFORM, AuditError
-from resources.audit.statements import Signing
+from resources.audit.statements import Signing, stated_in
 from resources.names import TENANT
 from resources.object_stores.objects import ObjectStore
 
@@ -98,8 +96,3 @@ class Anchors:
 
     def _anchor(self, tenant: str, key: str, seq: int, digest: str) -> Anchor:
         return Anchor(objects=self.objects, tenant=tenant, key=key, seq=seq, hash=digest)
-
-
-def stated_in(content: bytes) -> dict[str, Any]:
-    """The statement in a signed file; its signature is not looked at."""
-    return dict(json.loads(json.loads(content)["statement"]))

@@ -11,7 +11,6 @@ import hashlib
 import logging
 import os
 import re
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,6 +20,7 @@ from typing import Any, NamedTuple
 
 from resources.audit.outside_verifier import batch_signature
 from resources.audit.places import AuditError, AuditPlaces, private_folder, sync_folder, write_durably
+from resources.audit.run_time import RunTime
 from resources.audit.segments import (
     DELETED,
     GENESIS,
@@ -35,6 +35,7 @@ from resources.audit.segments import (
 )
 from resources.audit.statements import Signing
 
+_TIME = re.compile(rb'"(?:started_at|ended_at|sealed_at|at)":"([^"]+)"')
 _RISK_CLASS = re.compile(rb'"risk_class":"([a-z]+)"')
 
 _log = logging.getLogger(__name__)
@@ -77,10 +78,10 @@ class Chain:
     """Appends records and closes segments."""
 
     def __init__(
-        self, places: AuditPlaces, tenant: str, signing: Signing, limits: SegmentLimits | None = None
+        self, places: AuditPlaces, tenant: str, signing: Signing, run_time: RunTime, limits: SegmentLimits
     ) -> None:
         self.tenant, self.folder = tenant, places.log(tenant)
-        self._signing, self._limits = signing, limits or SegmentLimits()
+        self._signing, self._run_time, self._limits = signing, run_time, limits
         self._tail: _Tail | None = None
         self._stamp: Stamp | None = None
 
@@ -90,7 +91,7 @@ class Chain:
         Raises:
             AuditError: The disk does not take them; none of them counts then.
         """
-        now = time.time()
+        now = self._run_time.clocks.now()
         with self._told():
             self.close_if_due(now)
             tail = self._current()
@@ -145,7 +146,9 @@ class Chain:
             "hash": tail.hash,
             "sha256": digest,
             "risk_classes": sorted({found.decode() for found in _RISK_CLASS.findall(content)}),
+            "latest": max((found.decode() for found in _TIME.findall(content)), default=""),
             "closed_at": now,
+            "ran_s": self._run_time.moment().ran_s,
         }
         write_durably(tail.segment.seal, self._signing.signed(statement))
 

@@ -7,6 +7,7 @@ cut.
 <folder>/log/<tenant>/head.json                  the signed statement of the newest sealed record
 <folder>/keys/<tenant>/                          the keys of its data subjects, see `subject_keys.py`
 <folder>/index.db, <folder>/positions/           derived: may be deleted
+<folder>/run-time.json                           how long this installation has run, see `run_time.py`
 <folder>/locks/<tenant>.lock                     whoever changes a tenant's log holds it
 """
 
@@ -39,6 +40,10 @@ class AuditPlaces:
     @property
     def index(self) -> Path:
         return self.folder / "index.db"
+
+    @property
+    def run_time(self) -> Path:
+        return self.folder / "run-time.json"
 
     @property
     def positions(self) -> Path:

@@ -17,10 +17,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from resources.audit.anchors import AUDIT, Anchors, stated_in
+from resources.audit.anchors import AUDIT, Anchors
 from resources.audit.places import AuditError, AuditPlaces, private_folder, write_durably
 from resources.audit.segments import DELETED, HEAD, SEAL, Segment, hash_at, segments_in
-from resources.audit.statements import Signing
+from resources.audit.statements import Signing, stated_in
 from resources.object_stores.objects import ObjectMissing, ObjectStore, ObjectStoreError
 
 COMPRESSION, BLOCK = 6, 2**20

@@ -1,18 +1,19 @@
 """Deleting what is due, whole closed segments from the beginning of a chain, each with a signed proof in its
 place.
 
-A proof holds what the seal held (first, last, hashes), so the chain behind it still verifies, and why it was
-due. It is written before anything is deleted: killed in between, the next pass finishes. A segment is kept
-for as long as the longest rule among the risk classes of its records says.
+Due is what both clocks say is: the time of day, which can be set, and how long the installation has run since
+(`run_time.py`). A proof holds what the seal held (first, last, hashes), so the chain behind it still
+verifies, and why it was due. It is written before anything is deleted: killed in between, the next pass
+finishes. A segment is kept for as long as the longest rule among the risk classes of its records says.
 """
 
 import logging
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from resources.audit.places import AuditError, AuditPlaces, unlink_durably, write_durably
+from resources.audit.run_time import Moment
 from resources.audit.sealing import Sealer
 from resources.audit.segments import DELETED, SEAL, Segment, segments_in
 
@@ -33,7 +34,7 @@ class Keeping:
         return max([self.days, *(self.days_by_risk_class.get(each, 0) for each in risk_classes)])
 
 
-def delete_due(sealer: Sealer, tenant: str, keeping: Keeping, now: float | None = None) -> int:
+def delete_due(sealer: Sealer, tenant: str, keeping: Keeping, moment: Moment | None = None) -> int:
     """How many segments were deleted.
 
     Raises:
@@ -42,13 +43,14 @@ def delete_due(sealer: Sealer, tenant: str, keeping: Keeping, now: float | None 
     finish_deletions(sealer.places, tenant)
     if keeping.legal_hold:
         return 0
-    at, count = time.time() if now is None else now, 0
+    now, count = moment or sealer.run_time.moment(), 0
     for segment in segments_in(sealer.places.log(tenant), SEAL):
         seal = sealer.signing.verified(segment.seal.read_bytes(), f"{segment.seal}")
         days = keeping.days_for(list(seal["risk_classes"]))
-        if float(seal["closed_at"]) + days * DAY_S > at:
+        passed_s = now.at - float(seal["closed_at"]), now.ran_s - float(seal.get("ran_s", 0))
+        if min(passed_s) < days * DAY_S:  # a seal from before run times were kept counts from their beginning
             break
-        _delete(sealer, segment, seal, days, at)
+        _delete(sealer, segment, seal, days, now)
         count += 1
     return count
 
@@ -59,10 +61,11 @@ def finish_deletions(places: AuditPlaces, tenant: str) -> None:
         _unlink(segment)
 
 
-def _delete(sealer: Sealer, segment: Segment, seal: dict[str, Any], days: int, at: float) -> None:
+def _delete(sealer: Sealer, segment: Segment, seal: dict[str, Any], days: int, now: Moment) -> None:
     tenant = str(seal["tenant"])
     facts = {name: seal[name] for name in ("first", "last", "previous", "hash", "sha256", "closed_at")}
-    proof = {"kind": "deletion", "tenant": tenant, "deleted_at": at, "retention_days": days, **facts}
+    proof = {"kind": "deletion", "tenant": tenant, "retention_days": days, **facts}
+    proof |= {"deleted_at": now.at, "ran_s": now.ran_s}
     if int(seal["first"]) != segment.first:
         raise AuditError(f"{segment.seal} is the seal of another segment; nothing of {tenant} is deleted.")
     write_durably(segment.proof, sealer.signing.signed(proof))

@@ -1,7 +1,6 @@
 """From exchanges to sealed records, tenant by tenant, and records that the platform itself makes (events)."""
 
 import logging
-import time
 import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +12,7 @@ from resources.audit.index import AuditIndex
 from resources.audit.joining import Exchange
 from resources.audit.places import AuditError, AuditPlaces
 from resources.audit.records import Pseudonymize, record_of, tenant_of
+from resources.audit.run_time import Clocks, RunTime
 from resources.audit.statements import Signing
 from resources.audit.subject_keys import SubjectKeys
 
@@ -35,10 +35,12 @@ class Sealer:
         signing_keys: Path,
         pseudonymize: Pseudonymize,
         limits: SegmentLimits | None = None,
+        clocks: Clocks | None = None,
     ) -> None:
         self.places, self.signing = places, Signing(signing_keys)
+        self.run_time = RunTime(places=places, signing=self.signing, clocks=clocks or Clocks())
         self.index = AuditIndex(places)
-        self._pseudonymize, self._limits = pseudonymize, limits
+        self._pseudonymize, self._limits = pseudonymize, limits or SegmentLimits()
         self._chains: dict[str, Chain] = {}
         self._keys: dict[str, SubjectKeys] = {}
         self._threads = ThreadPoolExecutor(SYNCING_THREADS)
@@ -94,7 +96,7 @@ class Sealer:
 
     def record_event(self, tenant: str, event: str, *, id: str | None = None, **facts: Any) -> None:
         """Seals one record of what somebody did: `event` is its name, `facts` hold nothing personal."""
-        content = {"kind": "event", "event": event, "at": iso(time.time()), **facts}
+        content = {"kind": "event", "event": event, "at": iso(self.run_time.clocks.now()), **facts}
         content["id"] = id or f"event-{uuid.uuid4()}"
         self.seal_one(tenant, lambda _: content)
 
@@ -107,7 +109,12 @@ class Sealer:
             if subject is None:
                 return False
             event = {"kind": "event", "event": "erasure", "id": f"event-{uuid.uuid4()}", "by": by}
-            record = {**event, "at": iso(time.time()), "reason": reason, "subject": subject.pseudonym}
+            record = {
+                **event,
+                "at": iso(self.run_time.clocks.now()),
+                "reason": reason,
+                "subject": subject.pseudonym,
+            }
             sealed = self._chain(tenant).append([record])
             keys.erase(name)
         self.index.add(tenant, sealed)
@@ -143,7 +150,7 @@ class Sealer:
 
     def _chain(self, tenant: str) -> Chain:
         if tenant not in self._chains:
-            self._chains[tenant] = Chain(self.places, tenant, self.signing, self._limits)
+            self._chains[tenant] = Chain(self.places, tenant, self.signing, self.run_time, self._limits)
         return self._chains[tenant]
 
     def _keys_of(self, tenant: str) -> SubjectKeys:

@@ -9,6 +9,7 @@ from resources.audit.chain import seconds
 from resources.audit.index import AuditIndex
 from resources.audit.places import AuditError, AuditPlaces
 from resources.audit.segments import Segment, lines_in, record_in, segments_in
+from resources.audit.statements import stated_in
 from resources.audit.subject_keys import SubjectKeys
 
 ERASED = "erased"
@@ -77,8 +78,12 @@ def _records(segment: Segment) -> Iterator[dict[str, Any]]:
 
 
 def _ended_before(segment: Segment, at: float) -> bool:
-    """A closed segment holds nothing newer than its closing, which its seal's file is of."""
-    return segment.seal.exists() and segment.seal.stat().st_mtime < at
+    """Its seal says the latest time in it; the clock may have been set back before it was closed."""
+    try:
+        latest = stated_in(segment.seal.read_bytes()).get("latest")
+    except (FileNotFoundError, ValueError, KeyError):
+        return False  # open, or `verify` says what was done to it
+    return bool(latest) and seconds(str(latest)) < at
 
 
 def _fits(record: dict[str, Any], query: Query) -> bool:

@@ -33,6 +33,11 @@ def canonical(content: Mapping[str, Any]) -> bytes:
         return _ENCODER.encode(content).encode()
 
 
+def stated_in(content: bytes) -> dict[str, Any]:
+    """The statement in a signed file; its signature is not looked at."""
+    return dict(json.loads(json.loads(content)["statement"]))
+
+
 class Signing:
     """Signs and checks with the keys in one folder."""
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from resources.audit.chain import Chain, SegmentLimits
 from resources.audit.places import PLATFORM, AuditError, AuditPlaces
+from resources.audit.run_time import RunTime
 from resources.audit.segments import record_in, segments_in
 from resources.audit.statements import Signing
 from resources.audit.verifying import verify_tenant
@@ -140,7 +141,9 @@ class MoveLog:
                     yield record_in(line)
 
     def _append(self, tenant: str, entry: dict[str, Any]) -> None:
-        Chain(self._places, tenant, Signing(self.keys), LIMITS).append([entry])
+        signing = Signing(self.keys)
+        run_time = RunTime(places=self._places, signing=signing)
+        Chain(self._places, tenant, signing, run_time, LIMITS).append([entry])
 
     @property
     def _places(self) -> AuditPlaces:

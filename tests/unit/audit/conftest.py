@@ -12,6 +12,8 @@ from resources.audit.chain import SegmentLimits
 from resources.audit.collecting import Collector
 from resources.audit.personal_text import Pseudonymizer
 from resources.audit.places import AuditPlaces
+from resources.audit.records import Pseudonymize
+from resources.audit.run_time import Clocks
 from resources.audit.sealing import Sealer
 from resources.audit.segments import lines_in, record_in, segments_in
 from resources.audit.verifying import Fault, verify_tenant
@@ -25,6 +27,8 @@ class Log:
     home: Path
     limits: SegmentLimits = SegmentLimits()  # noqa: RUF009  frozen
     gateway_alive: bool = True
+    pseudonymize: Pseudonymize = field(default_factory=Pseudonymizer)
+    clocks: Clocks = Clocks()  # noqa: RUF009  frozen
     _opened: list[Collector | Sealer] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -34,7 +38,7 @@ class Log:
 
     def begin(self) -> None:
         """As a collector that is started anew."""
-        self.sealer = Sealer(self.places, self.home / "keys", Pseudonymizer(), self.limits)
+        self.sealer = Sealer(self.places, self.home / "keys", self.pseudonymize, self.limits, self.clocks)
         folder = self.home / "gateway" / "spool"
         self.collector = Collector(folder, self.sealer, lambda: self.gateway_alive)
         self._opened += [self.collector, self.sealer]

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from llm_assets.gateway.collector import OTHER_S
 from resources.audit.collecting import LOOK_S
-from resources.audit.places import AuditPlaces
+from resources.audit.places import PLATFORM, AuditPlaces
+from resources.audit.run_time import Clocks, RunTime
 from resources.audit.segments import lines_in, record_in, segments_in
 from resources.audit.statements import Signing
 from resources.audit.subject_keys import SubjectKeys
@@ -119,6 +120,9 @@ def test_beside_sealing_it_records_keys_publishes_heads_and_ships_to_stdout(tmp_
     GatewaySpool(tmp_path / "gateway" / "spool").exchange()
     made = {"event": "created", "id": "k3fz", "tenant": "team-a", "created": 1763.5, "by": "root"}
     (tmp_path / "gateway" / "keys.jsonl").write_text(json.dumps(made) + "\n")
+    places, signing, clocks = AuditPlaces(folder=tmp_path / "audit"), Signing(tmp_path / "keys"), Clocks()
+    an_hour_ago = Clocks(now=lambda: clocks.now() - 3600)
+    RunTime(places=places, signing=signing, clocks=an_hour_ago).tick()
     process = collector(tmp_path, LLM_ASSETS_AUDIT_STDOUT="google")
     heads, log = tmp_path / "store" / "audit" / "_heads" / "team-a", tmp_path / "collector.log"
     deadline = time.monotonic() + READY_S
@@ -127,9 +131,11 @@ def test_beside_sealing_it_records_keys_publishes_heads_and_ships_to_stdout(tmp_
         time.sleep(0.1)
     process.terminate()
     assert process.wait(timeout=READY_S) == 0
-    folder = AuditPlaces(folder=tmp_path / "audit").log("team-a")
-    records = [record_in(line) for segment in segments_in(folder) for line in lines_in(segment.path)]
+    records = [record_in(line) for each in segments_in(places.log("team-a")) for line in lines_in(each.path)]
     assert sorted(record["kind"] for record in records) == ["event", "request"]
+    (step,) = [record_in(line) for each in segments_in(places.log(PLATFORM)) for line in lines_in(each.path)]
+    assert (step["event"], round(step["seconds"])) == ("clock_step", 3600)
+    assert "The machine's clock was set by +3600 s" in log.read_text()
 
 
 def test_a_collector_that_dies_within_any_of_its_writes_is_finished_by_the_next_one(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 from resources.audit.chain import SegmentLimits
 from resources.audit.publishing import Publisher
 from resources.audit.retention import DAY_S, Keeping, delete_due
+from resources.audit.run_time import Moment
 from resources.audit.segments import HEAD, segments_in
 from resources.audit.statements import Signing
 from resources.audit.verifying import verify_tenant
@@ -31,13 +32,24 @@ def names(log: Log) -> list[str]:
     return sorted(path.name for path in log.places.log("team-a").iterdir())
 
 
-def after(days: float) -> float:
-    return time.time() + days * DAY_S
+def after(days: float) -> Moment:
+    """By both clocks; the log began with the test."""
+    return Moment(at=time.time() + days * DAY_S, ran_s=days * DAY_S)
 
 
 def test_nothing_is_deleted_before_it_is_due(log: Log) -> None:
     before = names(log)
     assert delete_due(log.sealer, "team-a", Keeping(days=183), after(182)) == 0
+    assert names(log) == before
+
+
+@pytest.mark.parametrize(("passed_days", "ran_days"), [(200, 0), (200, 182), (0, 400), (-400, 400)])
+def test_nothing_is_deleted_that_is_due_by_one_clock_alone(
+    log: Log, passed_days: float, ran_days: float
+) -> None:
+    before = names(log)
+    moment = Moment(at=time.time() + passed_days * DAY_S, ran_s=ran_days * DAY_S)
+    assert delete_due(log.sealer, "team-a", Keeping(days=183), moment) == 0
     assert names(log) == before
 
 

@@ -20,6 +20,7 @@ from resources.audit.outside_verifier import MANIFEST, Export, digests_in
 from resources.audit.places import AuditError, AuditPlaces
 from resources.audit.publishing import Publisher
 from resources.audit.retention import DAY_S, Keeping, delete_due
+from resources.audit.run_time import Moment
 from resources.audit.searching import Query, opened, search
 from resources.audit.segments import lines_in, record_in, segments_in
 from resources.audit.statements import Signing
@@ -67,7 +68,12 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     log = Log(root / "home", limits=SegmentLimits(records=4))
     for _ in range(5):
         log.fill(2)
-    assert delete_due(log.sealer, TENANT, Keeping(days=183), time.time() + 200 * DAY_S) == 2
+    assert (
+        delete_due(
+            log.sealer, TENANT, Keeping(days=183), Moment(at=time.time() + 200 * DAY_S, ran_s=200 * DAY_S)
+        )
+        == 2
+    )
     for _ in range(4):
         log.fill(2, risk_class="high", input="please look at my case", output="done")
     log.fill(3, "team-b")
