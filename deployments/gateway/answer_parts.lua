@@ -14,7 +14,7 @@ local answer_parts = {}
 -- What an outcome is before anything is known.
 function answer_parts.outcome(exchange)
   local outcome = new_table(0, FIELDS)
-  outcome.status, outcome.bytes, outcome.texts = 200, 0, exchange.keeps_text and {} or nil
+  outcome.status, outcome.bytes, outcome.texts, outcome.coming = 200, 0, exchange.keeps_text and {} or nil, {}
   return outcome
 end
 
@@ -24,24 +24,34 @@ local function read_usage(text, first, last, outcome)
   for name, at in pairs(firsts) do outcome[name] = tonumber(text:sub(at, lasts[name])) or outcome[name] end
 end
 
-local function add(texts, index, piece)
-  if type(piece) == "string" then
-    texts[index] = texts[index] or {}
-    table.insert(texts[index], piece)
+-- Keeps a piece of a text for the record, where the outcome keeps texts, until what it stands in has gone out.
+function answer_parts.say(outcome, index, piece)
+  if type(piece) == "string" then table.insert(outcome.coming, { index = index, piece = piece }) end
+end
+
+-- What was read last has gone out.
+function answer_parts.went(outcome)
+  if not outcome.texts then return end
+  if outcome.coming.instead then outcome.texts = {} end -- of all that came in pieces
+  for _, each in ipairs(outcome.coming) do
+    outcome.texts[each.index] = outcome.texts[each.index] or {}
+    table.insert(outcome.texts[each.index], each.piece)
   end
+  outcome.coming = {}
 end
 
 -- What a choice says: chat or completion, whole or a piece of it, tools that it calls.
 local function collect(choice, outcome)
   local index = (choice.index or 0) + 1
-  local message = choice.message or choice.delta or {}
-  add(outcome.texts, index, message.reasoning_content or message.reasoning)
-  add(outcome.texts, index, message.content)
-  add(outcome.texts, index, choice.text)
+  local message, say = choice.message or choice.delta or {}, answer_parts.say
+  say(outcome, index, message.reasoning_content or message.reasoning)
+  say(outcome, index, message.content)
+  say(outcome, index, message.refusal)
+  say(outcome, index, choice.text)
   for _, call in ipairs(message.tool_calls or {}) do
     local called = call["function"] or {}
-    add(outcome.texts, index, called.name and called.name .. " ")
-    add(outcome.texts, index, called.arguments)
+    say(outcome, index, called.name and called.name .. " ")
+    say(outcome, index, called.arguments)
   end
 end
 
@@ -61,6 +71,7 @@ local function first_byte(text, first) return first and text:sub(first, first) e
 
 -- Reads one JSON object of an answer into the outcome: whether it holds choices, usage, an error. nil: it is no object.
 function answer_parts.read(text, outcome)
+  outcome.coming = {}
   local firsts, lasts = json_scan.members(text, 1, #text, MEMBERS, json.name)
   if not firsts then return nil end
   local held = { choices = false, usage = false, error = false }

@@ -32,6 +32,16 @@ answers.CUT_SHORT = {
   message = "The model's server was told to end while it answered. Ask again.",
 }
 
+local TOO_LARGE = {
+  status = 502, reason = "answer_too_large", code = "answer_too_large",
+  message = "The model's answer is larger than the gateway passes on. Ask for a shorter one or fewer ('n'), or as a stream.",
+}
+local BYTES_OF_A_TOKEN = 4
+local most_bytes
+
+-- `bytes`: of a whole answer at most.
+function answers.configure(bytes) most_bytes = bytes end
+
 local ABORTED = "abort" -- what vLLM says, with 200, of an answer that it was told to end
 
 -- What is wrong with an answer that names the right digest; nil: nothing.
@@ -94,7 +104,10 @@ local function judge(handle, exchange, text, outcome)
   if outcome.status == OK and read(exchange, text, outcome) then
     refusal = answers.wrong_version(handle, exchange, outcome) or answers.cut_short(outcome)
   end
-  if not refusal then return text end
+  if not refusal then
+    answer_parts.went(outcome)
+    return text
+  end
   outcome.status, outcome.reason = refusal.status, refusal.reason
   return errors.body(refusal), refusal
 end
@@ -115,7 +128,33 @@ local function tokens_of(outcome)
   return answer_parts.tokens(outcome)
 end
 
+-- How long the answer says that it is, where it cannot be held: longer than may be, or without a length.
+local function unholdable(headers)
+  local said = headers:get("content-length")
+  local length = said and tonumber(said)
+  if length then return length > most_bytes and length or nil end
+  return headers:get("transfer-encoding") and most_bytes or nil
+end
+
+-- In the place of an answer that cannot be held. What comes of it is dropped as it comes.
+local function refuse_unheld(handle, exchange, length)
+  local outcome, headers, text = answer_parts.outcome(exchange), handle:headers(), errors.body(TOO_LARGE)
+  outcome.status, outcome.reason = TOO_LARGE.status, TOO_LARGE.reason
+  text = record(handle, exchange, outcome, text)
+  receipts.put(headers, exchange, true)
+  headers:replace(":status", tostring(outcome.status))
+  headers:replace("content-type", errors.JSON)
+  headers:replace("content-length", tostring(#text))
+  exchanges.finish(exchange, math.ceil((exchange.asked_bytes + length) / BYTES_OF_A_TOKEN))
+  for chunk in handle:bodyChunks() do
+    chunk:setBytes(text)
+    text = ""
+  end
+end
+
 function answers.give(handle, exchange, status)
+  local length = unholdable(handle:headers())
+  if length then return refuse_unheld(handle, exchange, length) end
   local outcome = answer_parts.outcome(exchange)
   outcome.status = status
   outcome.served = status == OK or handle:headers():get("date") ~= nil -- Envoy dates its own answers later than this

@@ -66,9 +66,11 @@ local function rights(claim)
   return models, risk_classes
 end
 
-local function by_token(claims, tenant)
+-- `verified`: the claims of tokens by the name of the key set that has proved them.
+local function by_token(verified, tenant)
   local expected, now = tenant.jwt, posix.now()
-  if not expected then return nil, "other_tenant" end
+  local claims = expected and verified[expected.provider]
+  if not claims then return nil, "other_tenant" end
   if claims.iss ~= expected.issuer or not has(claims.aud, expected.audience) then return nil, "other_tenant" end
   if type(claims.exp) ~= "number" or claims.exp <= now then return nil, "expired" end
   if type(claims.nbf) == "number" and claims.nbf > now then return nil, "not_yet_valid" end
@@ -87,10 +89,10 @@ function credentials.identify(handle, sent, tenant)
   if not value then return nil, reason end
   if value:sub(1, #TOKEN) ~= TOKEN then return by_key(value, tenant) end -- Envoy's filter looks at no such header
   local verified = handle:streamInfo():dynamicMetadata():get(JWT_FILTER)
-  if not (verified and verified.payload) then return nil, "invalid_token" end
+  if not verified then return nil, "invalid_token" end
   -- Envoy joins headers of one name by commas and may have verified only the beginning.
   if not value:find(ONE_TOKEN) then return nil, "several_keys" end
-  return by_token(verified.payload, tenant)
+  return by_token(verified, tenant)
 end
 
 return credentials

@@ -33,6 +33,12 @@ local function emit(stream, out, text)
   out[#out + 1] = text
 end
 
+-- As it came, with all that it says.
+local function pass(stream, out, text)
+  answer_parts.went(stream.outcome)
+  emit(stream, out, text)
+end
+
 local function emit_error(stream, out, refusal) emit(stream, out, "data: " .. errors.body(refusal) .. "\n\n") end
 
 -- Ends the stream with its record; `last` is what then goes out. What vLLM still sends is dropped.
@@ -41,7 +47,7 @@ local function close(handle, stream, out, last, refusal)
   stream.closed = true
   if refusal then outcome.reason = refusal.reason end
   local mark = #out
-  if refusal then emit_error(stream, out, refusal) else emit(stream, out, last) end
+  if refusal then emit_error(stream, out, refusal) else pass(stream, out, last) end
   outcome.sha256, outcome.text = stream.hash:hex(), answer_parts.text(outcome)
   local recorded, why = records.response(exchange, outcome)
   if not recorded then
@@ -78,7 +84,7 @@ local function take_response(handle, stream, out, data, text)
   if held.error then outcome.reason = "engine_error" end
   exchange.events = (exchange.events or 0) + 1
   if held.ends then return close(handle, stream, out, text) end
-  emit(stream, out, text)
+  pass(stream, out, text)
 end
 
 -- One whole event, with the blank line that ends it.
@@ -98,7 +104,7 @@ local function take(handle, stream, out, event, text)
   if held.error then outcome.reason = "engine_error" end
   if exchange.adds_usage and held.usage and not held.choices then return end
   exchange.events = (exchange.events or 0) + 1
-  emit(stream, out, text)
+  pass(stream, out, text)
 end
 
 -- Where the first event of the text ends: its last byte and the last of the blank line after it.

@@ -24,12 +24,14 @@ local EVENTS = "text/event-stream"
 
 local gateway = {}
 
--- `home`: the platform's state folder. `domain`: tenants are <tenant>.llm.<domain>. `body_bytes`: of one request at most.
+-- `home`: the platform's state folder. `domain`: tenants are <tenant>.llm.<domain>. `body_bytes`: of one request and of one whole
+-- answer at most.
 -- `bodies_bytes`: of all that are not answered yet. `strangers`: see strangers.lua. Nothing is opened here.
 function gateway.configure(settings)
   registry.configure(settings.home .. "/gateway")
   spool.configure(settings.home .. "/gateway/spool")
   doors.configure(settings.domain)
+  answers.configure(settings.body_bytes)
   bodies.configure(settings.body_bytes)
   ends.configure(settings.home .. "/gateway/ends.jsonl")
   limits.configure(settings.bodies_bytes)

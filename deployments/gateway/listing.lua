@@ -5,8 +5,10 @@ local ends = require("ends")
 local errors = require("errors")
 local exchanges = require("exchanges")
 local json = require("json")
+local records = require("records")
 local refusals = require("refusals")
 local registry = require("registry")
+local sha256 = require("sha256")
 local spool = require("spool")
 local strangers = require("strangers")
 
@@ -17,6 +19,14 @@ local listing = {}
 local function respond(handle, id, body)
   exchanges.answered(handle)
   handle:respond({ [":status"] = "200", ["content-type"] = errors.JSON, ["x-request-id"] = id }, body)
+end
+
+-- An answer about models: on the record first.
+local function respond_on_record(handle, known, identity, tenant, body)
+  local recorded, why = records.listed(known, identity, tenant.name, sha256.hex(body), #body)
+  if recorded then return respond(handle, known.id, body) end
+  alarms.raise(handle, "a request is not on the record", why)
+  return refusals.answer(handle, known, refusals.AUDIT_UNAVAILABLE)
 end
 
 -- The names under which a live model can be asked, its own first, each with the version that it means.
@@ -42,7 +52,7 @@ local function entry(name, backend, tenant)
 end
 
 -- GET /v1/models: what this identity may ask and what is live.
-function listing.models(handle, id, identity, tenant)
+function listing.models(handle, known, identity, tenant)
   local entries = {}
   for model in pairs(tenant.models) do
     local route = registry.route(tenant.name, model)
@@ -52,11 +62,13 @@ function listing.models(handle, id, identity, tenant)
     end
   end
   table.sort(entries)
-  respond(handle, id, '{"object":"list","data":[' .. concat(entries, ",") .. "]}")
+  respond_on_record(handle, known, identity, tenant, '{"object":"list","data":[' .. concat(entries, ",") .. "]}")
 end
 
--- GET /v1/models/<name>: one of them. `backend`: the version that the name means.
-function listing.model(handle, id, name, backend, tenant) respond(handle, id, entry(name, backend, tenant.name)) end
+-- GET /v1/models/<name>: one of them, which is `known.requested`. `backend`: the version that the name means.
+function listing.model(handle, known, identity, tenant, backend)
+  respond_on_record(handle, known, identity, tenant, entry(known.requested, backend, tenant.name))
+end
 
 -- GET /healthz: whether requests can be decided on and recorded. Also finds clients that went away.
 function listing.health(handle, id)

@@ -49,6 +49,18 @@ function records.request(exchange, asked)
   }))
 end
 
+-- A question that the gateway answers itself, with its answer: about no model, or about one that `known.requested` names.
+function records.listed(known, identity, tenant, answer_sha256, bytes)
+  local at = time(posix.now())
+  return spool.write(concat({
+    '{"e":"request","id":"', known.id, '","at":', time(known.at), ",", identity_json(identity, tenant),
+    ',"subject":', str(identity.actor), ',"host":', str(short(known.host)), ',"path":', str(short(known.path)),
+    ',"requested":', str_or_null(short(known.requested)), ',"stream":false,"input_bytes":0,"remote":', str_or_null(known.remote), END,
+    '{"e":"response","id":"', known.id, '","at":', at, ',"status":200,"output_sha256":"', answer_sha256,
+    '","output_bytes":', format("%.0f", bytes), ',"ms":', milliseconds((posix.now() - known.at) * 1000), END,
+  }))
+end
+
 -- What goes out of a stream, and what it says, as far as it has gone out.
 local function sent_json(exchange)
   local stream = exchange.stream

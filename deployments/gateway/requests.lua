@@ -118,7 +118,7 @@ local function tell_model(handle, known, identity, tenant, name)
   local backend
   if model then backend, refusal = choose(model, requested, route, version or PRODUCTION) end
   if not backend then return refusals.answer(handle, known, refusal) end
-  return listing.model(handle, known.id, requested, backend, tenant)
+  return listing.model(handle, known, identity, tenant, backend)
 end
 
 -- Counts the request and puts it on the record, or refuses it and does neither.
@@ -201,13 +201,13 @@ end
 function requests.decide(handle, id)
   local sent = incoming.read(handle)
   handle:headers():replace("x-request-id", id)
-  local method, host, target = sent.values[":method"], sent.values[":authority"] or "", sent.values[":path"]
+  local method, host, target = sent.values[":method"], sent.values[":authority"] or "", sent.values[":path"] or "" -- CONNECT has none
   if target == "/healthz" and READS[method] then return listing.health(handle, id) end
   registry.catch_up()
   local known = { id = id, at = posix.now(), host = host, remote = requests.address_of(handle), sent = sent }
   local name, endpoint, model = find_endpoint(handle, known, method, host, target)
   local identity, tenant = authenticate(handle, known, name)
-  if endpoint == endpoints.MODELS then return listing.models(handle, id, identity, tenant) end
+  if endpoint == endpoints.MODELS then return listing.models(handle, known, identity, tenant) end
   if endpoint == endpoints.MODEL then return tell_model(handle, known, identity, tenant, model) end
   return ask(handle, known, identity, tenant, endpoint)
 end

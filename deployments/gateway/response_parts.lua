@@ -1,6 +1,7 @@
 -- What the gateway reads out of an answer of the Responses API (/v1/responses), whole or one event of a stream. As
 -- answer_parts.lua; but vLLM names no digest in these. It is asked for the version by its name (`model@version`), which no
 -- other server knows, and has to name it itself.
+local answer_parts = require("answer_parts")
 local json = require("json")
 local json_scan = require("json_scan")
 
@@ -10,6 +11,7 @@ local DETAILS = { reason = true }
 local EVENT = { type = true, response = true, delta = true, output_index = true, error = true }
 local ENDS = { ["response.completed"] = true, ["response.incomplete"] = true, ["response.failed"] = true }
 
+local say = answer_parts.say
 local response_parts = {}
 
 local function text_at(text, first, last)
@@ -21,20 +23,13 @@ local function object_at(text, first, last, wanted)
   return json_scan.members(text, first, last, wanted, json.name)
 end
 
-local function add(texts, index, piece)
-  if type(piece) == "string" then
-    texts[index] = texts[index] or {}
-    table.insert(texts[index], piece)
-  end
-end
-
 -- What an item of the output says: a message, reasoning, a tool that it calls.
-local function collect(item, texts, index)
-  for _, part in ipairs(item.content or {}) do add(texts, index, part.text or part.refusal) end
-  for _, part in ipairs(item.summary or {}) do add(texts, index, part.text) end
+local function collect(item, outcome, index)
+  for _, part in ipairs(item.content or {}) do say(outcome, index, part.text or part.refusal) end
+  for _, part in ipairs(item.summary or {}) do say(outcome, index, part.text) end
   if item.type == "function_call" then
-    add(texts, index, item.name and item.name .. " ")
-    add(texts, index, item.arguments)
+    say(outcome, index, item.name and item.name .. " ")
+    say(outcome, index, item.arguments)
   end
 end
 
@@ -42,8 +37,8 @@ end
 local function read_output(text, first, last, outcome)
   local spans = json_scan.elements(text, first, last)
   if #spans == 0 then return end
-  outcome.texts = {}
-  for at = 1, #spans, 2 do collect(json.value(text, spans[at], spans[at + 1]), outcome.texts, #outcome.texts + 1) end
+  outcome.coming = { instead = true }
+  for at = 1, #spans, 2 do collect(json.value(text, spans[at], spans[at + 1]), outcome, (at + 1) / 2) end
 end
 
 -- Reads text[first..last], a response object, into the outcome; whether it is an object.
@@ -66,10 +61,14 @@ local function read_response(text, first, last, outcome)
 end
 
 -- Reads a whole answer into the outcome; whether it is a JSON object.
-function response_parts.read(text, outcome) return read_response(text, 1, #text, outcome) end
+function response_parts.read(text, outcome)
+  outcome.coming = {}
+  return read_response(text, 1, #text, outcome)
+end
 
 -- Reads one event of a stream into the outcome: whether it ends the answer, and is an error. nil: it is no object.
 function response_parts.read_event(text, outcome)
+  outcome.coming = {}
   local firsts, lasts = json_scan.members(text, 1, #text, EVENT, json.name)
   if not firsts then return nil end
   local kind = text_at(text, firsts.type, lasts.type)
@@ -79,7 +78,7 @@ function response_parts.read_event(text, outcome)
     read_response(text, firsts.response, lasts.response, outcome)
   elseif outcome.texts and firsts.delta then
     local index = firsts.output_index and tonumber(text:sub(firsts.output_index, lasts.output_index)) or 0
-    add(outcome.texts, index + 1, text_at(text, firsts.delta, lasts.delta))
+    say(outcome, index + 1, text_at(text, firsts.delta, lasts.delta))
   end
   return held
 end

@@ -19,7 +19,7 @@ from llm_assets.catalog.names import check_experiment_name, check_model_name, ch
 from llm_assets.catalog.opening import Listed, listed, open_file
 from llm_assets.catalog.recipes import check_arguments
 from llm_assets.catalog.sources import with_absolute_path
-from llm_assets.catalog.tenants import ISSUER_PLACES, TenantEntry, shared_issuers, unfit_models
+from llm_assets.catalog.tenants import ISSUER_PLACES, TenantEntry, issuer_conflicts, unfit_models
 from llm_assets.catalog.yaml_files import Document, YamlError, read_yaml
 from resources.beneath import NotFollowedError
 
@@ -90,7 +90,10 @@ class Reading:
     def tenants(
         self, models: Mapping[str, ModelEntry], only: Container[str] | None = None
     ) -> dict[str, TenantEntry]:
-        """The tenants, or only those of that name."""
+        """The tenants, or only those of that name.
+
+        Whose issuer is whose is judged where all are read: a part of them says nothing of the others.
+        """
         read: dict[str, TenantEntry] = {}
         lines: dict[tuple[str, Place], int] = {}
         for name, document, file in self._documents("tenants", check_tenant_name, required=True, only=only):
@@ -106,7 +109,8 @@ class Reading:
                 if isinstance(model, str):
                     self._add(self._unknown("models", model, ("models", index)), document, file)
                     self._add(_twice(names[:index], model, ("models", index)), document, file)
-        for name, each in shared_issuers(read.values()):
+        said = {name: entry.jwt for name, entry in read.items()} if only is None else {}
+        for name, each in issuer_conflicts(said, {}).items():
             field, line = dotted(each.place), lines[name, each.place]
             self._say(f"tenants/{name}{SUFFIX}", line, field, each.problem, each.valid)
         return read

@@ -130,23 +130,48 @@ def unfit_models(tenant: TenantEntry, models: Mapping[str, ModelEntry]) -> Itera
         )
 
 
-def shared_issuers(tenants: Iterable[TenantEntry]) -> Iterator[tuple[str, Problem]]:
-    """By tenant: where a token would be good for two, or one issuer has its keys at two places."""
-    first: dict[tuple[str, str], str] = {}
-    told: dict[str, TenantEntry] = {}
-    for tenant in tenants:
-        if tenant.jwt is None:
+def issuer_conflicts(wanted: Mapping[str, Jwt | None], in_force: Mapping[str, Jwt]) -> dict[str, Problem]:
+    """By tenant: why what its file says of an issuer cannot count.
+
+    The keys of an issuer are where the tenant says that named it first, and an audience of it is that of the
+    tenant that named it first, until that one names neither any more. Of several new ones the first by name
+    is the first.
+
+    Args:
+        wanted: What the files say that are to count now; None where one names no issuer.
+        in_force: What counts until then, of all tenants that are there, whatever their files say.
+    """
+    claims, waiting = dict(in_force), dict(wanted)
+    settled: list[str] | None = None
+    while settled != []:
+        settled = [name for name, jwt in sorted(waiting.items()) if _claimed(name, jwt, claims)]
+        for name in settled:
+            del waiting[name]
+    return {
+        name: problem for name, jwt in waiting.items() if jwt and (problem := _conflict(name, jwt, claims))
+    }
+
+
+def _claimed(name: str, jwt: Jwt | None, claims: dict[str, Jwt]) -> bool:
+    """Whether nobody else's claim is in the way; then it is this tenant's, in the place of what it had."""
+    if jwt is None:
+        claims.pop(name, None)
+        return True
+    if _conflict(name, jwt, claims):
+        return False
+    claims[name] = jwt
+    return True
+
+
+def _conflict(name: str, jwt: Jwt, claims: Mapping[str, Jwt]) -> Problem | None:
+    """Where a token would be good for two tenants, or one issuer had its keys at two places."""
+    for other, known in claims.items():
+        if other == name or known.issuer != jwt.issuer:
             continue
-        issuer, audience, jwks = tenant.jwt.issuer, tenant.jwt.audience, tenant.jwt.jwks
-        other = first.setdefault((issuer, audience), tenant.name)
-        if other != tenant.name:
-            problem = f"tokens of {issuer} for {audience!r} are those of {other} already"
-            valid = "an audience of its own"
-            yield tenant.name, Problem(place=_AUDIENCE, problem=problem, valid=valid)
-        known = told.setdefault(issuer, tenant)
-        if known.jwt and known.jwt.jwks != jwks:
-            problem = (
-                f"{known.name} says that the keys of {issuer} are at {known.jwt.jwks or 'its discovery'}"
-            )
-            valid = "one issuer has one set of keys"
-            yield tenant.name, Problem(place=_JWKS, problem=problem, valid=valid)
+        if known.audience == jwt.audience:
+            problem = f"tokens of {jwt.issuer} for {jwt.audience!r} are those of {other} already"
+            return Problem(place=_AUDIENCE, problem=problem, valid="an audience of its own")
+        if known.jwks != jwt.jwks:
+            problem = f"{other} says that the keys of {jwt.issuer} are at {known.jwks or 'its discovery'}"
+            return Problem(place=_JWKS, problem=problem, valid="one issuer has one set of keys")
+    return None

@@ -5,7 +5,7 @@ model or a model keeps every tenant as it was.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +13,7 @@ from pathlib import Path
 from llm_assets.catalog.mistakes import Mistake, dotted
 from llm_assets.catalog.models import ModelEntry
 from llm_assets.catalog.reading import SUFFIX, Reading
-from llm_assets.catalog.tenants import TenantEntry, shared_issuers
+from llm_assets.catalog.tenants import Jwt, TenantEntry, issuer_conflicts
 
 _FOLDERS = ("base_models", "models", "tenants")
 
@@ -25,11 +25,14 @@ _Stamp = tuple[int, int, int]
 class CatalogChanges:
     """The tenants and models as they were last good. `say` hears of each mistake once.
 
-    `read` is whether they ever were; `held` are tenants that are there, but whose files are wrong.
+    `in_force` is what the gateway goes by, held tenants' included: the issuer that a tenant names belongs to
+    it for as long, whatever has become of its file and whoever reads the files now. `read` is whether they
+    ever were; `held` are tenants that are there, but whose files are wrong.
     """
 
     folder: Path
     say: Callable[[str], None]
+    in_force: Callable[[], Mapping[str, Jwt]]
     tenants: dict[str, TenantEntry] = field(default_factory=dict)
     models: dict[str, ModelEntry] = field(default_factory=dict)
     held: set[str] = field(default_factory=set)
@@ -68,15 +71,16 @@ class CatalogChanges:
     def _take(
         self, models: dict[str, ModelEntry], good: dict[str, TenantEntry], present: set[str]
     ) -> set[Mistake]:
-        """Everything good counts now, but for new tenants that are at odds with one that was there before."""
+        """Everything good counts now, but for what is at odds with a tenant that was there before."""
         kept = {name: entry for name, entry in self.tenants.items() if name in present}
-        others = {name: entry for name, entry in kept.items() if name not in good}
+        told = {name: jwt for name, jwt in self.in_force().items() if name in present and name not in kept}
+        counting = told | {name: entry.jwt for name, entry in kept.items() if entry.jwt}
         mistakes = set()
-        for name, problem in list(shared_issuers((others | good).values())):
+        for name, problem in issuer_conflicts({n: entry.jwt for n, entry in good.items()}, counting).items():
             file = f"{self.folder.name}/tenants/{name}{SUFFIX}"
             what = {"field": dotted(problem.place), "problem": problem.problem, "valid": problem.valid}
             mistakes.add(Mistake(file=file, line=None, **what))
-            good.pop(name, None)
+            del good[name]
         self.models, self.tenants, self.read = models, kept | good, True
         self.held = (self.held - good.keys()) & present
         return mistakes

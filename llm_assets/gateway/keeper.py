@@ -17,11 +17,12 @@ from collections.abc import Callable
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 
 from llm_assets.gateway.catalog_changes import CatalogChanges
 from llm_assets.gateway.folder import jwt_filter_file, tenants_journal
 from llm_assets.gateway.listening import Health
-from llm_assets.gateway.tenants import issuers_of, publish_tenants, tenant_lines
+from llm_assets.gateway.tenants import issuers_in_force, issuers_of, publish_tenants, tenant_lines
 from llm_assets.settings import Settings, find_settings
 from resources.gateway.errors import GatewayError
 from resources.gateway.jwt_filter import Issuer, jwt_filter, read_key_sets, write_jwt_filter
@@ -55,8 +56,10 @@ class Keeper:
         self._ended.set()
 
     def follow_catalog(self) -> None:
-        changes = CatalogChanges(folder=self.settings.catalog, say=log.error)
         journal, written = tenants_journal(self.settings), False
+        changes = CatalogChanges(
+            folder=self.settings.catalog, say=log.error, in_force=partial(issuers_in_force, journal)
+        )
 
         def look() -> None:
             nonlocal written
@@ -64,7 +67,7 @@ class Keeper:
                 return
             written = False
             if changes.read:
-                changed = publish_tenants(journal, changes.tenants, changes.models, held=changes.held)
+                changed = publish_tenants(journal, changes)
                 if changed:
                     log.info("Tenants that changed: %s.", _listed(changed))
             self._issuers = issuers_of(tenant_lines(journal), changes.folder)

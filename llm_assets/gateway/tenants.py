@@ -1,20 +1,27 @@
 """What the catalog says to the gateway: a line of `tenants.jsonl` for each tenant, and whose tokens count."""
 
+import os
 from collections import defaultdict
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from llm_assets.catalog.models import ModelEntry
-from llm_assets.catalog.tenants import TenantEntry
+from llm_assets.catalog.tenants import Jwt, TenantEntry
+from llm_assets.gateway.catalog_changes import CatalogChanges
 from resources.gateway.journals import Journal
 from resources.gateway.jwt_filter import Issuer
 
 Line = dict[str, Any]
 
 
-def tenant_line(tenant: TenantEntry, models: Mapping[str, ModelEntry]) -> Line:
-    """What the gateway needs to know of a tenant. Models that are not served are not among its models."""
+def tenant_line(tenant: TenantEntry, models: Mapping[str, ModelEntry], folder: Path) -> Line:
+    """What the gateway needs to know of a tenant. Models that are not served are not among its models.
+
+    `jwt.provider` is whose keys must have proved a token, so that no others ever count for this tenant.
+    """
+    jwt = tenant.jwt.model_dump() if tenant.jwt else None
     listed = {name: models[name] for name in tenant.models if name in models}
     served = {name: model.risk_class for name, model in listed.items() if model.serving.mode != "none"}
     limits = tenant.limits.model_dump()
@@ -23,33 +30,28 @@ def tenant_line(tenant: TenantEntry, models: Mapping[str, ModelEntry]) -> Line:
         "models": {name: {"risk_class": risk_class} for name, risk_class in served.items()},
         "risk_classes": list(tenant.risk_classes),
         "limits": limits if any(limits.values()) else None,
-        "jwt": tenant.jwt.model_dump() if tenant.jwt else None,
+        "jwt": jwt and jwt | {"provider": issuer_of(jwt, folder).provider},
     }
 
 
-def publish_tenants(
-    journal: Journal,
-    tenants: Mapping[str, TenantEntry],
-    models: Mapping[str, ModelEntry],
-    *,
-    held: Container[str] = (),
-) -> tuple[str, ...]:
+def publish_tenants(journal: Journal, catalog: CatalogChanges) -> tuple[str, ...]:
     """Writes what is not in the journal yet; the names of the tenants that changed.
 
-    Args:
-        held: Tenants whose files cannot be read now; what the journal says of them stays.
+    Of tenants that are held back, what the journal says stays.
 
     Raises:
         GatewayError: The journal cannot be read or written.
     """
-    wanted = {name: tenant_line(tenant, models) for name, tenant in tenants.items()}
+    lines = {
+        name: tenant_line(tenant, catalog.models, catalog.folder) for name, tenant in catalog.tenants.items()
+    }
     changed: list[str] = []
 
     def changes(events: Iterator[Line]) -> Iterator[Line]:
         known = _last(events)
-        left = sorted(name for name in known.keys() - wanted.keys() if name not in held)
+        left = sorted(known.keys() - lines.keys() - catalog.held)
         gone = {name: {"tenant": name, "gone": True} for name in left}
-        for name, line in (wanted | gone).items():
+        for name, line in (lines | gone).items():
             if known.get(name) != line:
                 changed.append(name)
                 yield line
@@ -63,15 +65,28 @@ def tenant_lines(journal: Journal) -> list[Line]:
     return [line for line in _last(journal.events()).values() if not line.get("gone")]
 
 
+def issuers_in_force(journal: Journal) -> dict[str, Jwt]:
+    """By tenant: the issuer that the gateway was told last, whether or not the tenant's file can be read."""
+    fields = Jwt.model_fields.keys()
+    return {
+        line["tenant"]: Jwt(**{name: value for name, value in line["jwt"].items() if name in fields})
+        for line in tenant_lines(journal)
+        if line["jwt"]
+    }
+
+
 def issuers_of(lines: Iterable[Line], folder: Path) -> tuple[Issuer, ...]:
     """Each issuer once, with the audiences of all its tenants. A relative `file:` starts at `folder`."""
-    audiences: dict[tuple[str, str], set[str]] = defaultdict(set)
+    audiences: dict[Issuer, set[str]] = defaultdict(set)
     for jwt in (line["jwt"] for line in lines if line["jwt"]):
-        audiences[jwt["issuer"], jwt["jwks"] or ""].add(jwt["audience"])
-    return tuple(
-        Issuer(name=name, audiences=tuple(sorted(found)), key_source=_absolute(source, folder))
-        for (name, source), found in sorted(audiences.items())
-    )
+        audiences[issuer_of(jwt, folder)].add(jwt["audience"])
+    found = (replace(issuer, audiences=tuple(sorted(each))) for issuer, each in audiences.items())
+    return tuple(sorted(found, key=lambda each: (each.name, each.key_source or "")))
+
+
+def issuer_of(jwt: Line, folder: Path) -> Issuer:
+    """The issuer that a tenant's line names, without audiences."""
+    return Issuer(name=jwt["issuer"], audiences=(), key_source=_absolute(jwt["jwks"] or "", folder))
 
 
 def _last(events: Iterable[Line]) -> dict[str, Line]:
@@ -79,6 +94,7 @@ def _last(events: Iterable[Line]) -> dict[str, Line]:
 
 
 def _absolute(source: str, folder: Path) -> str | None:
+    """Without following links: what a link leads to changes, and its name is what the line has."""
     if source.startswith("file:"):
-        return f"file:{(folder / source.removeprefix('file:')).resolve()}"
+        return f"file:{os.path.abspath(folder / source.removeprefix('file:'))}"  # noqa: PTH100  resolve() follows links
     return source or None

@@ -18,8 +18,6 @@ from typing import Any
 from resources.gateway.envoy_http import jwt_discovery
 from resources.gateway.files import replace_json
 
-CLAIMS = "payload"
-"""Below `envoy.filters.http.jwt_authn` in the dynamic metadata: the claims of a token that was checked."""
 CLOCK_SKEW_S = 10
 BEARER_TOKEN = "(?i:bearer) +ey.*"  # noqa: S105  the beginning of every JSON Web Token: base64url of `{"`
 
@@ -59,6 +57,7 @@ def jwt_filter(issuers: Iterable[Issuer], key_sets: Mapping[str, KeySet]) -> dic
 
 
 def _provider(issuer: Issuer, keys: KeySet) -> dict[str, Any]:
+    """The claims of a token that was checked are, by the provider's name, in the request's metadata."""
     return {
         "issuer": issuer.name,
         "audiences": list(issuer.audiences),
@@ -66,7 +65,7 @@ def _provider(issuer: Issuer, keys: KeySet) -> dict[str, Any]:
         # What follows the first space: a scheme has no case, Envoy's prefix has.
         "from_headers": [{"name": "Authorization", "value_prefix": " "}],
         "forward": True,  # the Lua filter replaces it by vLLM's own key
-        "payload_in_metadata": CLAIMS,
+        "payload_in_metadata": issuer.provider,  # so the filter sees whose keys have proved the claims
         "require_expiration": True,
         "clock_skew_seconds": CLOCK_SKEW_S,
     }

@@ -74,6 +74,8 @@ class RequestMetrics:
         if request is not None:
             what = _names(request)
             self._count(what, outcome_of(end), end or {})
+            if not request.get("version"):  # the gateway answered: no model was asked
+                return
             if what not in self._versions:
                 self._versions[what] = _Version(what)
             self._versions[what].count(request, end or {})

@@ -10,8 +10,10 @@ import json
 import random
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+from llm_assets.gateway.tenants import issuer_of
 from tests.servers.oidc_issuer import Issuer, hand_signed
 from tests.unit.gateway.whole_gateways import Deployment
 
@@ -149,16 +151,11 @@ class World:
         lines: list[dict[str, Any]] = []
         for tenant, models in MODELS_OF.items():
             told = issuers.get(tenant)
-            jwt = (
-                {
-                    "issuer": told.name,
-                    "audience": AUDIENCES.get(tenant, tenant),
-                    "scopes_claim": "scope",
-                    "jwks": None,
-                }
-                if told
-                else None
-            )
+            jwt: dict[str, Any] | None = None
+            if told:
+                own = {"issuer": told.name, "audience": AUDIENCES.get(tenant, tenant)}
+                jwt = own | {"scopes_claim": "scope", "jwks": None}
+                jwt["provider"] = issuer_of(jwt, Path()).provider
             classes = {model: {"risk_class": CLASSES[model]} for model in models}
             allowed = list(RISK_CLASSES_OF.get(tenant, ALL_CLASSES))
             lines.append(

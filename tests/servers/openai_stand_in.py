@@ -35,6 +35,7 @@ class Behaviour:
     tool: bool = False  # call a tool instead of saying something
     newline: str = "\n"  # what ends the lines of a stream
     finish_reason: str = "stop"
+    chunked: bool = False  # say no length of a whole answer
     named: str | None = None  # of the Responses API: claim this model
 
 
@@ -251,14 +252,23 @@ class Connection(asyncio.Protocol):
             await self._stream(_events(self.server, path, asked, how), how)
         else:
             whole = _whole(self.server, path, asked, how)
-            self.write_whole(whole, only=how.die_after)
+            self.write_whole(whole, only=how.die_after, chunked=how.chunked)
         self.task = None
         self._next()
 
     def write_whole(
-        self, body: bytes, *, status: int = 200, kind: str = "application/json", only: int | None = None
+        self,
+        body: bytes,
+        *,
+        status: int = 200,
+        kind: str = "application/json",
+        only: int | None = None,
+        chunked: bool = False,
     ) -> None:
-        head = f"{_HEAD.format(status)}content-type: {kind}\r\ncontent-length: {len(body)}\r\n\r\n"
+        length = "transfer-encoding: chunked" if chunked else f"content-length: {len(body)}"
+        head = f"{_HEAD.format(status)}content-type: {kind}\r\n{length}\r\n\r\n"
+        if chunked:
+            body = b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body)
         self.transport.write(head.encode() + body[:only])
         if only is not None:
             self.transport.close()

@@ -145,6 +145,7 @@ PROVOKED: dict[tuple[int, str], Provoke] = {
     (431, "headers_too_large"): lambda asked: asked.ask(headers={"x-long": "x" * 40_000}),
     (500, "internal_error"): failing,
     (502, "served_digest_mismatch"): lambda asked: asked.behave(digest="sha256:other"),
+    (502, "answer_too_large"): lambda asked: asked.behave(words=2_500_000),
     (502, "bad_gateway"): lambda asked: asked.behave(body="no JSON"),
     (503, "model_not_live"): lambda asked: asked.ask(body={"model": "idle_bot"}),
     (503, "overloaded"): overloaded,

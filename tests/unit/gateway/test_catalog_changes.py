@@ -2,13 +2,15 @@
 
 import shutil
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from llm_assets.gateway.catalog_changes import CatalogChanges
-from llm_assets.gateway.tenants import issuers_of, publish_tenants, tenant_lines
+from llm_assets.gateway.tenants import issuers_in_force, issuers_of, publish_tenants, tenant_lines
 from resources.gateway.journals import Journal
+from resources.gateway.jwt_filter import Issuer
 from tests.conftest import ROOT
 
 MODEL = """\
@@ -40,7 +42,9 @@ class Followed:
 
     def start_again(self) -> None:
         """Another process follows from here on."""
-        self.changes = CatalogChanges(folder=self.folder, say=self.said.append)
+        self.changes = CatalogChanges(
+            folder=self.folder, say=self.said.append, in_force=partial(issuers_in_force, self.journal)
+        )
 
     def write(self, name: str, text: str) -> None:
         """As an editor does: a new file in the place of the old one."""
@@ -52,8 +56,7 @@ class Followed:
         """The tenants that changed for the gateway."""
         if not self.changes.look() or not self.changes.read:
             return ()
-        known = self.changes
-        return publish_tenants(self.journal, known.tenants, known.models, held=known.held)
+        return publish_tenants(self.journal, self.changes)
 
     def lines(self) -> dict[str, dict]:
         return {line["tenant"]: line for line in tenant_lines(self.journal)}
@@ -77,6 +80,11 @@ def test_every_tenant_is_told_as_the_gateway_reads_it(followed: Followed) -> Non
             "audience": "team-b",
             "scopes_claim": "scope",
             "jwks": "file:keys.json",
+            "provider": Issuer(
+                name="https://idp.example.com",
+                audiences=(),
+                key_source=f"file:{followed.folder / 'keys.json'}",
+            ).provider,
         },
     }
 

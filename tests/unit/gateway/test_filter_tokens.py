@@ -32,7 +32,7 @@ def provider(issuer: str) -> dict[str, Any]:
     return {
         "issuer": issuer,
         "local_jwks": {"inline_string": keys},
-        "payload_in_metadata": "payload",
+        "payload_in_metadata": issuer,
         "forward": True,
     }
 
@@ -44,7 +44,7 @@ def tokens(tmp_path_factory: pytest.TempPathFactory, backends: dict[str, int]) -
     with started(home, backends, before=before) as running:
         models = {"support_bot": "limited", "screening": "high"}
         for name, issuer in (("signed", ISSUER), ("others", OTHER)):
-            known = {"issuer": issuer, "audience": AUDIENCE, "scopes_claim": "scope"}
+            known = {"issuer": issuer, "audience": AUDIENCE, "scopes_claim": "scope", "provider": issuer}
             running.append("tenants", tenant(name, models, jwt=known))
             running.append("routes", *(route(name, model, backend("d1")) for model in models))
         yield running

@@ -10,7 +10,7 @@ import httpx
 import pytest
 from joserfc.jwk import ECKey, OctKey, RSAKey
 
-from llm_assets.gateway.tenants import issuers_of, tenant_lines
+from llm_assets.gateway.tenants import issuer_of, issuers_of, tenant_lines
 from resources.gateway.jwt_filter import jwt_filter, write_jwt_filter
 from resources.gateway.key_sets import fetch_key_set
 from tests.servers.oidc_issuer import KEYS, Issuer, hand_signed, issuing
@@ -31,6 +31,7 @@ class Tokens:
         tenants = {"team-a": issuer, "team-b": issuer, "team-c": other}
         for name, server in tenants.items():
             told = {"issuer": server.name, "audience": name, "scopes_claim": "scope", "jwks": None}
+            told["provider"] = issuer_of(told, Path()).provider
             gateway.tenants.append(tenant_line(name, MODELS, jwt=told))
         gateway.tenants.append(tenant_line("team-d", MODELS))
         self.refresh()
