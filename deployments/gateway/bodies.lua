@@ -11,7 +11,7 @@ local SAMPLING = {
 }
 local SAMPLING_BYTES = 256 -- of one parameter; a longer one can be found by the hash of the body
 local CONTAINS = { [("["):byte()] = true, [("{"):byte()] = true }
-local USER_BYTES = 1024
+local USER_BYTES, ESCAPE_BYTES = 1024, 6 -- what a byte takes at most, written as an escape
 local WITH_USAGE = '{"include_usage":true}'
 local WANTED = { model = true, stream = true, stream_options = true, user = true, prompt = true, input = true }
 -- What says how much an answer may cost.
@@ -73,8 +73,9 @@ end
 
 local function user_of(text, first, last)
   if not first or text:sub(first, first) ~= '"' then return false end -- vLLM says what is wrong with it
-  local user, refusal = string_member(text, first, last, "user")
-  if user and #user > USER_BYTES then return refuse("'user' is longer than " .. USER_BYTES .. " bytes.", "user") end
+  local user, refusal
+  if last - first <= USER_BYTES * ESCAPE_BYTES + 1 then user, refusal = string_member(text, first, last, "user") end
+  if refusal == nil and (not user or #user > USER_BYTES) then return refuse("'user' is longer than " .. USER_BYTES .. " bytes.", "user") end
   return user, refusal
 end
 

@@ -137,6 +137,7 @@ local function withhold(handle, held)
     return
   end
   local body = handle:body(true)
+  if held.exchange then handle:headers():replace("x-request-id", held.exchange.id) end
   handle:headers():replace(":status", tostring(FAILED.status))
   handle:headers():replace("content-type", errors.JSON)
   body:setBytes(errors.body(FAILED))

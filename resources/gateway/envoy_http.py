@@ -102,12 +102,15 @@ def _without_a_chosen_cluster() -> Json:
 
 
 def _request_id() -> Json:
-    """A plain random UUID of Envoy's own on every request and response, whatever the client sent."""
+    """A plain random UUID on every request, whatever the client sent.
+
+    Of responses the filter says it, and `local_replies` where no filter is asked: Envoy by itself would give
+    a client's own back with what it refuses before it has made one.
+    """
     uuid = {"@type": f"{_TYPES}.request_id.uuid.v3.UuidRequestIdConfig", "pack_trace_reason": False}
     return {
         "generate_request_id": True,
         "preserve_external_request_id": False,
-        "always_set_request_id_in_response": True,
         "request_id_extension": {"typed_config": uuid},
     }
 
@@ -222,7 +225,11 @@ def local_replies(settings: GatewaySettings) -> Json:
             {"filter": _code_details("lua_response")},
             _overloaded(settings),
             *(_mapper(settings, status) for status in ERRORS),
-            {"filter": _status_filter("GE", 400), "body_format_override": _openai_error(*ANY_OTHER)},
+            {
+                "filter": _status_filter("GE", 400),
+                "body_format_override": _openai_error(*ANY_OTHER),
+                "headers_to_add": [_header("x-request-id", "%REQ(X-REQUEST-ID)%")],
+            },
         ]
     }
 
@@ -233,11 +240,15 @@ def _mapper(settings: GatewaySettings, status: int) -> Json:
     mapper: Json = {
         "filter": _status_filter("EQ", status),
         "body_format_override": _openai_error(kind, code, text),
+        "headers_to_add": [_header("x-request-id", "%REQ(X-REQUEST-ID)%")],
     }
     if status == 503:
-        wait = {"header": {"key": "retry-after", "value": str(settings.retry_after_s)}}
-        mapper["headers_to_add"] = [wait]
+        mapper["headers_to_add"].append(_header("retry-after", str(settings.retry_after_s)))
     return mapper
+
+
+def _header(name: str, value: str) -> Json:
+    return {"header": {"key": name, "value": value}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
 
 
 def _overloaded(settings: GatewaySettings) -> Json:
@@ -247,7 +258,7 @@ def _overloaded(settings: GatewaySettings) -> Json:
     return {
         "filter": _code_details(OVERLOADED),
         "body_format_override": _openai_error("server_error", "overloaded", message),
-        "headers_to_add": [{"header": {"key": name, "value": value}} for name, value in told.items()],
+        "headers_to_add": [_header(name, value) for name, value in told.items()],
     }
 
 

@@ -37,7 +37,8 @@ class Answer:
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[World, WholeGateway]]:
     with issuing() as issuer, issuing() as other:
         world = World(seed=SEED, issuer=issuer, other=other)
-        with whole_gateway(tmp_path_factory.mktemp("world"), LIVE) as gateway:
+        home = tmp_path_factory.mktemp("world")
+        with whole_gateway(home, LIVE, strangers_a_minute=10 * REQUESTS) as gateway:
             gateway.tenants.append(*world.tenant_events())
             gateway.keys.append(*world.key_events)
             issuers = issuers_of(tenant_lines(gateway.tenants), Path())
@@ -106,6 +107,13 @@ async def _ask_all(port: int, requests: list[Request]) -> list[tuple[Request, An
     return answers
 
 
+async def _told_of_the_last(port: int) -> None:
+    """The gateway writes down each second what it counted of strangers, when it is asked for its health."""
+    for _ in range(2):
+        await asyncio.sleep(1.1)
+        await _one(port, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+
+
 def faults_of(request: Request, answer: Answer) -> Iterator[str]:
     """What must not be: an answer from elsewhere, and, at a door spelled as documented, another answer."""
     if answer.status == 200 and request.method == "GET":
@@ -147,12 +155,45 @@ def _faults_of_the_origin(request: Request, answer: Answer) -> Iterator[str]:
             yield f"{name} says {answer.headers.get(name)}, answered by {origin.id}"
 
 
-def test_none_of_ten_thousand_requests_crosses(world: tuple[World, WholeGateway]) -> None:
+def recorded(gateway: WholeGateway) -> Counter[tuple[str, int]]:
+    """How many requests the record has of each id; those that were counted have the id of their first."""
+    files = sorted((gateway.folder / "spool").glob("*.jsonl"))
+    lines = [json.loads(line) for each in files for line in each.read_text().splitlines()]
+    ends = {line["id"]: line["status"] for line in lines if line["e"] == "response"}
+    found: Counter[tuple[str, int]] = Counter()
+    for line in lines:
+        if line["e"] == "request":
+            found[line["id"], ends[line["id"]]] += 1
+        elif line["e"] == "denied":
+            found[line["id"], line["status"]] += line.get("count", 1)
+    return found
+
+
+def lost_from_the_record(answers: list[tuple[Request, Answer]], found: Counter[tuple[str, int]]) -> list[str]:
+    """Where the record has more or fewer than were asked, and answers without the record that they name."""
+    told = Counter((answer.headers["x-request-id"], answer.status) for _, answer in answers)
+    asked, known = (Counter(status for _, status in each.elements()) for each in (told, found))
+    faults = [
+        f"{asked[status]} requests were answered {status}, the record has {known[status]}"
+        for status in asked | known
+        if asked[status] != known[status]
+    ]
+    faults += [f"{count} requests were told the id {each}" for each, count in told.items() if count > 1]
+    return faults + [
+        f"{each} has no record" for each in told if each[1] in (200, 403, 503) and each not in found
+    ]
+
+
+def test_none_of_ten_thousand_requests_crosses_and_none_is_lost(world: tuple[World, WholeGateway]) -> None:
     made, gateway = world
+    before = recorded(gateway)
     requests = [made.request() for _ in range(REQUESTS)]
     started = time.monotonic()
     answers = asyncio.run(_ask_all(gateway.port, requests))
     taken_s = time.monotonic() - started
+    asyncio.run(_told_of_the_last(gateway.port))
+    lost = lost_from_the_record(answers, recorded(gateway) - before)
+    assert not lost, "\n".join(lost[:5])
     faults = [(fault, request, answer) for request, answer in answers for fault in faults_of(request, answer)]
     statuses = Counter(answer.status for _, answer in answers)
     print(f"{len(answers):,} requests in {taken_s:.1f} s: {dict(sorted(statuses.items()))}")

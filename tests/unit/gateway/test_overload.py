@@ -25,9 +25,9 @@ from tests.unit.gateway.gateways import error_of, new_key, question
 from tests.unit.gateway.gateways import tenant as tenant_line
 from tests.unit.gateway.whole_gateways import Deployment, WholeGateway, whole_gateway
 
-MODELS = {"support_bot": "limited"}
+MODELS = {"support_bot": "limited", "screening": "high"}
 TENANTS = ("team-a", "team-b")
-LIVE = [Deployment(tenant=name, model="support_bot") for name in TENANTS]
+LIVE = [Deployment(tenant=name, model=model) for name in TENANTS for model in MODELS]
 BODY_BYTES = 8 * MIB
 
 
@@ -206,3 +206,54 @@ def test_what_envoy_refuses_for_want_of_memory_has_its_own_error_and_its_own_rec
         (refused,) = [each for each in crowd.records() if each["id"] == answer.headers["x-request-id"]]
     assert (refused["e"], refused["status"], refused["reason"]) == ("denied", 503, "overloaded")
     assert refused["remote"] == "127.0.0.1"
+
+
+M = BODY_BYTES - 200
+DEAR: dict[str, bytes] = {
+    "quotes": b'"messages":[{"role":"user","content":"' + b'\\"' * (M // 2) + b'"}]',
+    "backslashes": b'"messages":[{"role":"user","content":"' + b"\\\\" * (M // 2) + b'"}]',
+    "escapes": b'"messages":[{"role":"user","content":"' + b"\\u0001" * (M // 6) + b'"}]',
+    "surrogates": b'"messages":[{"role":"user","content":"' + b"\\ud83d\\ude00" * (M // 12) + b'"}]',
+    "letters of two bytes": b'"messages":[{"role":"user","content":"' + "ł".encode() * (M // 2) + b'"}]',
+    "a user": b'"user":"' + b'\\"' * (M // 2) + b'"',
+    "a stop": b'"stop":"' + b'\\"' * (M // 2) + b'"',
+    "members": b'"a":1,' * (M // 6) + b'"a":1',
+    "members with escapes": b'"a":1,' + b'"\\u0061":1,' * (M // 11) + b'"a":1',
+    "prompts": b'"prompt":[' + b'"",' * (M // 3) + b'""]',
+    "objects": b'"a":[' + b"{}," * (M // 3) + b"{}]",
+    "nests": b'"a":[' + (b"[" * 90 + b"]" * 90 + b",") * (M // 181) + b"1]",
+}
+
+
+def _worker_s(crowd: Crowd, key: str, content: bytes) -> float:
+    """Seconds of Envoy's processor for a body, at best of three."""
+    running = running_gateway(crowd.gateway.folder.parent)
+    assert running
+    process, taken = psutil.Process(running.pid), []
+    for _ in range(3):
+        before = process.cpu_times()
+        answer = crowd.client.post(
+            "/t/team-a/v1/chat/completions", content=content, headers={"authorization": f"Bearer {key}"}
+        )
+        assert answer.status_code in (200, 400, 404), answer.text
+        after = process.cpu_times()
+        taken.append(after.user + after.system - before.user - before.system)
+    return min(taken)
+
+
+@pytest.fixture(scope="module")
+def plain_s(crowd: Crowd) -> float:
+    text = b'{"model":"screening","messages":[{"role":"user","content":"' + b"x" * M + b'"}]}'
+    return _worker_s(crowd, crowd.key(), text)
+
+
+@pytest.mark.parametrize("case", DEAR)
+def test_no_body_costs_the_worker_many_times_what_a_plain_one_of_its_length_does(
+    crowd: Crowd, plain_s: float, case: str
+) -> None:
+    known = not DEAR[case].startswith(
+        (b'"a"', b'"prompt"')
+    )  # the stand-in would take half a minute to read it
+    model = b'"screening"' if known else b'"nothing"'
+    dear_s = _worker_s(crowd, crowd.key(), b'{"model":' + model + b"," + DEAR[case] + b"}")
+    assert dear_s < 0.1 + 5 * plain_s, f"{dear_s:.2f} s, and a plain body of its length {plain_s:.2f} s"

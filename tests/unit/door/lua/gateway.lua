@@ -5,8 +5,10 @@ function gateway.configure(settings) gateway.settings = settings end
 
 function gateway.on_request(handle)
   local headers = handle:headers()
+  local id = headers:get("x-request-id")
+  handle:streamInfo():dynamicMetadata():set("stand-in", "id", id)
   if headers:get(":path") == "/configured" then
-    handle:respond({ [":status"] = "418", ["content-type"] = "application/json" },
+    handle:respond({ [":status"] = "418", ["x-request-id"] = id, ["content-type"] = "application/json" },
       '{"home":"' .. gateway.settings.home .. '","domain":"' .. gateway.settings.domain .. '"}')
     return
   end
@@ -17,6 +19,10 @@ function gateway.on_request(handle)
   return deployment
 end
 
-function gateway.on_response(handle) handle:headers():add("x-filtered", "yes") end
+function gateway.on_response(handle)
+  handle:headers():add("x-filtered", "yes")
+  local known = handle:streamInfo():dynamicMetadata():get("stand-in")
+  if known then handle:headers():replace("x-request-id", known.id) end
+end
 
 return gateway
