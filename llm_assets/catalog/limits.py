@@ -22,6 +22,7 @@ from llm_assets.catalog.web_ui import is_web_ui_form, translate
 from llm_assets.catalog.yaml_files import read_yaml
 from llm_assets.workers.merging.tying import TIED_IN_VLLM
 from resources.engines.locks import Device
+from resources.vllm.program import LORA_ON_EMBEDDINGS
 from resources.vllm.streaming import STREAMED_SCHEMES
 
 KV_CACHE_BLOCK_TOKENS = 128  # of vLLM 0.32 on a CPU (vllm/platforms/cpu.py)
@@ -87,6 +88,11 @@ def recipe_beyond(recipe: Mapping[str, Any], model: ModelEntry, limits: BaseLimi
     if length is not None and wanted > length:
         problem = f"{wanted} tokens, but {model.base_model} has positions for {length}"
         yield Problem(place=("cutoff_len",), problem=problem, valid=f"at most {length}")
+    kind, mode = limits.model_type, model.serving.mode
+    if mode == "adapter" and kind not in (None, *LORA_ON_EMBEDDINGS) and _has_lora_on_embeddings(recipe):
+        problem = f"vLLM loads no adapter of a {kind} model with LoRA on its embeddings"
+        valid = "other modules, or serving.mode merged in the model's file"
+        yield Problem(place=("lora_target",), problem=problem, valid=valid)
     if limits.tied_embeddings and recipe.get("finetuning_type", "lora") == "lora":
         yield from _tied(recipe, model, limits)
 
@@ -94,7 +100,7 @@ def recipe_beyond(recipe: Mapping[str, Any], model: ModelEntry, limits: BaseLimi
 def _tied(recipe: Mapping[str, Any], model: ModelEntry, limits: BaseLimits) -> Iterator[Problem]:
     """Embeddings that are one tensor in the base model and two once they were trained apart."""
     resizing = [key for key in RESIZING if recipe.get(key)]
-    lora = ["lora_target"] if named_embeddings(recipe.get("lora_target")) else []
+    lora = ["lora_target"] if _has_lora_on_embeddings(recipe) else []
     if lora and (model.merge == "export" or resizing):
         problem = "LoRA on one of two tied embeddings, and an export would add it to both"
         valid = "no resized vocabulary" if resizing else "merge: stream in the model's file"
@@ -109,6 +115,10 @@ def _tied(recipe: Mapping[str, Any], model: ModelEntry, limits: BaseLimits) -> I
                 f"it trains tied embeddings apart, and vLLM serves no {limits.model_type} model with two"
             )
             yield Problem(place=(key,), problem=problem, valid="leave them out, or a base with untied ones")
+
+
+def _has_lora_on_embeddings(recipe: Mapping[str, Any]) -> bool:
+    return bool(named_embeddings(recipe.get("lora_target")))
 
 
 @dataclass(frozen=True, kw_only=True)

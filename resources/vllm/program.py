@@ -18,6 +18,14 @@ from resources.names import MODEL, TENANT, VERSION
 from resources.vllm.streaming import DISK, STREAMED_SCHEMES, stream_environment, stream_options
 
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # vllm.config.lora.MaxLoRARanks of 0.32
+# Models (`model_type`) of which vLLM 0.32 loads an adapter with LoRA on input and output embeddings: those
+# whose class names them in `embedding_modules`.
+_LORA_ON_EMBEDDINGS = """
+    apertus ernie4_5 exaone4 exaone_moe falcon_h1 granite granitemoe granitemoehybrid granitemoeshared jamba
+    lfm2 lfm2_moe llama llama4 llama4_text mixtral nemotron nemotron_h phi3 qwen3 qwen3_5 qwen3_5_moe
+    qwen3_5_moe_text qwen3_5_text qwen3_moe
+"""
+LORA_ON_EMBEDDINGS = frozenset(_LORA_ON_EMBEDDINGS.split())
 # vllm.tool_parsers of 0.32
 _TOOL_CALL_PARSERS = """
     apertus cohere_command3 cohere_command4 deepseek_v3 deepseek_v31 deepseek_v32 deepseek_v4

@@ -99,6 +99,28 @@ def test_tied_embeddings_are_trained_apart_only_where_they_can_be_merged_and_ser
 
 
 @pytest.mark.parametrize(
+    ("lora_target", "mode", "model_type", "refused"),
+    [
+        ("q_proj,lm_head", "adapter", "qwen2", True),
+        (["embed_tokens"], "adapter", "mistral", True),
+        ("q_proj,lm_head", "merged", "qwen2", False),
+        ("q_proj,lm_head", "adapter", "qwen3", False),
+        ("all", "adapter", "qwen2", False),
+        ("q_proj,lm_head", "adapter", None, False),
+    ],
+)
+def test_an_adapter_with_lora_on_embeddings_is_refused_of_models_whose_vllm_loads_none(
+    catalog: Catalog, lora_target: Any, mode: str, model_type: str | None, refused: bool
+) -> None:
+    written = catalog.models["bot"]
+    model = written.model_copy(update={"serving": written.serving.model_copy(update={"mode": mode})})
+    limits = BaseLimits(tied_embeddings=False, model_type=model_type)
+    found = [str(each.problem) for each in recipe_beyond({"lora_target": lora_target}, model, limits)]
+    said = f"vLLM loads no adapter of a {model_type} model with LoRA on its embeddings"
+    assert found == ([said] if refused else [])
+
+
+@pytest.mark.parametrize(
     ("serving", "facts", "expected"),
     [
         ({"kv_cache_mib": 17}, {}, None),
