@@ -40,10 +40,12 @@ WHOLE = {
 
 @dataclass(frozen=True, kw_only=True)
 class StandIns:
-    """The ports behind every gateway, and who answers whole questions there."""
+    """What is behind every gateway, each at a port and on a socket, and who answers whole questions there."""
 
     whole: int
+    whole_socket: Path
     streams: int
+    streams_socket: Path
     pid: int
 
 
@@ -85,7 +87,7 @@ def wait_listening(port: int, process: subprocess.Popen, log: Path) -> None:
 def envoy(
     folder: Path, name: str, port: int, route: dict[str, Any], backend: dict[str, int]
 ) -> Iterator[int]:
-    """An Envoy with one worker, one listener, no filter but the router; gives its process id.
+    """An Envoy with one worker, a port and a socket, no filter but the router; gives its process id.
 
     One that answers itself (it has no backend) reads the request first: it would close the connection else.
     """
@@ -101,13 +103,11 @@ def envoy(
         },
         "http_filters": filters,
     }
-    listener = {
-        "address": at(port),
-        "filter_chains": [{"filters": [{"name": "http", "typed_config": manager}]}],
-    }
+    chains = {"filter_chains": [{"filters": [{"name": "http", "typed_config": manager}]}]}
+    addresses = (at(port), {"pipe": {"path": f"{name}.sock"}})
     config = {
         "static_resources": {
-            "listeners": [listener],
+            "listeners": [{"address": address, **chains} for address in addresses],
             "clusters": [cluster(*item) for item in backend.items()],
         }
     }
@@ -158,11 +158,13 @@ def stand_ins(folder: Path) -> Iterator[StandIns]:
     answer = {"status": 200, "body": {"inline_string": json.dumps(WHOLE)}}
     header = {"header": {"key": "content-type", "value": "application/json"}, "append_action": 2}
     route = {"direct_response": answer, "response_headers_to_add": [header]}
+    sockets = {"whole_socket": folder / "stand_in.sock", "streams_socket": folder / "streams.sock"}
     command = [sys.executable, "-m", "benchmarks.stream_stand_in", str(streaming), DIGEST]
+    command.append(str(sockets["streams_socket"]))
     root = find_settings().root
     with (
         envoy(folder, "stand_in", whole, route, {}) as pid,
         running(command, folder, "streams", cwd=root) as process,
     ):
         wait_listening(streaming, process, folder / "streams.log")
-        yield StandIns(whole=whole, streams=streaming, pid=pid)
+        yield StandIns(whole=whole, streams=streaming, **sockets, pid=pid)

@@ -29,7 +29,7 @@ from resources.gateway.envoy_settings import GatewaySettings
 from resources.gateway.journals import Journal
 from resources.gateway.limits import Limits
 from resources.gateway.publishing import Live, Publication
-from resources.serving.deployment_state import Deployment, LiveServer
+from resources.serving.deployment_state import SOCKETS, Deployment, LiveServer
 from resources.serving.routes import WHOLE
 from resources.vllm.program import Serving
 from tests.servers.ports import free_port
@@ -134,12 +134,16 @@ def asked_for_health(url: str) -> Iterator[None]:
 
 def _publish(settings: GatewaySettings, behind: StandIns) -> str:
     """What a stack with these two deployments has written; a key of the tenant."""
-    ports, folder = {MODEL: behind.whole, STREAMING: behind.streams}, settings.folder
+    listening, folder = {MODEL: behind.whole_socket, STREAMING: behind.streams_socket}, settings.folder
     publication = Publication(home=folder.parent)
-    for model, port in ports.items():
-        publication.publish(Live(deployment=_deployment(model, port), api_key="engine"))
+    sockets = folder.parent / SOCKETS
+    sockets.mkdir(parents=True)
+    for model, path in listening.items():
+        deployment = _deployment(model)
+        (sockets / deployment.servers[0].socket).symlink_to(path)
+        publication.publish(Live(deployment=deployment, api_key="engine"))
     limits = dict.fromkeys(("requests_per_minute", "concurrent_requests", "tokens_per_minute"), HIGH)
-    models = {model: {"risk_class": "limited"} for model in ports}
+    models = {model: {"risk_class": "limited"} for model in listening}
     tenant = {"tenant": TENANT, "models": models, "risk_classes": ["limited"], "limits": limits, "jwt": None}
     Journal(folder / "tenants.jsonl").append(tenant)
     keys = Journal(folder / KEYS_FILE)
@@ -148,7 +152,7 @@ def _publish(settings: GatewaySettings, behind: StandIns) -> str:
     ]
 
 
-def _deployment(model: str, port: int) -> Deployment:
+def _deployment(model: str) -> Deployment:
     serving = Serving(
         tenant=TENANT,
         model=model,
@@ -165,7 +169,7 @@ def _deployment(model: str, port: int) -> Deployment:
         device="cpu",
     )
     live = LiveServer(
-        serving=serving, fingerprint="", server=f"vllm--{model}", port=port, weight=WHOLE, since=time.time()
+        serving=serving, fingerprint="", server=f"vllm--{model}", weight=WHOLE, since=time.time()
     )
     return Deployment(servers=(live,))
 

@@ -1,4 +1,4 @@
-"""A stand-in for vLLM's streams: `python -m benchmarks.stream_stand_in PORT DIGEST`.
+"""A stand-in for vLLM's streams: `python -m benchmarks.stream_stand_in PORT DIGEST SOCKET`.
 
 Every POST is answered with `EVENTS` chat completion chunks, one each `EVERY_S`, the usage, and `[DONE]`. An
 event costs next to nothing, so that what is measured is the gateway.
@@ -51,14 +51,17 @@ async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, sai
         writer.close()
 
 
-async def main(port: int, digest: str) -> None:
+async def main(port: int, digest: str, path: str) -> None:
     said = events(digest)
-    server = await asyncio.start_server(
-        lambda reader, writer: answer(reader, writer, said), "127.0.0.1", port, backlog=2048
-    )
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await answer(reader, writer, said)
+
+    await asyncio.start_unix_server(serve, path, backlog=2048)
+    server = await asyncio.start_server(serve, "127.0.0.1", port, backlog=2048)
     async with server:
         await server.serve_forever()
 
 
 if __name__ == "__main__":
-    asyncio.run(main(int(sys.argv[1]), sys.argv[2]))
+    asyncio.run(main(int(sys.argv[1]), *sys.argv[2:]))

@@ -39,8 +39,8 @@ def table(rows: Sequence[Mapping[str, object]]) -> dg.MetadataValue:
 
 
 def backends_table(backends: Sequence[Backend] | Sequence[BackendState]) -> dg.MetadataValue:
-    """Which versions are live, with which share of the requests, and where."""
-    columns = ("version", "weight", "digest", "address")
+    """Which versions are live, with which share of the requests."""
+    columns = ("version", "weight", "digest")
     return table([{column: getattr(backend, column) for column in columns} for backend in backends])
 
 

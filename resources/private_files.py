@@ -10,16 +10,35 @@ shared with a group on purpose (docs/reference/access.md).
 """
 
 import os
+import secrets
 import stat
 from collections.abc import Iterator
 from pathlib import Path
 
 OTHERS = stat.S_IRWXG | stat.S_IRWXO
+SECRET_BYTES = 32
 
 
 def keep_private() -> None:
     """From now on this process and those that it starts make files which only their owner can open."""
     os.umask(OTHERS)
+
+
+def secret_in(file: Path) -> str:
+    """The secret that lies there, made where there is none: random, for its owner alone, never half."""
+    file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    draft = file.with_name(f".{file.name}.{secrets.token_hex(8)}")
+    if not file.exists():
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as stream:
+            stream.write(secrets.token_urlsafe(SECRET_BYTES))
+        try:
+            os.link(draft, file)
+        except FileExistsError:  # another process made it in this moment
+            pass
+        finally:
+            draft.unlink()
+    return file.read_text()
 
 
 def is_open_to_others(path: Path) -> bool:

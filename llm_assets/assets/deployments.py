@@ -152,7 +152,6 @@ def identity_of(version: RegisteredVersion) -> VersionIdentity:
 def _facts(route: Route) -> dict[str, dg.MetadataValue]:
     live = route.production
     return {
-        "llm/address": dg.MetadataValue.url(live.address),
         "llm/digest": dg.MetadataValue.text(live.digest),
         "llm/version": dg.MetadataValue.text(live.version),
         "llm/live_since": dg.MetadataValue.timestamp(live.since),

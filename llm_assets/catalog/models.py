@@ -51,12 +51,6 @@ class ServingSettings(Entry):
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field(
         default="bfloat16", description="number format of the weights in memory"
     )
-    port: int | None = Field(
-        default=None,
-        ge=1024,
-        le=65535,
-        description="a fixed port; leave it out for a free one (a port serves one tenant)",
-    )
     tool_call_parser: Annotated[str, AfterValidator(check_tool_call_parser)] | None = Field(
         default=None,
         description="how vLLM reads the model's tool calls (hermes, llama3_json, …); without it, none",

@@ -29,6 +29,7 @@ from resources.engines.locks import ENGINES
 from resources.gateway.envoy import METRICS_PORT_SETTING, PORT_SETTING, envoy_program, running_gateway
 from resources.gateway.errors import GatewayError
 from resources.private_files import close_to_others, is_open_to_others, open_to_others
+from resources.processes.local_processes import own_network_fault
 
 GIB = 2**30
 NEEDED_DISK_GIB = 8
@@ -83,6 +84,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
             remedy=status.remedy or "",
         )
     yield _gateway(settings)
+    yield _network()
     yield from _ports(settings)
     yield _catalog(settings)
     yield _personal_data(settings)
@@ -157,6 +159,18 @@ def _gateway(settings: Settings) -> Finding:
         return Finding(what="gateway", well=False, found="cannot be started", remedy=str(error))
     tls = "with TLS" if settings.gateway_certificate else "for this machine alone, without TLS"
     return Finding(what="gateway", well=True, found=f"Envoy is installed; at {settings.gateway_host}, {tls}")
+
+
+def _network() -> Finding:
+    """A single user of a machine needs none of it, so it is told and no fault."""
+    if fault := own_network_fault():
+        found = (
+            f"vLLM shares it with every user of this machine ({fault}): they can connect to the ports that "
+            "PyTorch opens. Where there are others, allow user namespaces (docs/reference/access.md)"
+        )
+    else:
+        found = "vLLM's servers have one of their own, which nobody else reaches"
+    return Finding(what="network", well=True, found=found)
 
 
 def _ports(settings: Settings) -> Iterator[Finding]:

@@ -160,11 +160,10 @@ def _rows(
 
 
 def _as_json(here: Installation, state: DeploymentState) -> dict[str, Any]:
-    """What is known of a deployment, its tenant's door, and where its servers' key lies; never the key."""
-    folder = here.settings.home / "serving" / state.tenant / state.model
+    """What is known of a deployment, and its tenant's door."""
     gateway = gateway_of(here.settings)
     door = gateway.address_of(state.tenant) if gateway.running() else None
-    return asdict(state) | {"api_key_file": folder / "api_key", "door": door}
+    return asdict(state) | {"door": door}
 
 
 def _print_doors(console: Console, gateway: EnvoyGateway, tenants: list[str]) -> None:
@@ -178,15 +177,15 @@ def _print_doors(console: Console, gateway: EnvoyGateway, tenants: list[str]) ->
 
 def _print_states(console: Console, states: tuple[DeploymentState, ...]) -> None:
     table = Table(box=None, pad_edge=False)
-    for column in ("tenant", "model", "state", "weight", "address", "since", "version"):
+    for column in ("tenant", "model", "state", "weight", "since", "version"):
         table.add_column(column, no_wrap=column != "version", overflow="fold")
     for state in states:
         for backend in state.backends:
             weight, since = f"{backend.weight} %", _time(backend.since)
-            known = (weight, backend.address, since, backend.version)
+            known = (weight, since, backend.version)
             table.add_row(state.tenant, state.model, _mark(backend.status), *known)
         if not state.backends:
-            table.add_row(state.tenant, state.model, _mark(state.status), "", "", "", state.version)
+            table.add_row(state.tenant, state.model, _mark(state.status), "", "", state.version)
     console.print(table)
     for state in states:
         if state.why:

@@ -25,6 +25,7 @@ from llm_assets.settings import Settings, find_settings
 from resources.audit.collecting import Collector
 from resources.audit.places import AuditError, private_folder
 from resources.gateway.collector_metrics import CollectorMetrics
+from resources.processes.unix_sockets import short_address
 
 PAUSE_S = 0.15
 """Between two looks at the spool: the most of what a record waits for, and how small a batch may be."""
@@ -101,13 +102,10 @@ def _shown(metrics: CollectorMetrics, folder: Path) -> Iterator[None]:
 def _answers(admin: Path) -> bool:
     """Whether the gateway runs: somebody listens at its admin socket."""
     try:
-        folder = os.open(admin.parent, os.O_RDONLY | os.O_DIRECTORY)
+        with short_address(admin) as address:
+            return _connects(address)
     except FileNotFoundError:
         return False
-    try:
-        return _connects(f"/proc/self/fd/{folder}/{admin.name}")  # the address of a socket has 107 bytes
-    finally:
-        os.close(folder)
 
 
 def _connects(address: str) -> bool:

@@ -54,8 +54,6 @@ def observation(state: DeploymentState) -> dg.AssetObservation:
             facts[f"llm/{name}"] = dg.MetadataValue.text(value)
     if state.backends:
         facts["llm/backends"] = backends_table(state.backends)
-    if state.address:
-        facts["llm/address"] = dg.MetadataValue.url(state.address)
     if state.since:
         facts["llm/live_since"] = dg.MetadataValue.timestamp(state.since)
     return dg.AssetObservation(

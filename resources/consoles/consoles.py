@@ -7,14 +7,13 @@ in a header (`Authorization: Bearer`), or, derived, in a cookie; never in an arg
 
 import hashlib
 import hmac
-import os
-import secrets
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from resources.private_files import secret_in
+
 Access = Literal["full", "read-only"]
-TOKEN_BYTES = 32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,20 +39,7 @@ class Console:
 
     def token(self, access: Access) -> str:
         """Its token, made where there is none. To renew it, delete the file and start the console again."""
-        file = self.token_file(access)
-        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        draft = file.with_name(f".{file.name}.{secrets.token_hex(8)}")
-        if not file.exists():
-            descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(descriptor, "w") as stream:
-                stream.write(secrets.token_urlsafe(TOKEN_BYTES))
-            try:
-                os.link(draft, file)
-            except FileExistsError:  # another process made it in this moment
-                pass
-            finally:
-                draft.unlink()
-        return file.read_text()
+        return secret_in(self.token_file(access))
 
     def token_file(self, access: Access) -> Path:
         return self.tokens / f"{self.name}.{access}"

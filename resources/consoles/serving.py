@@ -1,6 +1,5 @@
 """Serves a console's application: behind its gate, on a unix socket, with Envoy before it."""
 
-import os
 import socket
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import uvicorn
 from resources.consoles.consoles import Console
 from resources.consoles.front import SOCKET
 from resources.consoles.gate import Application, Gate, Reading
+from resources.processes.unix_sockets import short_address
 
 SHUTDOWN_S = 5
 
@@ -27,13 +27,9 @@ def serve(app: Application, console: Console, reading: Reading) -> None:
 
 
 def _socket(folder: Path) -> socket.socket:
-    """By way of the folder's descriptor: the whole path may be longer than a socket's address can be."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     (folder / SOCKET).unlink(missing_ok=True)
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        listening = socket.socket(socket.AF_UNIX)
-        listening.bind(f"/proc/self/fd/{descriptor}/{SOCKET}")
-    finally:
-        os.close(descriptor)
+    listening = socket.socket(socket.AF_UNIX)
+    with short_address(folder / SOCKET) as address:
+        listening.bind(address)
     return listening

@@ -21,6 +21,8 @@ from resources.gateway.envoy_settings import GatewaySettings
 from resources.gateway.envoy_tls import require_pair, secret_discovery
 from resources.gateway.errors import GatewayError
 from resources.gateway.files import replace_json
+from resources.gateway.metrics import TOKEN_FILE
+from resources.private_files import secret_in
 from resources.processes.local_processes import (
     LocalProcesses,
     ProcessError,
@@ -111,6 +113,7 @@ class EnvoyGateway:
         self.folder.chmod(0o700)
         (self.folder / ENDS_FILE).touch(0o600)
         ClusterFile(self.settings.clusters).make()
+        secret_in(self.folder.parent / TOKEN_FILE)
         if not self.settings.jwt.exists():
             replace_json(self.settings.jwt, jwt_discovery(no_tokens(), "none"))
         if self.settings.certificate:
@@ -119,16 +122,18 @@ class EnvoyGateway:
         replace_json(self.folder / "bootstrap.json", config)
 
     def _start(self, fingerprint: str) -> ProcessRecord:
-        """In its own folder, because the address of the admin socket is relative to it."""
+        """In its own folder, because the addresses of sockets are relative to it."""
         command = (
-            *("env", f"--chdir={self.folder}", str(envoy_program()), "-c", "bootstrap.json"),
+            *(str(envoy_program()), "-c", "bootstrap.json"),
             *("--concurrency", "1", "--disable-hot-restart"),
             *("--log-level", "warning", "--skip-deprecated-logs"),
             *AT_ONCE,
         )
         env = {name: os.environ[name] for name in INHERITED if name in os.environ}
         attributes = {"port": self.settings.port, "url": self.url, "fingerprint": fingerprint}
-        return self._processes.start(NAME, command=command, env=env, log=self.log, attributes=attributes)
+        return self._processes.start(
+            NAME, command=command, env=env, log=self.log, attributes=attributes, folder=self.folder
+        )
 
     def wait_ready(self, timeout_s: float = READY_S) -> str:
         """Waits until it takes requests, and gives back its address.

@@ -1,6 +1,5 @@
 """Envoy's admin interface, on a unix socket that only the gateway's owner can open."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ import httpx
 
 from resources.gateway.envoy_config import ADMIN_SOCKET
 from resources.gateway.errors import GatewayError
+from resources.processes.unix_sockets import short_address
 
 TIMEOUT_S = 5
 _VERSION = "cluster_manager.cds.version_text"
@@ -59,11 +59,7 @@ class EnvoyAdmin:
 
     @contextmanager
     def _client(self) -> Iterator[httpx.Client]:
-        """By way of the folder's descriptor: the whole path may be longer than a socket's address can be."""
-        folder = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            transport = httpx.HTTPTransport(uds=f"/proc/self/fd/{folder}/{ADMIN_SOCKET}")
+        with short_address(self.folder / ADMIN_SOCKET) as address:
+            transport = httpx.HTTPTransport(uds=address)
             with httpx.Client(transport=transport, timeout=TIMEOUT_S) as client:
                 yield client
-        finally:
-            os.close(folder)

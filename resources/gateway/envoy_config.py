@@ -46,7 +46,8 @@ def _metrics_listeners(settings: GatewaySettings) -> list[Json]:
     """A door that is full is looked at all the more."""
     if settings.metrics_port is None:
         return []
-    return [{**metrics.listener(settings.metrics_port), "ignore_global_conn_limit": True}]
+    listening = metrics.listener(settings.metrics_port, settings.folder.parent)
+    return [{**listening, "ignore_global_conn_limit": True}]
 
 
 def listener(settings: GatewaySettings) -> Json:

@@ -9,6 +9,8 @@ from typing import Any
 from resources.gateway.envoy_cors import cors_filters, cors_policy
 from resources.gateway.envoy_ends import OVERLOADED, ends_log
 from resources.gateway.envoy_settings import GatewaySettings
+from resources.gateway.lua_texts import lua_text
+from resources.gateway.metrics import without_a_chosen_cluster
 from resources.gateway.shards import CHOOSE_IN_LUA, HEADER
 
 JWT_FILTER = "jwt"
@@ -78,7 +80,7 @@ def _strictness(settings: GatewaySettings) -> Json:
         "path_with_escaped_slashes_action": "REJECT_REQUEST",
         "strip_any_host_port": True,
         "strip_trailing_host_dot": True,
-        "early_header_mutation_extensions": [_without_a_chosen_cluster()],
+        "early_header_mutation_extensions": [without_a_chosen_cluster()],
         "max_request_headers_kb": settings.max_header_kib,
         "common_http_protocol_options": {
             "idle_timeout": f"{settings.connection_idle_s}s",
@@ -92,13 +94,6 @@ def _strictness(settings: GatewaySettings) -> Json:
             "initial_connection_window_size": 1024 * 1024,
         },
     }
-
-
-def _without_a_chosen_cluster() -> Json:
-    """Before any filter: whatever becomes of Lua, a client never names the cluster that answers it."""
-    kind = "http.early_header_mutation.header_mutation.v3.HeaderMutation"
-    config = {"@type": f"{_TYPES}.{kind}", "mutations": [{"remove": HEADER}]}
-    return {"name": "envoy.http.early_header_mutation.header_mutation", "typed_config": config}
 
 
 def _request_id() -> Json:
@@ -157,7 +152,7 @@ def _lua_filter(settings: GatewaySettings) -> Json:
 def lua_source(settings: GatewaySettings) -> str:
     """The few lines that Envoy loads; the filter itself is the module `gateway` of the Lua folder."""
     path, home, domain = (
-        _lua_text(text)
+        lua_text(text)
         for text in (f"{settings.lua_folder}/?.lua;", str(settings.folder.parent), settings.domain)
     )
     strangers = f"{{recorded = {settings.strangers_recorded}, most = {settings.strangers_a_minute}}}"
@@ -170,14 +165,6 @@ def lua_source(settings: GatewaySettings) -> str:
         "function envoy_on_request(handle) choose_cluster(handle, gateway.on_request(handle)) end\n"
         "function envoy_on_response(handle) gateway.on_response(handle) end\n"
     )
-
-
-def _lua_text(text: str) -> str:
-    """A Lua string literal. Decimal escapes are the ones that every Lua has."""
-    plain = (
-        chr(byte) if 32 <= byte < 127 and byte not in b'"\\' else f"\\{byte:03d}" for byte in text.encode()
-    )
-    return f'"{"".join(plain)}"'
 
 
 def _routes(settings: GatewaySettings) -> Json:

@@ -1,8 +1,8 @@
 """The side of the gateway that faces vLLM: the clusters of the deployments, and which servers are in them.
 
 Each deployment is a subset of one of a few clusters (`shards`), named by its id: ten thousand of them cost an
-endpoint each and not a cluster each. An endpoint whose metadata names several ids is a port that two servers
-share for the moment of a switch.
+endpoint each and not a cluster each. An endpoint is a unix socket: only the owner of the state folder can
+connect to it.
 """
 
 from collections.abc import Iterable, Mapping
@@ -10,24 +10,30 @@ from dataclasses import dataclass
 from typing import Any
 
 from resources.gateway.shards import CLUSTERS, cluster_of
+from resources.serving.deployment_state import SOCKETS
 
 Json = dict[str, Any]
 
 CONNECT_S = 1
 IDLE_S = 3  # less than the 5 s for which vLLM keeps a connection: none is used that it is closing
+_BESIDE = f"../{SOCKETS}/"
 _MANY = 100_000  # a cluster serves many tenants: a limit on it would let one of them starve the others
 _EJECTING = 100  # percent of the cases
 
 
 @dataclass(frozen=True, kw_only=True)
 class Endpoint:
-    """Where one server listens, and whose it is. `deployment` is the id that the filter chooses it by."""
+    """Where one server listens, and whose it is.
+
+    Attributes:
+        deployment: The id that the filter chooses it by.
+        socket: The name of its socket in the folder `SOCKETS`, beside the gateway's.
+    """
 
     deployment: str
     tenant: str
     model: str
-    address: str
-    port: int
+    socket: str
 
 
 def clusters(known: Iterable[Endpoint], version: str) -> Json:
@@ -104,20 +110,16 @@ def _protocol() -> Json:
 
 
 def _load_assignment(cluster: str, known: Iterable[Endpoint]) -> Json:
-    shared: dict[tuple[str, int], list[Endpoint]] = {}
-    for each in known:
-        shared.setdefault((each.address, each.port), []).append(each)
-    lb_endpoints = [_lb_endpoint(listening) for listening in shared.values()]
+    lb_endpoints = [_lb_endpoint(each) for each in known]
     return {"cluster_name": cluster, "endpoints": [{"lb_endpoints": lb_endpoints}]}
 
 
-def _lb_endpoint(listening: list[Endpoint]) -> Json:
-    """Of those that share one address."""
-    first, ids = listening[0], [each.deployment for each in listening]
-    chosen_by = {"deployment": ids if len(ids) > 1 else ids[0]}
-    owner = {"tenant": first.tenant, "model": first.model}
+def _lb_endpoint(endpoint: Endpoint) -> Json:
+    """The path is relative to the folder that Envoy runs in: an address has room for 107 bytes."""
+    chosen_by = {"deployment": endpoint.deployment}
+    owner = {"tenant": endpoint.tenant, "model": endpoint.model}
     return {
-        "endpoint": {"address": {"socket_address": {"address": first.address, "port_value": first.port}}},
+        "endpoint": {"address": {"pipe": {"path": f"{_BESIDE}{endpoint.socket}"}}},
         "metadata": {"filter_metadata": {"envoy.lb": chosen_by, "llm": owner}},
     }
 
@@ -125,19 +127,17 @@ def _lb_endpoint(listening: list[Endpoint]) -> Json:
 def endpoints_in(content: Mapping[str, Any]) -> tuple[Endpoint, ...]:
     """The endpoints of what `clusters` made."""
     return tuple(
-        endpoint
+        _endpoint(each)
         for cluster in content["resources"]
         for locality in cluster["load_assignment"]["endpoints"]
         for each in locality["lb_endpoints"]
-        for endpoint in _listening(each)
+        if "pipe"
+        in each["endpoint"]["address"]  # others an earlier release wrote, of servers that are replaced
     )
 
 
-def _listening(lb_endpoint: Json) -> Iterable[Endpoint]:
-    place = lb_endpoint["endpoint"]["address"]["socket_address"]
+def _endpoint(lb_endpoint: Json) -> Endpoint:
+    path = lb_endpoint["endpoint"]["address"]["pipe"]["path"]
     metadata = lb_endpoint["metadata"]["filter_metadata"]
-    ids = metadata["envoy.lb"]["deployment"]
-    for deployment in [ids] if isinstance(ids, str) else ids:
-        yield Endpoint(
-            deployment=deployment, address=place["address"], port=place["port_value"], **metadata["llm"]
-        )
+    deployment = metadata["envoy.lb"]["deployment"]
+    return Endpoint(deployment=deployment, socket=path.removeprefix(_BESIDE), **metadata["llm"])

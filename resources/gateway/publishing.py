@@ -3,9 +3,9 @@
 `xds/clusters.json` is Envoy's and `routes.jsonl` the filter's. A route never names a server that Envoy does
 not know yet, and an endpoint goes only when no route names it any more and Envoy's one worker has sent on
 what it decided before. Then its connections to that server only become fewer: when there is none, no request
-is under way to it (`asks`). Whoever publishes takes turns with the others; killed in between, it leaves an
-endpoint that nobody is sent to, or the old route with its old server still running, and the next deploy or
-start of the stack finishes the work.
+is under way to it (`VllmServers.asked`). Whoever publishes takes turns with the others; killed in between, it
+leaves an endpoint that nobody is sent to, or the old route with its old server still running, and the next
+deploy or start of the stack finishes the work.
 """
 
 import json
@@ -28,7 +28,6 @@ from resources.gateway.errors import GatewayError
 from resources.gateway.files import replace_json
 from resources.gateway.journals import Journal
 from resources.gateway.scrape_targets import SCRAPE_TARGETS, scrape_targets
-from resources.processes.local_processes import is_connected
 from resources.serving.deployment_state import Deployment, LiveServer
 from resources.waiting import WaitError, wait_until
 
@@ -100,11 +99,6 @@ class Publication:
         with self._turn():
             version = self._servers.change(lambda known: [e for e in known if _stays(e, tenant, model, kept)])
             self._wait_applied(version, tenant)
-
-    def asks(self, port: int) -> bool:
-        """Whether the gateway has a connection to that port of this machine, so perhaps a request."""
-        gateway = running_gateway(self.home)
-        return gateway is not None and is_connected(gateway, port)
 
     def withdraw(self, tenant: str, model: str) -> None:
         """From its return on the model has nothing live: its requests are answered 503."""
@@ -238,16 +232,9 @@ def _endpoints_of(deployment: Deployment) -> list[Endpoint]:
 
 
 def _endpoint(server: LiveServer) -> Endpoint:
-    place = urlsplit(server.address)
     serving = server.serving
-    if place.hostname is None or place.port is None:
-        raise GatewayError(f"{serving.name} is said to listen at {server.address}, which is no address.")
     return Endpoint(
-        deployment=server.server,
-        tenant=serving.tenant,
-        model=serving.model,
-        address=place.hostname,
-        port=place.port,
+        deployment=server.server, tenant=serving.tenant, model=serving.model, socket=server.socket
     )
 
 

@@ -1,7 +1,8 @@
 """Which vLLM servers Prometheus scrapes, in the form of its file-based discovery (`file_sd_configs`).
 
-vLLM's own /metrics needs no key: its `--api-key` guards only what lies below /v1. Every server is a group of
-its own, because its labels are: `tenant`, `model`, `version`, `deployment`.
+A target is the name of a server, which has no address of its own: prometheus.yml makes of it the path at the
+gateway's metrics address. Every server is a group of its own, because its labels are: `tenant`, `model`,
+`version`, `deployment`.
 """
 
 from collections.abc import Iterable, Mapping
@@ -35,4 +36,4 @@ def _group(endpoint: Endpoint, version: str) -> Json:
         "version": version,
         "deployment": endpoint.deployment,
     }
-    return {"targets": [f"{endpoint.address}:{endpoint.port}"], "labels": labels}
+    return {"targets": [endpoint.deployment], "labels": labels}

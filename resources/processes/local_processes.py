@@ -33,7 +33,6 @@ KILL_S = 10
 LAUNCH_S = 60
 LOCK_S = 120  # longer than a launch, which is what it is held for
 END_WRITTEN_S = 5  # the watcher writes within milliseconds, on a machine that has any time for it
-_ASKING = (psutil.CONN_ESTABLISHED, psutil.CONN_SYN_SENT)
 
 
 class ProcessError(Exception):
@@ -114,12 +113,17 @@ class LocalProcesses:
         log: Path,
         attributes: dict[str, Any],
         holds: tuple[Path, ...] = (),
+        folder: Path | None = None,
+        own_network: bool = False,
     ) -> ProcessRecord:
         """Starts a process under a name that no living process has, and returns once it was exec'd.
 
         Args:
             holds: Files that the process keeps a shared flock on, such as the lease of a cached artifact
                 (`resources/node_cache`), until it and its children are gone.
+            folder: What it runs in; where this process does, if left out.
+            own_network: Whether it is cut off from the network, this machine's loopback included, where the
+                system lets it (`own_network_fault`).
 
         Raises:
             ProcessError: The name is taken, the command cannot be run, what it is to hold is gone, or that
@@ -137,6 +141,8 @@ class LocalProcesses:
                 "record_file": str(self._file(name).absolute()),
                 "record": record,
                 "holds": [str(held.absolute()) for held in holds],
+                "folder": str(folder.absolute()) if folder else None,
+                "own_network": own_network,
                 "temporary_base": str(_temporary_base(name)),
                 "temporary_prefix": PREFIX,
             }
@@ -381,10 +387,8 @@ def _listens(process: psutil.Process, port: int) -> bool:
     return any(c.status == psutil.CONN_LISTEN and c.laddr.port == port for c in connections)
 
 
-def is_connected(record: ProcessRecord, port: int) -> bool:
-    """Whether the recorded process itself has a connection to that port, or is making one."""
-    try:
-        connections = psutil.Process(record.pid).net_connections("tcp")
-    except psutil.NoSuchProcess:
-        return False
-    return any(c.raddr and c.raddr.port == port and c.status in _ASKING for c in connections)
+def own_network_fault() -> str | None:
+    """Why a process that is to have a network of its own gets none; None where it does."""
+    command = [sys.executable, "-I", "-S", process_launcher.__file__, "--try-own-network"]
+    tried = subprocess.run(command, capture_output=True, text=True, timeout=LAUNCH_S, check=False)
+    return tried.stderr.strip() or None

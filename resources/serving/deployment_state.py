@@ -17,6 +17,8 @@ from resources.vllm.program import Serving, VllmError
 STATE_FILE = "deployment.json"
 KEY_FILE = "api_key"
 LOGS_KEPT = 5
+SOCKETS = "sockets"
+"""The folder in the state folder where servers listen, which is its owner's alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,14 +58,13 @@ class LiveServer:
     serving: Serving
     fingerprint: str
     server: str
-    port: int
     weight: int
     since: float
     aliases: tuple[str, ...] = ()
 
     @property
-    def address(self) -> str:
-        return address_of(self.port)
+    def socket(self) -> str:
+        return socket_of(self.server)
 
     @property
     def wanted(self) -> Wanted:
@@ -71,7 +72,7 @@ class LiveServer:
 
     @property
     def backend(self) -> Backend:
-        known = {"version": self.serving.version, "digest": self.serving.digest, "address": self.address}
+        known = {"version": self.serving.version, "digest": self.serving.digest}
         return Backend(**known, weight=self.weight, since=self.since)
 
 
@@ -92,8 +93,9 @@ class Deployment:
         return next((live for live in self.servers if live.server == server), None)
 
 
-def address_of(port: int) -> str:
-    return f"http://127.0.0.1:{port}"
+def socket_of(server: str) -> str:
+    """The name of a server's socket in `SOCKETS`: what in its own name is like no other's."""
+    return f"{server.rpartition('--')[2]}.sock"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,6 +165,7 @@ def deployment_from_json(values: dict[str, Any]) -> Deployment:
 
 
 def _live_from_json(values: dict[str, Any]) -> LiveServer:
+    values.pop("port", None)  # of before servers listened on sockets
     serving, aliases = serving_from_json(values["serving"]), tuple(values.get("aliases", ()))
     return LiveServer(**{**values, "serving": serving, "aliases": aliases})
 
@@ -173,6 +176,7 @@ def serving_to_json(serving: Serving) -> dict[str, Any]:
 
 
 def serving_from_json(values: dict[str, Any]) -> Serving:
+    values.pop("port", None)  # of before servers listened on sockets
     folders = ("model_folder", "adapter_folder", "chat_template")
     paths = {name: Path(values[name]) for name in folders if values[name] is not None}
     listed = {

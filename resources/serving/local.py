@@ -5,10 +5,7 @@ A deploy starts each new server beside what is live, asks it the known questions
 leaves the old set of servers live or the new one, and nothing unrecorded: the next deploy takes over
 the server that was being started, or ends it.
 
-Addresses change with each deploy unless the model sets a port. Only this machine can reach them.
-Not covered: on a fixed port, old and new both answer for the second or two of the switch (a request
-that the old one has just taken may fail and has to be sent again), and the new one's proof was given
-by a twin of it on another port. A fixed port is production's; other versions get a free one.
+Only this user can reach the servers, by their sockets; everybody else asks the gateway.
 """
 
 from collections.abc import Callable, Iterator
@@ -67,11 +64,8 @@ class LocalServing(dg.ConfigurableResource[Any]):
         for each in every:
             _require_files(each.serving)
         production = every[0].serving
-        others = (replace(each, serving=replace(each.serving, port=None)) for each in every[1:])
         with self._turn(production.tenant, production.model).to_deploy(log):
-            rollout = Rollout(
-                servers=self.servers, wanted=(every[0], *others), log=log, gateway=self._publication
-            )
+            rollout = Rollout(servers=self.servers, wanted=every, log=log, gateway=self._publication)
             return rollout.carry_out().route
 
     def route(self, tenant: str, model: str) -> Route | None:
@@ -243,7 +237,7 @@ class LocalServing(dg.ConfigurableResource[Any]):
 
     def _client(self, live: LiveServer) -> VllmClient:
         key = self.servers.folder(live.serving.tenant, live.serving.model).api_key()
-        return VllmClient(live.address, key)
+        return VllmClient(self.servers.socket(live.server), key)
 
     @property
     def _publication(self) -> Publication | None:

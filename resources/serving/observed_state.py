@@ -56,7 +56,6 @@ def _state(tenant: str, model: str, backends: tuple[BackendState, ...]) -> Deplo
         status=_status(backends),
         version=production.version,
         digest=production.digest,
-        address=production.address,
         since=production.since,
         why=" ".join(backend.why for backend in backends if backend.why) or None,
         backends=backends,
@@ -74,7 +73,6 @@ def _stopped(live: LiveServer) -> BackendState:
         digest=live.serving.digest,
         weight=live.weight,
         status="stopped",
-        address=None,
         since=live.since,
     )
 
@@ -82,7 +80,7 @@ def _stopped(live: LiveServer) -> BackendState:
 def _backend(servers: VllmServers, live: LiveServer) -> BackendState:
     server = servers.processes.find(live.server)
     if server and servers.ready(server):
-        return replace(_stopped(live), status="live", address=live.address)
+        return replace(_stopped(live), status="live")
     return replace(_stopped(live), status="dead", why=_why_dead(servers, live, server))
 
 
@@ -92,7 +90,7 @@ def _why_dead(servers: VllmServers, live: LiveServer, server: ProcessRecord | No
         return f"{what} is not running and its process record {live.server} is gone."
     who = f"{what} (pid {server.pid})"
     if servers.processes.alive(server):
-        return f"{who} runs but does not answer at {live.address}; its log is {server.log}."
+        return f"{who} runs but does not answer; its log is {server.log}."
     return f"{who} died: {servers.cause(server)}. Its log is {server.log}."
 
 

@@ -43,7 +43,7 @@ class Rollout:
         """
         up = self._up_already()
         for live in up.values():
-            self.log(f"{live.serving.name} version {live.serving.version} is live already at {live.address}.")
+            self.log(f"{live.serving.name} version {live.serving.version} is live already.")
         if 0 in up:
             self._switch(up)
         for at, each in enumerate(self.wanted):
@@ -116,20 +116,13 @@ class Rollout:
     def _successor(self, serving: Serving) -> ProcessRecord:
         """A proven server of the serving. One that an earlier, killed deploy was starting is taken over."""
         old = self._recorded()
-        shares_port = next((server for server in old if self._has_port(server, serving.port)), None)
-        leftover = None if shares_port else self._leftover(serving)
+        leftover = self._leftover(serving)
         self._end_others({server.name for server in (*old, leftover) if server})
         if leftover:
             self.log(f"Taking over vLLM of {serving.name} (pid {leftover.pid}), which was being started.")
             return self._proven(leftover, serving)
         self.log(f"Starting vLLM of {serving.name} version {serving.version}.")
-        if not shares_port:
-            return self._proven(self._start(serving, port=serving.port), serving)
-        self.servers.end(self._proven(self._start(serving, port=None), serving))
-        server = self._start(serving, port=serving.port, beside=shares_port)
-        with self._ended_on_failure(server):
-            self.servers.wait_ready(server, serving)
-        return server
+        return self._proven(self.servers.start(serving, live_versions=len(self.wanted)), serving)
 
     def _recorded(self) -> tuple[ProcessRecord, ...]:
         """The servers that are the live ones now, dead ones included."""
@@ -137,23 +130,13 @@ class Rollout:
         known = deployment.servers if deployment else ()
         return tuple(server for live in known if (server := self.servers.processes.find(live.server)))
 
-    def _has_port(self, server: ProcessRecord, port: int | None) -> bool:
-        return port == server.attributes["port"] and self.servers.processes.alive(server)
-
     def _leftover(self, serving: Serving) -> ProcessRecord | None:
         fingerprint, old = settings_fingerprint(serving), self._recorded()
         for server in self.servers.of(serving.tenant, serving.model):
             fits = server.attributes["fingerprint"] == fingerprint and server not in old
-            port_fits = serving.port in (None, server.attributes["port"])
-            usable = fits and port_fits and self._leaves_room(server, serving)
-            if usable and self.servers.processes.alive(server):
+            if fits and self._leaves_room(server, serving) and self.servers.processes.alive(server):
                 return server
         return None
-
-    def _start(
-        self, serving: Serving, *, port: int | None, beside: ProcessRecord | None = None
-    ) -> ProcessRecord:
-        return self.servers.start(serving, port=port, beside=beside, live_versions=len(self.wanted))
 
     def _proven(self, server: ProcessRecord, serving: Serving) -> ProcessRecord:
         with self._ended_on_failure(server):
@@ -188,28 +171,22 @@ class Rollout:
 
     def _end_others(self, kept: set[str]) -> None:
         production = self.wanted[0].serving
-        every = self.servers.of(production.tenant, production.model)
-        ports = {server.attributes["port"] for server in every if server.name in kept}
-        for server in every:
+        for server in self.servers.of(production.tenant, production.model):
             if server.name not in kept:
-                self._let_finish(server, shares_port=server.attributes["port"] in ports)
+                self._let_finish(server)
                 self.servers.end(server)
 
-    def _let_finish(self, server: ProcessRecord, *, shares_port: bool) -> None:
+    def _let_finish(self, server: ProcessRecord) -> None:
         """Waits until nobody asks it anything, at most `DRAIN_S`; vLLM itself lets its last answers end.
 
-        What it says of itself lags behind what has reached it, so the gateway's connections decide. On a
-        port that it shares with its successor those cannot be told apart.
+        What it says of itself lags behind what has reached it, so the connections to it decide. One that does
+        not even say that it is well answers nobody.
         """
-
-        gateway = None if shares_port else self.gateway
-
-        def asked() -> bool:
-            by_gateway = gateway is not None and gateway.asks(server.attributes["port"])
-            return by_gateway or self.servers.busy(server)
-
-        with suppress(WaitTimeout):
-            wait_until(lambda: not asked(), what=server.name, timeout_s=DRAIN_S, every_s=0.1)
+        if self.servers.ready(server):
+            with suppress(WaitTimeout):
+                wait_until(
+                    lambda: not self.servers.asked(server), what=server.name, timeout_s=DRAIN_S, every_s=0.1
+                )
 
 
 def _live(serving: Serving, server: ProcessRecord) -> LiveServer:
@@ -217,7 +194,6 @@ def _live(serving: Serving, server: ProcessRecord) -> LiveServer:
         serving=serving,
         fingerprint=settings_fingerprint(serving),
         server=server.name,
-        port=server.attributes["port"],
         weight=WHOLE,
         since=time.time(),
     )
@@ -225,4 +201,4 @@ def _live(serving: Serving, server: ProcessRecord) -> LiveServer:
 
 def _announcement(live: LiveServer) -> str:
     share = "" if live.weight == WHOLE else f" and gets {live.weight} % of the requests"
-    return f"{live.serving.name} version {live.serving.version} is live at {live.address}{share}."
+    return f"{live.serving.name} version {live.serving.version} is live{share}."

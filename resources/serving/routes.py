@@ -16,11 +16,10 @@ Status = Literal["live", "degraded", "dead", "starting", "stopped", "absent", "u
 
 @dataclass(frozen=True, kw_only=True)
 class Backend:
-    """One live version. `address` takes OpenAI requests below `/v1`; `since` is in epoch seconds."""
+    """One live version. `since` is in epoch seconds."""
 
     version: str
     digest: str
-    address: str
     weight: int
     since: float
 
@@ -46,7 +45,6 @@ class BackendState:
     digest: str
     weight: int
     status: ServerStatus
-    address: str | None
     since: float
     why: str | None = None
 
@@ -57,7 +55,7 @@ class DeploymentState:
 
     `degraded` is a deployment of which some version does not answer while another does, `unreadable` one
     whose `deployment.json` is damaged: nobody knows what should be live.
-    `version`, `digest`, `address` and `since` are production's.
+    `version`, `digest` and `since` are production's.
     """
 
     tenant: str
@@ -65,7 +63,6 @@ class DeploymentState:
     status: Status
     version: str | None = None
     digest: str | None = None
-    address: str | None = None
     since: float | None = None
     why: str | None = None
     backends: tuple[BackendState, ...] = ()

@@ -1,30 +1,24 @@
-"""vLLM servers as processes of this machine: started on a port of their own, proven, ended.
+"""vLLM servers as processes of this machine: started, proven, ended.
 
-Which of them is the live one is none of this module's business: see `serving`.
+Each listens on a unix socket in a folder that is its owner's alone, and where the system lets it, it is cut
+off from the network: PyTorch listens on ports that know no key, and whoever connects often enough ends it.
+Not covered: a server that streams its weights needs the network, and those ports are then open to every user
+of this machine. Which of the servers is the live one is none of this module's business: see `serving`.
 """
 
-import contextlib
 import os
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import filelock
-
 from resources.names import MODEL, TENANT
-from resources.processes.local_processes import (
-    LocalProcesses,
-    ProcessError,
-    ProcessRecord,
-    listens,
-    port_is_free,
-    require_free_port,
-)
-from resources.serving.deployment_state import DeploymentFolder, address_of
+from resources.processes.local_processes import LocalProcesses, ProcessError, ProcessRecord
+from resources.processes.unix_sockets import connections_to
+from resources.serving.deployment_state import SOCKETS, DeploymentFolder, socket_of
 from resources.vllm.answers import difference
-from resources.vllm.client import VllmClient
+from resources.vllm.client import VllmClient, VllmUnreachable
 from resources.vllm.program import (
     SHUTDOWN_S,
     Serving,
@@ -41,8 +35,6 @@ from resources.waiting import WaitError, wait_until
 KIND = "vllm"
 START_TIMEOUT_S = 900
 STOP_S = SHUTDOWN_S + 10
-PORT_TURN_S = 120
-PORTS = range(20_000, 32_768)  # below Linux's ephemeral ports (net.ipv4.ip_local_port_range)
 LOG_TAIL_LINES = 12
 Log = Callable[[str], Any]
 
@@ -70,33 +62,34 @@ class VllmServers:
 
     def client(self, server: ProcessRecord) -> VllmClient:
         key = self.folder(server.attributes["tenant"], server.attributes["model"]).api_key()
-        return VllmClient(address_of(server.attributes["port"]), key)
+        return VllmClient(self.socket(server.name), key)
+
+    def socket(self, server: str) -> Path:
+        """Where the server of that name listens; nobody else ever does."""
+        return self.home / SOCKETS / socket_of(server)
 
     def ready(self, server: ProcessRecord) -> bool:
-        """Whether it listens itself (another on its port is not it) and says that it is healthy."""
-        if not (self.processes.alive(server) and listens(server, server.attributes["port"])):
+        """Whether it runs, and says that it is healthy."""
+        if not self.processes.alive(server):
             return False
-        with self.client(server) as client:
-            return client.healthy()
+        try:
+            with self.client(server) as client:
+                return client.healthy()
+        except VllmUnreachable:
+            return False
 
-    def start(
-        self,
-        serving: Serving,
-        *,
-        port: int | None,
-        live_versions: int,
-        beside: ProcessRecord | None = None,
-    ) -> ProcessRecord:
+    def asked(self, server: ProcessRecord) -> bool:
+        """Whether anybody has a connection to it, so perhaps a request."""
+        return connections_to(socket_of(server.name)) > 0
+
+    def start(self, serving: Serving, *, live_versions: int) -> ProcessRecord:
         """Starts a server and returns while it is still loading.
 
         Args:
-            port: None for any free one.
             live_versions: How many versions of the model are to be live at once.
-            beside: A server of this deployment that is to be replaced; its port may be shared for the switch.
 
         Raises:
-            VllmError: The port is taken, vLLM is not installed, or what is to be streamed is not what was
-                promoted.
+            VllmError: vLLM is not installed, or what is to be streamed is not what was promoted.
         """
         self._require_promoted(serving)
         attributes = {
@@ -109,21 +102,29 @@ class VllmServers:
         }
         name = f"{KIND}--{serving.tenant}--{serving.model}--{secrets.token_hex(4)}"
         folder = self.folder(serving.tenant, serving.model)
-        with self._choosing_a_port():
-            chosen = self._free_port() if port is None else self._claimed(port, serving, beside)
-            try:
-                return self.processes.start(
-                    name,
-                    command=serve_command(
-                        serving, port=chosen, executable=self.executable, live_versions=live_versions
-                    ),
-                    env=self._environment(serving, folder),
-                    log=folder.log(name),
-                    attributes={**attributes, "port": chosen},
-                    holds=serving.leases,
-                )
-            except ProcessError as fault:
-                raise VllmError(f"vLLM of {serving.name}: {fault} Is the serve engine installed?") from fault
+        command = serve_command(
+            serving, socket=socket_of(name), executable=self.executable, live_versions=live_versions
+        )
+        try:
+            return self.processes.start(
+                name,
+                command=command,
+                env=self._environment(serving, folder),
+                log=folder.log(name),
+                attributes=attributes,
+                holds=serving.leases,
+                folder=self._sockets(),
+                own_network=serving.model_uri is None,
+            )
+        except ProcessError as fault:
+            raise VllmError(f"vLLM of {serving.name}: {fault} Is the serve engine installed?") from fault
+
+    def _sockets(self) -> Path:
+        """Closed to others even where an earlier umask was not."""
+        folder = self.home / SOCKETS
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        folder.chmod(0o700)
+        return folder
 
     def _require_promoted(self, serving: Serving) -> None:
         if streamed := self._streamed(serving):
@@ -147,49 +148,6 @@ class VllmServers:
             inherited=os.environ,
             cores=os.cpu_count() or 1,
         )
-
-    @contextlib.contextmanager
-    def _choosing_a_port(self) -> Iterator[None]:
-        """vLLM shares its port with any other vLLM that asks (SO_REUSEPORT), so none may be chosen twice."""
-        locks = self.home / "locks"
-        locks.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(locks / "ports.lock")
-        try:
-            lock.acquire(timeout=PORT_TURN_S)
-        except filelock.Timeout as fault:
-            raise VllmError(
-                f"Another start of vLLM has held {lock.lock_file} for over {PORT_TURN_S} s. "
-                "End that process (`fuser` names it), then try again."
-            ) from fault
-        try:
-            yield
-        finally:
-            lock.release()
-
-    def _free_port(self) -> int:
-        """A chance one of those that the system gives to nobody by itself: vLLM takes seconds to listen."""
-        recorded = {server.attributes.get("port") for server in self.processes.all()}
-        while True:
-            port = PORTS.start + secrets.randbelow(len(PORTS))
-            if port not in recorded and port_is_free(port):
-                return port
-
-    def _claimed(self, port: int, serving: Serving, beside: ProcessRecord | None) -> int:
-        if beside and beside.attributes["port"] == port:
-            return port
-        for other in self.processes.all():
-            if other.attributes.get("port") == port and self.processes.alive(other):
-                raise VllmError(
-                    f"vLLM of {serving.name} cannot listen on port {port}: {other.name} (pid {other.pid}) "
-                    "has it. Tenants of one model need free ports: leave serving.port out."
-                )
-        try:
-            require_free_port(
-                port, what=f"vLLM of {serving.name}", setting=f"serving.port of {serving.model}"
-            )
-        except ProcessError as fault:
-            raise VllmError(str(fault)) from fault
-        return port
 
     def prove(self, server: ProcessRecord, serving: Serving, log: Log) -> None:
         """Waits until a server is up and has answered every known question as it was answered offline.
@@ -253,14 +211,6 @@ class VllmServers:
         except FileNotFoundError:
             return ""
 
-    def busy(self, server: ProcessRecord) -> bool:
-        """Whether it says that it has requests. One that cannot say is not."""
-        if not self.ready(server):
-            return False
-        with self.client(server) as client, contextlib.suppress(VllmError):
-            return client.in_flight() > 0
-        return False
-
     def end(self, server: ProcessRecord) -> None:
         """Ends a server. What it was asked before it answers still, within `SHUTDOWN_S` seconds.
 
@@ -272,3 +222,4 @@ class VllmServers:
         except ProcessError as fault:
             who = f"{server.attributes['tenant']}/{server.attributes['model']}"
             raise VllmError(f"vLLM of {who} cannot be ended: {fault}") from fault
+        self.socket(server.name).unlink(missing_ok=True)

@@ -1,12 +1,15 @@
 """A client of one vLLM server, for the few questions the platform itself asks it."""
 
 import json
+import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
 
+from resources.processes.unix_sockets import short_address
 from resources.vllm.program import VllmError
 
 HEALTH_TIMEOUT_S = 5
@@ -17,24 +20,42 @@ GREEDY = {"temperature": 0, "top_p": 1.0, "top_k": -1, "min_p": 0.0, "repetition
 
 
 class VllmClient:
-    """Talks to the server at `address` (`http://127.0.0.1:8000`)."""
+    """Talks to the server that listens on the unix socket at `path`, for as long as a `with` block runs."""
 
-    def __init__(self, address: str, api_key: str) -> None:
-        self.address = address
-        self._http = httpx.Client(
-            base_url=address,
-            headers={"Authorization": f"Bearer {api_key}"},
-            timeout=httpx.Timeout(ANSWER_TIMEOUT_S, connect=HEALTH_TIMEOUT_S),
-            trust_env=False,  # a company's proxy is not for this machine's own servers
-            # Without TLS there is nothing to verify; loading certificates is most of a client's cost.
-            verify=not address.startswith("http://"),
-        )
+    def __init__(self, path: Path, api_key: str) -> None:
+        self.path = path
+        self._api_key = api_key
 
     def __enter__(self) -> "VllmClient":
+        """Raises:
+        VllmUnreachable: Nothing listens there.
+        """
+        with ExitStack() as held:
+            address = self._address(held)
+            client = httpx.Client(
+                base_url="http://vllm",
+                headers={"Authorization": f"Bearer {self._api_key}"},
+                timeout=httpx.Timeout(ANSWER_TIMEOUT_S, connect=HEALTH_TIMEOUT_S),
+                # Without TLS there is nothing to verify; loading certificates is most of a client's cost.
+                transport=httpx.HTTPTransport(uds=address, verify=False),
+            )
+            self._http = held.enter_context(client)
+            self._held = held.pop_all()
         return self
 
+    def _address(self, held: ExitStack) -> str:
+        """Looked for here, because httpx forgets to close what was refused (httpcore 1.0)."""
+        try:
+            address = held.enter_context(short_address(self.path))
+            with socket.socket(socket.AF_UNIX) as asking:
+                asking.settimeout(HEALTH_TIMEOUT_S)
+                asking.connect(address)
+        except OSError as fault:
+            raise self._unreachable(fault) from fault
+        return address
+
     def __exit__(self, *_: object) -> None:
-        self._http.close()
+        self._held.close()
 
     def healthy(self) -> bool:
         """Whether the server is up. It says so before it has answered anything: see `answer`."""
@@ -42,20 +63,6 @@ class VllmClient:
             return self._http.get("/health", timeout=HEALTH_TIMEOUT_S).is_success
         except httpx.TransportError:
             return False
-
-    def in_flight(self) -> int:
-        """How many requests run or wait.
-
-        Raises:
-            VllmError: It says so in a form that is not known.
-        """
-        try:
-            lines = self._http.get("/metrics", timeout=HEALTH_TIMEOUT_S).text.splitlines()
-        except httpx.TransportError:
-            return 0
-        names = ("vllm:num_requests_running{", "vllm:num_requests_waiting{")
-        with self._understanding("/metrics"):
-            return sum(int(float(line.rsplit(" ", 1)[1])) for line in lines if line.startswith(names))
 
     def digest(self, model: str) -> str:
         """The digest on a response of the server, asked just now.
@@ -101,12 +108,12 @@ class VllmClient:
             with self._understanding("/v1/chat/completions"):
                 event = json.loads(line.removeprefix("data: "))
                 if "error" in event:  # the status was 200 long before
-                    raise VllmError(f"vLLM at {self.address} broke off its answer: {event['error']}")
+                    raise VllmError(f"vLLM at {self.path} broke off its answer: {event['error']}")
                 pieces = [choice["delta"].get("content") or "" for choice in event["choices"]]
                 finished = finished or any(choice.get("finish_reason") for choice in event["choices"])
             yield from pieces
         if not finished:
-            raise VllmError(f"vLLM at {self.address} broke off its answer without a finish_reason.")
+            raise VllmError(f"vLLM at {self.path} broke off its answer without a finish_reason.")
 
     def answer(self, model: str, known: dict[str, Any]) -> dict[str, Any]:
         """The server's own answer to a known question, and its scores of the known one (`vllm_answers`).
@@ -156,25 +163,23 @@ class VllmClient:
 
     @contextmanager
     def _understanding(self, path: str) -> Iterator[None]:
-        """A successful response of an unknown form: another program on the port, or another vLLM."""
+        """A successful response of an unknown form: another vLLM, or none."""
         try:
             yield
         except (ValueError, LookupError, TypeError, AttributeError) as fault:
             raise VllmError(
-                f"vLLM at {self.address} answered {path} in a form that is not known ({fault!r}). "
-                "Is another program on that port, or another version of vLLM?"
+                f"vLLM at {self.path} answered {path} in a form that is not known ({fault!r}). "
+                "Is it another version of vLLM?"
             ) from fault
 
     def _check(self, response: httpx.Response) -> None:
         if not response.is_success:
             path = response.request.url.path
             text = response.text[:500]
-            raise VllmError(
-                f"vLLM at {self.address} answered {path} with HTTP {response.status_code}: {text}"
-            )
+            raise VllmError(f"vLLM at {self.path} answered {path} with HTTP {response.status_code}: {text}")
 
-    def _unreachable(self, fault: httpx.TransportError) -> VllmError:
-        return VllmUnreachable(f"vLLM at {self.address} cannot be reached: {fault or type(fault).__name__}")
+    def _unreachable(self, fault: httpx.TransportError | OSError) -> VllmError:
+        return VllmUnreachable(f"vLLM at {self.path} cannot be reached: {fault or type(fault).__name__}")
 
 
 class VllmUnreachable(VllmError):

@@ -58,7 +58,6 @@ class Serving:
         model_digest: The digest of what is streamed: of the merged model, or in adapter mode of the base.
         chat_template: The template that was trained with; None where the model folder holds it.
         lora_rank: The adapter's rank.
-        port: A fixed port; None for any free one.
         tool_call_parser: vLLM's name of how this model writes tool calls; None where it takes no tools.
         leases: Files that the server keeps locked, so that the node's cache keeps what it serves.
         known_answers: Questions with what the merged model answered offline (`vllm_answers`).
@@ -83,7 +82,6 @@ class Serving:
     max_num_seqs: int
     kv_cache_mib: int
     dtype: str
-    port: int | None = None
     tool_call_parser: str | None = None
     leases: tuple[Path, ...] = ()
     known_answers: tuple[dict[str, Any], ...]
@@ -137,16 +135,17 @@ def gpu_memory_share(live_versions: int) -> float:
 
 
 def serve_command(
-    serving: Serving, *, port: int, executable: Path, live_versions: int = 1
+    serving: Serving, *, socket: str, executable: Path, live_versions: int = 1
 ) -> tuple[str, ...]:
     """The command line of one server on this machine. It holds no secret.
 
     Args:
+        socket: Where it listens: the name of a unix socket in the folder that it runs in.
         live_versions: How many versions of the model are to be live at once; a GPU's memory is shared.
     """
     return (
         *(str(executable), "serve", serving.model_location),
-        *("--host", "127.0.0.1", "--port", str(port)),
+        *("--uds", socket),
         *("--dtype", serving.dtype),
         *(stream_options() if serving.model_uri else ("--load-format", "safetensors")),
         *("--max-model-len", str(serving.max_model_len), "--max-num-seqs", str(serving.max_num_seqs)),

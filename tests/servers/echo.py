@@ -2,15 +2,18 @@
 
 import json
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from socketserver import ThreadingMixIn, UnixStreamServer
 from typing import Any
 
 
-class Echo(ThreadingHTTPServer):
+class Echo(ThreadingMixIn, UnixStreamServer):
     """`/slow/2` answers after 2 s, `/status/503` with that status, everything else with the request.
 
     `asked` has every request that arrived; `name` stands in every answer.
@@ -19,19 +22,15 @@ class Echo(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, name: str = "echo", port: int = 0) -> None:
+    def __init__(self, path: Path, name: str = "echo") -> None:
         self.asked: list[dict[str, Any]] = []
-        self.name = name
-        super().__init__(("127.0.0.1", port), _Handler)
+        self.path, self.name = path, name
+        super().__init__(str(path), _Handler)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that went away is none."""
         if not isinstance(sys.exc_info()[1], ConnectionError):
             super().handle_error(request, client_address)
-
-    @property
-    def port(self) -> int:
-        return int(self.server_address[1])
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -68,13 +67,21 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def echoing(name: str = "echo", port: int = 0) -> Iterator[Echo]:
-    server = Echo(name, port)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+def short_folder() -> Iterator[Path]:
+    """A folder whose sockets' addresses are short; those of a test's own folder may be too long."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        yield Path(folder)
+
+
+@contextmanager
+def echoing(name: str = "echo") -> Iterator[Echo]:
+    with short_folder() as folder:
+        server = Echo(folder / "echo.sock", name)
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()
+            server.server_close()

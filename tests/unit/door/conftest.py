@@ -1,5 +1,6 @@
 """What the tests of the door share: a real Envoy whose Lua filter is a stand-in of a few lines."""
 
+import hashlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from resources.gateway.cluster_file import ClusterFile
 from resources.gateway.envoy import EnvoyGateway
 from resources.gateway.envoy_settings import GatewaySettings
 from resources.gateway.envoy_upstream import Endpoint
+from resources.serving.deployment_state import SOCKETS
 from resources.waiting import wait_until
 from tests.servers.echo import Echo, echoing
 from tests.servers.ports import free_port
@@ -28,13 +30,21 @@ QUICK: dict[str, Any] = {
 MakeGateway = Callable[..., EnvoyGateway]
 
 
-def endpoint(deployment: str, port: int) -> Endpoint:
-    return Endpoint(deployment=deployment, tenant="team-a", model="bot", address="127.0.0.1", port=port)
+def endpoint(deployment: str, socket: str) -> Endpoint:
+    return Endpoint(deployment=deployment, tenant="team-a", model="bot", socket=socket)
 
 
-def serve(gateway: EnvoyGateway, *known: Endpoint) -> None:
-    """Lets the gateway know these and waits until it does."""
-    version = ClusterFile(gateway.settings.clusters).change(lambda _before: known)
+def serve(gateway: EnvoyGateway, *known: tuple[str, Path]) -> None:
+    """Lets the gateway know these deployments, each with its server's socket, and waits until it does."""
+    sockets = gateway.folder.parent / SOCKETS
+    sockets.mkdir(exist_ok=True)
+    endpoints = []
+    for deployment, path in known:
+        link = sockets / f"{hashlib.sha256(str(path).encode()).hexdigest()[:16]}.sock"
+        if not link.is_symlink():
+            link.symlink_to(path)
+        endpoints.append(endpoint(deployment, link.name))
+    version = ClusterFile(gateway.settings.clusters).change(lambda _before: endpoints)
     wait_until(
         lambda: gateway.admin.clusters_version() == version,
         what="the endpoints",
@@ -76,7 +86,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory, echo: Echo) -> Iterator[En
     gateway = EnvoyGateway(settings=settings_in(tmp_path_factory.mktemp("door") / "home", **QUICK))
     gateway.start()
     gateway.wait_ready()
-    serve(gateway, endpoint("d1", echo.port))
+    serve(gateway, ("d1", echo.path))
     yield gateway
     gateway.stop()
 

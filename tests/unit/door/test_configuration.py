@@ -18,7 +18,7 @@ from resources.gateway.envoy_tls import secret_discovery
 from resources.gateway.envoy_upstream import clusters, endpoints_in
 from resources.gateway.errors import GatewayError
 from resources.gateway.files import replace_json
-from resources.gateway.shards import cluster_of
+from resources.gateway.metrics import TOKEN_FILE
 from resources.processes.temporary_folders import ADDRESS_BYTES
 from tests.conftest import LONG_HOME
 from tests.servers.echo import Echo
@@ -39,7 +39,9 @@ def pem(tmp_path: Path) -> dict[str, Any]:
 @pytest.mark.parametrize("tls", [False, True])
 def test_envoys_own_check_accepts_the_configuration(tmp_path: Path, pem: dict[str, Any], tls: bool) -> None:
     settings = settings_in(tmp_path / "home", **(pem if tls else {}))
-    ClusterFile(settings.clusters).change(lambda _: [endpoint(f"d{port}", port) for port in range(1, 100)])
+    ClusterFile(settings.clusters).change(
+        lambda _: [endpoint(f"d{number}", f"{number}.sock") for number in range(1, 100)]
+    )
     replace_json(settings.jwt, {"resources": []})
     replace_json(settings.secret, secret_discovery(settings))
     replace_json(settings.folder / "bootstrap.json", bootstrap(settings))
@@ -73,9 +75,12 @@ def test_no_tenant_and_no_secret_stands_in_the_bootstrap(tmp_path: Path, pem: di
 def test_the_metrics_have_a_door_of_their_own(make_gateway: MakeGateway, echo: Echo) -> None:
     port = free_port()
     gateway = make_gateway(metrics_port=port)
-    serve(gateway, endpoint("d1", echo.port))
+    serve(gateway, ("d1", echo.path))
     httpx.get(f"{gateway.url}/v1/x", headers={"x-deployment": "d1"}, trust_env=False)
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
+        assert client.get("/metrics").status_code == 401
+        token = (gateway.folder.parent / TOKEN_FILE).read_text()
+        client.headers["authorization"] = f"Bearer {token}"
         assert "envoy_http_downstream_rq_total" in client.get("/metrics").text
         assert client.get("/metrics/audit").status_code == 503  # no collector runs
         assert client.get("/config_dump").status_code == 404
@@ -105,31 +110,20 @@ def test_settings_that_would_give_keys_away_are_refused(
         GatewaySettings(folder=tmp_path, port=8080, **changed)
 
 
-def test_two_servers_on_one_port_are_one_endpoint_that_has_both_names() -> None:
-    old, new = (f"server-{number}" for number in _same_cluster())
-    shared = (endpoint(old, 20_000), endpoint(new, 20_000))
-    content = clusters(shared, "7")
-    (listed,) = [
-        each
-        for cluster in content["resources"]
-        for locality in cluster["load_assignment"]["endpoints"]
-        for each in locality["lb_endpoints"]
-    ]
-    assert listed["metadata"]["filter_metadata"]["envoy.lb"] == {"deployment": [old, new]}
-    assert endpoints_in(json.loads(json.dumps(content))) == shared
-
-
-def _same_cluster() -> tuple[int, int]:
-    """Two numbers of servers that fall into one cluster."""
-    first = cluster_of("server-0")
-    return 0, next(number for number in range(1, 1000) if cluster_of(f"server-{number}") == first)
+def test_endpoints_are_read_as_they_were_written_and_those_of_an_earlier_release_are_left_out() -> None:
+    known = tuple(endpoint(f"server-{number}", f"{number}.sock") for number in range(3))
+    content = json.loads(json.dumps(clusters(known, "7")))
+    earlier = {"socket_address": {"address": "127.0.0.1", "port_value": 20_000}}
+    locality = content["resources"][0]["load_assignment"]["endpoints"][0]
+    locality["lb_endpoints"].append({"endpoint": {"address": earlier}})
+    assert sorted(endpoints_in(content), key=lambda each: each.deployment) == list(known)
 
 
 def test_over_tls_both_versions_of_http_answer_and_old_versions_of_tls_do_not(
     make_gateway: MakeGateway, echo: Echo, pem: dict[str, Any]
 ) -> None:
     gateway = make_gateway(**pem)
-    serve(gateway, endpoint("d1", echo.port))
+    serve(gateway, ("d1", echo.path))
     assert gateway.url.startswith("https://127.0.0.1:")
     for version in ("--http1.1", "--http2"):
         command = ["curl", "-s", version, "--cacert", str(pem["certificate"]), "-H", "x-deployment: d1"]

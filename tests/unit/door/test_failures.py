@@ -5,38 +5,31 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import httpx
 import pytest
 
 from resources.gateway.envoy import EnvoyGateway
-from tests.servers.echo import Echo, echoing
-from tests.servers.ports import free_port
-from tests.unit.door.conftest import MakeGateway, endpoint, serve
+from tests.servers.echo import Echo, echoing, short_folder
+from tests.unit.door.conftest import MakeGateway, serve
 
 
 @contextmanager
-def silent() -> Iterator[int]:
-    """The port of a server that takes no connection and refuses none: its queue is full."""
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
+def silent() -> Iterator[Path]:
+    """The socket of a server that takes no connection any more: its queue is full."""
+    with short_folder() as folder, socket.socket(socket.AF_UNIX) as listening:
+        path = folder / "silent.sock"
+        listening.bind(str(path))
         listening.listen(0)
-        port = listening.getsockname()[1]
-        waiting = [socket.socket() for _ in range(4)]
-        for each in waiting:
-            each.setblocking(False)
-            each.connect_ex(("127.0.0.1", port))
-        time.sleep(0.1)
-        try:
-            yield port
-        finally:
-            for each in waiting:
-                each.close()
+        with socket.socket(socket.AF_UNIX) as waiting:
+            waiting.connect(str(path))
+            yield path
 
 
 def test_a_request_goes_to_another_replica_where_one_is_gone(make_gateway: MakeGateway, echo: Echo) -> None:
     gateway = make_gateway()
-    serve(gateway, endpoint("d1", free_port()), endpoint("d1", echo.port))
+    serve(gateway, ("d1", Path("/nowhere.sock")), ("d1", echo.path))
     assert statuses(gateway, "d1", 30) == [200] * 30
 
 
@@ -44,8 +37,8 @@ def test_a_replica_that_hangs_holds_up_few_requests_and_then_none(
     make_gateway: MakeGateway, echo: Echo
 ) -> None:
     gateway = make_gateway()
-    with silent() as port:
-        serve(gateway, endpoint("d1", port), endpoint("d1", echo.port))
+    with silent() as path:
+        serve(gateway, ("d1", path), ("d1", echo.path))
         assert statuses(gateway, "d1", 30) == [200] * 30
         started = time.monotonic()
         assert statuses(gateway, "d1", 30) == [200] * 30
@@ -58,8 +51,8 @@ def test_a_deployment_that_hangs_is_refused_in_time_and_the_others_do_not_notice
     make_gateway: MakeGateway, echo: Echo
 ) -> None:
     gateway = make_gateway()
-    with silent() as port:
-        serve(gateway, endpoint("hung", port), endpoint("d1", echo.port))
+    with silent() as path:
+        serve(gateway, ("hung", path), ("d1", echo.path))
         asking = threading.Thread(target=statuses, args=(gateway, "hung", 3))
         asking.start()
         started = time.monotonic()
@@ -88,7 +81,7 @@ def test_a_request_that_a_server_has_begun_is_never_sent_twice(
 def test_a_server_that_drains_is_asked_again_and_another_answers(make_gateway: MakeGateway) -> None:
     gateway = make_gateway()
     with echoing("one") as one, echoing("two") as two:
-        serve(gateway, endpoint("d1", one.port), endpoint("d1", two.port))
+        serve(gateway, ("d1", one.path), ("d1", two.path))
         ask(gateway, "d1", "/status/503")
         assert (len(one.asked), len(two.asked)) >= (1, 1)
 
@@ -100,7 +93,7 @@ def test_an_answer_that_does_not_come_is_a_504_in_openais_shape(gateway: EnvoyGa
 
 def test_ten_deployments_come_and_go_without_an_error(make_gateway: MakeGateway, echo: Echo) -> None:
     gateway = make_gateway()
-    serve(gateway, endpoint("d1", echo.port))
+    serve(gateway, ("d1", echo.path))
     over = threading.Event()
     seen: list[int] = []
 
@@ -111,8 +104,8 @@ def test_ten_deployments_come_and_go_without_an_error(make_gateway: MakeGateway,
     asking = threading.Thread(target=ask_on)
     asking.start()
     for number in range(20):
-        others = (endpoint(f"other-{number}-{each}", 1000 + each) for each in range(10))
-        serve(gateway, endpoint("d1", echo.port), *others)
+        others = ((f"other-{number}-{each}", Path(f"/nowhere-{each}.sock")) for each in range(10))
+        serve(gateway, ("d1", echo.path), *others)
     over.set()
     asking.join()
     assert set(seen) == {200}

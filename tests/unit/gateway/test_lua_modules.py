@@ -243,7 +243,7 @@ def test_sha256_of_a_long_text(lua: Lua) -> None:
 @given(key=st.text(min_size=1), weight=st.integers(0, 100))
 def test_the_point_of_a_key_is_that_of_resources_routes(lua: Lua, key: str, weight: int) -> None:
     backends = tuple(
-        Backend(version=name, digest="", address="", weight=each, since=0.0)
+        Backend(version=name, digest="", weight=each, since=0.0)
         for name, each in (("v1", 100 - weight), ("v2", weight))
     )
     for operation in ("/point", "/point-in-lua"):

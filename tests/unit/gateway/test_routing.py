@@ -29,7 +29,7 @@ def test_a_stable_key_gets_the_version_that_resources_routes_chooses(gateway: Ga
     for weights in ((90, 10), (50, 50), (1, 99)):
         key = spread(gateway, weights)
         known = tuple(
-            Backend(version=name, digest=DIGESTS[deployment], address="", weight=weight, since=0.0)
+            Backend(version=name, digest=DIGESTS[deployment], weight=weight, since=0.0)
             for name, deployment, weight in zip(("v1", "v2"), DIGESTS, weights, strict=True)
         )
         for number in range(40):

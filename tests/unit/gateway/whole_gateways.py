@@ -1,15 +1,16 @@
 """The gateway as operators run it (its own configuration of Envoy, its own filter) before stand-ins for vLLM.
 
-The stand-ins of all deployments are one process, each on a port of its own with a digest of its own, so that
-an answer says whose it is.
+The stand-ins of all deployments are one process, each on a socket of its own with a digest of its own, so
+that an answer says whose it is.
 """
 
 import asyncio
 import hashlib
 import json
+import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -21,6 +22,8 @@ from resources.gateway.envoy import EnvoyGateway
 from resources.gateway.envoy_settings import GatewaySettings
 from resources.gateway.envoy_upstream import Endpoint
 from resources.gateway.journals import Journal
+from resources.gateway.metrics import TOKEN_FILE
+from resources.serving.deployment_state import SOCKETS
 from resources.waiting import wait_until
 from tests.conftest import ROOT
 from tests.servers.openai_stand_in import Connection, Server
@@ -75,11 +78,20 @@ class WholeGateway:
         self.envoy.start()
         self.envoy.wait_ready()
 
-    def publish(self, deployments: Sequence[Deployment], ports: Sequence[int]) -> None:
-        """Tells it of deployments at these ports, and waits until it knows them."""
+    @property
+    def metrics_url(self) -> str:
+        return f"http://127.0.0.1:{self.envoy.settings.metrics_port}"
+
+    @property
+    def metrics_headers(self) -> dict[str, str]:
+        """What Prometheus sends."""
+        return {"authorization": f"Bearer {(self.folder.parent / TOKEN_FILE).read_text()}"}
+
+    def publish(self, deployments: Sequence[Deployment]) -> None:
+        """Tells it of deployments whose stand-ins listen, and waits until it knows them."""
         known = [
-            Endpoint(deployment=each.id, tenant=each.tenant, model=each.model, address="127.0.0.1", port=port)
-            for each, port in zip(deployments, ports, strict=True)
+            Endpoint(deployment=each.id, tenant=each.tenant, model=each.model, socket=f"{each.id}.sock")
+            for each in deployments
         ]
         version = ClusterFile(self.envoy.settings.clusters).change(lambda _before: known)
         admin = self.envoy.admin
@@ -100,41 +112,40 @@ class WholeGateway:
 @contextmanager
 def whole_gateway(home: Path, deployments: Sequence[Deployment], **settings: Any) -> Iterator[WholeGateway]:
     gateway = WholeGateway(home, **settings)
-    with stand_ins(deployments) as ports:
+    with stand_ins(home, deployments):
         try:
             gateway.start()
-            gateway.publish(deployments, ports)
+            gateway.publish(deployments)
             yield gateway
         finally:
             gateway.envoy.stop()
 
 
 @contextmanager
-def stand_ins(deployments: Sequence[Deployment]) -> Iterator[list[int]]:
-    """The ports of stand-ins that say these deployments' digests, in order."""
-    command = [
-        sys.executable,
-        "-m",
-        "tests.unit.gateway.whole_gateways",
-        *(each.digest for each in deployments),
-    ]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as process:
+def stand_ins(home: Path, deployments: Sequence[Deployment]) -> Iterator[None]:
+    """Stand-ins that say these deployments' digests, where the gateway of that state folder finds them."""
+    told = {f"{each.id}.sock": each.digest for each in deployments}
+    command = [sys.executable, "-m", "tests.unit.gateway.whole_gateways", json.dumps(told)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    sockets = home / SOCKETS  # they run there: the whole path may be too long for an address
+    sockets.mkdir(parents=True, exist_ok=True)
+    with subprocess.Popen(command, cwd=sockets, env=environment, stdout=subprocess.PIPE) as process:
         assert process.stdout
         try:
-            yield json.loads(process.stdout.readline())
+            assert process.stdout.readline()
+            yield
         finally:
             process.kill()
 
 
-async def _serve_all(digests: Sequence[str]) -> None:
-    loop, ports = asyncio.get_running_loop(), []
-    for digest in digests:
+async def _serve_all(digests: Mapping[str, str]) -> None:
+    loop = asyncio.get_running_loop()
+    for path, digest in digests.items():
         server = Server(digest, remember=False)
-        listening = await loop.create_server(partial(Connection, server), "127.0.0.1", 0, backlog=1024)
-        ports.append(listening.sockets[0].getsockname()[1])
-    print(json.dumps(ports), flush=True)
+        await loop.create_unix_server(partial(Connection, server), path, backlog=1024)
+    print("ready", flush=True)
     await asyncio.Event().wait()
 
 
 if __name__ == "__main__":
-    asyncio.run(_serve_all(sys.argv[1:]))
+    asyncio.run(_serve_all(json.loads(sys.argv[1])))

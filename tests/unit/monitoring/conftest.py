@@ -14,13 +14,15 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from resources.audit.joining import Exchange
-from resources.gateway import metrics
+from resources.gateway import envoy_upstream, metrics
 from resources.gateway.collector_metrics import CollectorMetrics
+from resources.private_files import secret_in
 from tests.servers.ports import free_port
 from tests.unit.audit.spooling import request_event, response_event
 
 BINARY = Path(envoy.__file__).parent / "_bin" / "envoy"
 ADMIN = "admin.sock"
+SERVER = envoy_upstream.Endpoint(deployment="vllm--1", tenant="team-a", model="support_bot", socket="1.sock")
 
 
 Series = tuple[str, frozenset[tuple[str, str]]]
@@ -42,7 +44,7 @@ class MetricsDoor:
     """Envoy's metrics listener, and the collector's counts behind it."""
 
     url: str
-    audit: Path
+    home: Path
     counted: CollectorMetrics = field(default_factory=CollectorMetrics)
 
     def ask(self, tenant: str = "team-a", **given: object) -> None:
@@ -58,7 +60,12 @@ class MetricsDoor:
 
     def series(self) -> dict[Series, float]:
         """The requests' series as a scrape sees them."""
-        return series_in(httpx.get(f"{self.url}/metrics/audit").text)
+        return series_in(httpx.get(f"{self.url}/metrics/audit", headers=self.headers).text)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What Prometheus sends."""
+        return {"authorization": f"Bearer {secret_in(self.home / metrics.TOKEN_FILE)}"}
 
 
 MakeDoor = Callable[[], MetricsDoor]
@@ -73,9 +80,9 @@ def make_door(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MakeDoor]:
             home, port = tmp_path_factory.mktemp("home"), free_port()
             for name in ("gateway", "audit"):
                 (home / name).mkdir()
-            stack.enter_context(_envoy(home / "gateway", port))
-            door = MetricsDoor(url=f"http://127.0.0.1:{port}", audit=home / "audit")
-            stack.enter_context(door.counted.shown(door.audit))
+            door = MetricsDoor(url=f"http://127.0.0.1:{port}", home=home)
+            stack.enter_context(_envoy(door, port))
+            stack.enter_context(door.counted.shown(home / "audit"))
             return door
 
         yield make
@@ -87,13 +94,16 @@ def door(make_door: MakeDoor) -> MetricsDoor:
 
 
 @contextmanager
-def _envoy(folder: Path, port: int) -> Iterator[None]:
-    """Envoy with nothing but the metrics listener, in that folder."""
+def _envoy(door: MetricsDoor, port: int) -> Iterator[None]:
+    """Envoy with nothing but the metrics listener, and the vLLM server `SERVER` of the test."""
+    folder = door.home / "gateway"
+    upstream = envoy_upstream.clusters([SERVER], "1")["resources"]
+    servers = [{name: value for name, value in each.items() if name != "@type"} for each in upstream]
     bootstrap = {
         "admin": {"address": {"pipe": {"path": ADMIN}}},
         "static_resources": {
-            "listeners": [metrics.listener(port)],
-            "clusters": metrics.clusters(ADMIN, f"../audit/{metrics.COLLECTOR_SOCKET}"),
+            "listeners": [metrics.listener(port, door.home)],
+            "clusters": [*metrics.clusters(ADMIN, f"../audit/{metrics.COLLECTOR_SOCKET}"), *servers],
         },
     }
     (folder / "bootstrap.json").write_text(json.dumps(bootstrap))
@@ -102,7 +112,7 @@ def _envoy(folder: Path, port: int) -> Iterator[None]:
         process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log)
     try:
         deadline = time.monotonic() + 30
-        while not _answers(f"http://127.0.0.1:{port}/metrics"):
+        while not _answers(f"{door.url}/metrics", door.headers):
             assert process.poll() is None, (folder / "envoy.log").read_text()
             assert time.monotonic() < deadline, (folder / "envoy.log").read_text()
             time.sleep(0.05)
@@ -112,8 +122,8 @@ def _envoy(folder: Path, port: int) -> Iterator[None]:
         process.wait(10)
 
 
-def _answers(url: str) -> bool:
+def _answers(url: str, headers: dict[str, str]) -> bool:
     try:
-        return httpx.get(url).status_code == httpx.codes.OK
+        return httpx.get(url, headers=headers).status_code == httpx.codes.OK
     except httpx.TransportError:
         return False

@@ -74,6 +74,7 @@ def test_metrics_that_cannot_be_shown_stop_no_collector(
 
 def test_without_a_collector_the_scrape_fails(make_door: MakeDoor) -> None:
     door = make_door()
-    assert httpx.get(f"{door.url}/metrics/audit").status_code == httpx.codes.OK
-    (door.audit / COLLECTOR_SOCKET).unlink()
-    assert httpx.get(f"{door.url}/metrics/audit").status_code == httpx.codes.SERVICE_UNAVAILABLE
+    url = f"{door.url}/metrics/audit"
+    assert httpx.get(url, headers=door.headers).status_code == httpx.codes.OK
+    (door.home / "audit" / COLLECTOR_SOCKET).unlink()
+    assert httpx.get(url, headers=door.headers).status_code == httpx.codes.SERVICE_UNAVAILABLE

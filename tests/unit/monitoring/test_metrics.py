@@ -9,7 +9,9 @@ import pytest
 
 from resources.audit.joining import Exchange
 from resources.gateway.collector_metrics import CollectorMetrics
+from resources.gateway.metrics import TOKEN_FILE
 from resources.gateway.request_metrics import SECONDS
+from resources.gateway.shards import HEADER
 from tests.unit.audit.spooling import request_event
 from tests.unit.monitoring.conftest import MakeDoor, MetricsDoor, series, series_in
 
@@ -96,7 +98,7 @@ def test_the_metrics_pass_promtools_lint(door: MetricsDoor) -> None:
     assert shutil.which("promtool") is not None, "promtool is missing: apt-get install prometheus"
     door.ask("linted", stream=True)
     door.refuse("linted", status=401, reason="expired")
-    text = httpx.get(f"{door.url}/metrics/audit").text
+    text = httpx.get(f"{door.url}/metrics/audit", headers=door.headers).text
     check = ["promtool", "check", "metrics"]
     done = subprocess.run(check, input=text, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
@@ -116,12 +118,70 @@ def test_the_metrics_pass_promtools_lint(door: MetricsDoor) -> None:
         ("POST", "/quitquitquit"),
         ("GET", "/metrics/../config_dump"),
         ("GET", "/"),
+        ("GET", "/metrics/vllm/"),
+        ("GET", "/metrics/vllm/vllm--1/"),
+        ("GET", "/metrics/vllm/vllm--1?x"),
+        ("GET", "/metrics/vllm/vllm--1/v1/models"),
+        ("GET", "/metrics/vllm/../invocations"),
+        ("POST", "/metrics/vllm/vllm--1"),
     ],
 )
-def test_the_metrics_door_opens_to_nothing_else(door: MetricsDoor, method: str, path: str) -> None:
-    request = httpx.Request(method, door.url, extensions={"target": path.encode()})
-    with httpx.Client() as client:
-        assert client.send(request).status_code == httpx.codes.NOT_FOUND
+def test_the_metrics_address_has_nothing_else_and_nothing_at_all_without_the_token(
+    door: MetricsDoor, method: str, path: str
+) -> None:
+    for headers, status in ((door.headers, httpx.codes.NOT_FOUND), ({}, httpx.codes.UNAUTHORIZED)):
+        request = httpx.Request(method, door.url, headers=headers, extensions={"target": path.encode()})
+        with httpx.Client() as client:
+            assert client.send(request).status_code == status
+
+
+METRICS_PATHS = ("/metrics", "/metrics/audit", "/metrics/vllm/vllm--1")
+NO_TOKENS = (
+    None,
+    "",
+    "Bearer",
+    "Bearer ",
+    "Bearer x",
+    "Basic {token}",
+    "{token}",
+    "Bearer {token}x",
+    "Bearer x{token}",
+)
+
+
+@pytest.mark.parametrize("path", METRICS_PATHS)
+@pytest.mark.parametrize("sent", NO_TOKENS)
+def test_metrics_are_for_whoever_has_the_token(door: MetricsDoor, path: str, sent: str | None) -> None:
+    token = door.headers["authorization"].removeprefix("Bearer ")
+    headers = {HEADER: "admin"} | (
+        {} if sent is None else {"authorization": sent.format(token=token).strip()}
+    )
+    answer = httpx.get(f"{door.url}{path}", headers=headers)
+    assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
+
+
+def test_a_new_token_counts_at_once_and_without_a_file_there_is_none(make_door: MakeDoor) -> None:
+    door = make_door()
+    before, file = door.headers, door.home / TOKEN_FILE
+
+    def status(headers: dict[str, str]) -> int:
+        return httpx.get(f"{door.url}/metrics", headers=headers).status_code
+
+    assert status(before) == 200
+    file.write_text("another\n")
+    assert (status(before), status({"authorization": "bearer another"})) == (401, 200)
+    file.write_text("\n")
+    assert status({"authorization": "Bearer"}) == 401
+    file.unlink()
+    assert (status(before), status({"authorization": "Bearer"})) == (401, 401)
+
+
+def test_where_the_filter_fails_nothing_is_shown(make_door: MakeDoor) -> None:
+    door = make_door()
+    headers = door.headers
+    (door.home / TOKEN_FILE).unlink()
+    (door.home / TOKEN_FILE).mkdir()  # reading a folder is an error
+    assert httpx.get(f"{door.url}/metrics", headers=headers).status_code in (401, 404, 503)
 
 
 def test_series_are_made_only_for_tenants_that_were_asked(make_door: MakeDoor) -> None:

@@ -10,8 +10,9 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from socketserver import UnixStreamServer
 from typing import Any
 
 import httpx
@@ -19,13 +20,15 @@ import pytest
 import yaml
 
 from resources.gateway.envoy_upstream import Endpoint
+from resources.gateway.metrics import TOKEN_FILE
 from resources.gateway.publishing import Live, Publication
 from resources.gateway.scrape_targets import SCRAPE_TARGETS, scrape_targets
-from resources.serving.deployment_state import Deployment, LiveServer
+from resources.processes.unix_sockets import short_address
+from resources.serving.deployment_state import SOCKETS, Deployment, LiveServer
 from resources.serving.routes import WHOLE
 from resources.vllm.program import Serving
 from tests.servers.ports import free_port
-from tests.unit.monitoring.conftest import MetricsDoor
+from tests.unit.monitoring.conftest import SERVER, MetricsDoor
 
 MONITORING = Path(__file__).parents[3] / "deployments" / "monitoring"
 
@@ -36,8 +39,9 @@ def route(tenant: str, *deployments: str) -> dict[str, Any]:
     return {"tenant": tenant, "model": "support_bot", "backends": backends}
 
 
-def endpoint(tenant: str, deployment: str, port: int) -> Endpoint:
-    return Endpoint(deployment=deployment, tenant=tenant, model="support_bot", address="127.0.0.1", port=port)
+def endpoint(tenant: str, deployment: str) -> Endpoint:
+    socket = f"{deployment}.sock"
+    return Endpoint(deployment=deployment, tenant=tenant, model="support_bot", socket=socket)
 
 
 @pytest.fixture
@@ -53,7 +57,7 @@ def promtool() -> str:
     [
         ("check", "rules", "rules.yml"),
         ("test", "rules", "rules.test.yml"),
-        ("check", "config", "prometheus.yml"),
+        ("check", "config", "--syntax-only", "prometheus.yml"),  # the token is made with the gateway
     ],
     ids=" ".join,
 )
@@ -87,19 +91,19 @@ def read(name: str) -> Any:
 
 
 def test_a_scrape_target_says_whose_server_it_is() -> None:
-    known = [endpoint("team-a", "vllm--2", 20_002), endpoint("team-b", "vllm--1", 20_001)]
+    known = [endpoint("team-a", "vllm--2"), endpoint("team-b", "vllm--1")]
     routes = [route("team-a", "vllm--2"), route("team-b", "vllm--1")]
     labels = {"model": "support_bot", "version": "v1"}
     assert scrape_targets(routes, known) == [
-        {"targets": ["127.0.0.1:20001"], "labels": labels | {"tenant": "team-b", "deployment": "vllm--1"}},
-        {"targets": ["127.0.0.1:20002"], "labels": labels | {"tenant": "team-a", "deployment": "vllm--2"}},
+        {"targets": ["vllm--1"], "labels": labels | {"tenant": "team-b", "deployment": "vllm--1"}},
+        {"targets": ["vllm--2"], "labels": labels | {"tenant": "team-a", "deployment": "vllm--2"}},
     ]
 
 
 def test_only_what_the_latest_route_names_is_scraped() -> None:
-    known = [endpoint("team-a", "vllm--1", 20_001), endpoint("team-a", "vllm--2", 20_002)]
+    known = [endpoint("team-a", "vllm--1"), endpoint("team-a", "vllm--2")]
     moved = scrape_targets([route("team-a", "vllm--1"), route("team-a", "vllm--2")], known)
-    assert [group["targets"] for group in moved] == [["127.0.0.1:20002"]]
+    assert [group["targets"] for group in moved] == [["vllm--2"]]
     assert scrape_targets([route("team-a", "vllm--1"), route("team-a")], known) == []
 
 
@@ -123,11 +127,15 @@ class StandInVllm(BaseHTTPRequestHandler):
 
 
 @pytest.fixture(scope="module")
-def vllm() -> Iterator[int]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), StandInVllm)
+def vllm(door: MetricsDoor) -> Iterator[None]:
+    """The server that the gateway's metrics address knows."""
+    sockets = door.home / SOCKETS
+    sockets.mkdir()
+    with short_address(sockets / SERVER.socket) as address:
+        server = UnixStreamServer(address, StandInVllm)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
-    yield server.server_port
+    yield
     server.shutdown()
     server.server_close()
     thread.join()
@@ -141,10 +149,14 @@ def prometheus(folder: Path, door: MetricsDoor) -> Iterator[str]:
     config = read("prometheus.yml")
     config["global"] = {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"}
     for job in config["scrape_configs"]:
+        job["authorization"]["credentials_file"] = str(door.home / TOKEN_FILE)
         for targets in job.get("static_configs", ()):
             targets["targets"] = [httpx.URL(door.url).netloc.decode()]
         for files in job.get("file_sd_configs", ()):
             files["files"] = ["vllm.json"]
+        for relabelled in job.get("relabel_configs", ()):
+            if relabelled["target_label"] == "__address__":
+                relabelled["replacement"] = httpx.URL(door.url).netloc.decode()
     (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
     shutil.copy(MONITORING / "rules.yml", folder)
     port = free_port()
@@ -177,10 +189,10 @@ def answer(url: str, query: str, *, timeout_s: float = 20) -> dict[str, str]:
 
 @pytest.mark.prometheus
 def test_a_real_prometheus_knows_the_tenants_requests_the_servers_and_the_collector(
-    door: MetricsDoor, vllm: int, tmp_path: Path
+    door: MetricsDoor, vllm: None, tmp_path: Path
 ) -> None:
     door.counted.looked(sealed=5, unsealed=0)
-    targets = scrape_targets([route("team-a", "vllm--1")], [endpoint("team-a", "vllm--1", vllm)])
+    targets = scrape_targets([route("team-a", SERVER.deployment)], [SERVER])
     (tmp_path / "vllm.json").write_text(json.dumps(targets))
     for _ in range(4):
         door.ask()
@@ -188,11 +200,13 @@ def test_a_real_prometheus_knows_the_tenants_requests_the_servers_and_the_collec
         asked = answer(url, 'llm_requests_total{tenant="team-a"}')
         assert (asked["value"], asked["model"], asked["status"]) == ("4", "support_bot", "200")
         running = answer(url, "vllm:num_requests_running")
-        assert {name: running[name] for name in ("tenant", "model", "version", "deployment", "value")} == {
+        labels = ("tenant", "model", "version", "deployment", "instance", "value")
+        assert {name: running[name] for name in labels} == {
             "tenant": "team-a",
             "model": "support_bot",
             "version": "v1",
             "deployment": "vllm--1",
+            "instance": "vllm--1",
             "value": "3",
         }
         assert answer(url, "llm_audit_sealed_records_total")["value"] == "5"
@@ -219,13 +233,11 @@ def test_what_is_published_is_what_prometheus_is_told(tmp_path: Path) -> None:
         engine="lock",
         device="cpu",
     )
-    server = LiveServer(
-        serving=serving, fingerprint="f", server="vllm--1", port=20_001, weight=WHOLE, since=1.0
-    )
+    server = LiveServer(serving=serving, fingerprint="f", server="vllm--1", weight=WHOLE, since=1.0)
     publication = Publication(home=tmp_path)
     publication.publish(Live(deployment=Deployment(servers=(server,)), api_key="not told to Prometheus"))
     text = (tmp_path / SCRAPE_TARGETS).read_text()
     labels = {"tenant": "team-a", "model": "support_bot", "version": "2026", "deployment": "vllm--1"}
-    assert json.loads(text) == [{"targets": ["127.0.0.1:20001"], "labels": labels}]
+    assert json.loads(text) == [{"targets": ["vllm--1"], "labels": labels}]
     publication.withdraw("team-a", "support_bot")
     assert json.loads((tmp_path / SCRAPE_TARGETS).read_text()) == []

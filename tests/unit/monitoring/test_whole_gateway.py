@@ -72,7 +72,7 @@ def scraped(gateway: WholeGateway) -> str:
     httpx.get(f"http://127.0.0.1:{gateway.port}/nowhere")
 
     def once_the_mark_counts() -> str | None:
-        text = httpx.get(f"http://127.0.0.1:{gateway.envoy.settings.metrics_port}/metrics/audit").text
+        text = httpx.get(f"{gateway.metrics_url}/metrics/audit", headers=gateway.metrics_headers).text
         return text if total(text, "requests_total", reason="unknown_url") >= number else None
 
     return wait_until(once_the_mark_counts, what="the count of the mark", timeout_s=30, every_s=0.05)

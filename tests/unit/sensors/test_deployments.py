@@ -58,7 +58,7 @@ def test_a_server_that_died_is_observed_on_its_tenants_partition(settings: Setti
         device="cpu",
     )
     server = LiveServer(
-        serving=serving, fingerprint="sha256:f", server="vllm--gone", port=1, weight=100, since=time.time()
+        serving=serving, fingerprint="sha256:f", server="vllm--gone", weight=100, since=time.time()
     )
     folder = embedded_serving(settings).servers.folder(serving.tenant, serving.model)
     folder.write(Deployment(servers=(server,)))

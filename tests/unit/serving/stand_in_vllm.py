@@ -1,8 +1,7 @@
 """A stand-in for the `vllm` program: an HTTP server that speaks as much of its API as a deploy uses.
 
 No model is behind it: `behaviour.json` in the model folder says what it answers and how it fails.
-Like vLLM it keeps a second process, shares its port with others that ask, is killed by a signal, and counts
-a request some time after it has arrived (`counts_late`: never).
+Like vLLM it keeps a second process and is killed by a signal.
 """
 
 import json
@@ -10,14 +9,12 @@ import os
 import subprocess
 import sys
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from socketserver import ThreadingMixIn, UnixStreamServer
 
 ARGUMENTS = sys.argv[2:]
 BEHAVIOUR = json.loads((Path(ARGUMENTS[0]) / "behaviour.json").read_text())
-
-
-RUNNING = []
 
 
 def option(name):
@@ -25,21 +22,13 @@ def option(name):
 
 
 class Handler(BaseHTTPRequestHandler):
+    def address_string(self):
+        return "a unix socket"
+
     def do_GET(self):
-        if self.path == "/metrics":
-            count = 0 if BEHAVIOUR.get("counts_late") else len(RUNNING)
-            self.reply_text(f'vllm:num_requests_running{{engine="0"}} {count}\n'.encode())
-        else:
-            self.reply({} if self.path == "/health" else None)
+        self.reply({} if self.path == "/health" else None)
 
     def do_POST(self):
-        RUNNING.append(self)
-        try:
-            self.answer()
-        finally:
-            RUNNING.remove(self)
-
-    def answer(self):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         if self.headers.get("Authorization") != f"Bearer {os.environ['VLLM_API_KEY']}":
             self.reply({"error": "Unauthorized"}, 401)
@@ -88,17 +77,16 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(b"data: [DONE]\n\n")
 
     def reply(self, value, status=200):
-        self.reply_text(json.dumps(value).encode(), 404 if value is None else status)
-
-    def reply_text(self, text, status=200):
-        self.send_response(status)
+        text = json.dumps(value).encode()
+        self.send_response(404 if value is None else status)
         self.send_header("Content-Length", str(len(text)))
         self.end_headers()
         self.wfile.write(text)
 
 
-class Server(ThreadingHTTPServer):
-    allow_reuse_port = True
+class Server(ThreadingMixIn, UnixStreamServer):
+    daemon_threads = True
+    request_queue_size = 128
 
 
 if __name__ == "__main__":
@@ -108,4 +96,4 @@ if __name__ == "__main__":
         print("RuntimeError: Engine core initialization failed. See root cause above.", flush=True)
         sys.exit(1)
     time.sleep(BEHAVIOUR.get("loads_s", 0))
-    Server((option("--host"), int(option("--port"))), Handler).serve_forever()
+    Server(option("--uds"), Handler).serve_forever()

@@ -13,9 +13,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from resources.processes.local_processes import ProcessRecord
+from resources.processes.local_processes import ProcessRecord, own_network_fault
+from resources.processes.unix_sockets import short_address
 from resources.serving.deployment_state import STATE_FILE
 from resources.serving.local import LocalServing, Serving, VllmError
+from resources.serving.servers import STOP_S
+from resources.vllm.client import HEALTH_TIMEOUT_S
 from resources.waiting import wait_until
 from tests.unit.serving.conftest import MakeServing, as_it_was, known_answer
 
@@ -213,7 +216,6 @@ def test_a_server_that_died_is_seen_and_named(local_serving: LocalServing, make_
     pid = kill_live(local_serving)
     state = local_serving.state(TENANT, MODEL)
     assert state.status == "dead"
-    assert state.address is None
     died = f"vLLM of team-a/support_bot version v1 (pid {pid}) died: it was killed by SIGKILL (signal 9)"
     assert died in (state.why or "")
     with pytest.raises(VllmError, match=rf"team-a/support_bot is dead, not live\. .*pid {pid}\) died"):
@@ -299,9 +301,9 @@ def test_nothing_that_was_never_live_is_revived(local_serving: LocalServing) -> 
 def test_tenants_are_served_apart_and_with_keys_of_their_own(
     local_serving: LocalServing, make_serving: MakeServing
 ) -> None:
-    routes = [local_serving.deploy(make_serving(tenant=tenant), quiet) for tenant in ("team-a", "team-b")]
+    for tenant in ("team-a", "team-b"):
+        local_serving.deploy(make_serving(tenant=tenant), quiet)
     keys = [local_serving.servers.folder(tenant, MODEL).api_key() for tenant in ("team-a", "team-b")]
-    assert len({route.production.address for route in routes}) == 2
     assert len(set(keys)) == 2
     local_serving.stop("team-a", MODEL)
     assert local_serving.ask("team-b", MODEL, ASKED) == "v1"
@@ -326,35 +328,41 @@ def test_an_answer_that_breaks_off_is_an_error(
         local_serving.ask(TENANT, MODEL, ASKED)
 
 
-def test_a_fixed_port_in_use_is_refused_with_its_holder(
+def test_a_server_listens_on_a_socket_that_only_its_owner_can_reach(
     local_serving: LocalServing, make_serving: MakeServing
 ) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as holder:
-        port = holder.getsockname()[1]
-        with pytest.raises(VllmError, match=rf"cannot listen on port {port}: .*pid {os.getpid()}"):
-            local_serving.deploy(make_serving(port=port), quiet)
-    local_serving.deploy(make_serving(port=port), quiet)
-    with pytest.raises(VllmError, match=rf"team-b/support_bot cannot listen on port {port}: vllm--team-a"):
-        local_serving.deploy(make_serving(tenant="team-b", port=port), quiet)
+    local_serving.deploy(make_serving(), quiet)
+    (server,) = servers(local_serving)
+    listening = local_serving.servers.socket(server.name)
+    assert stat.S_ISSOCK(listening.stat().st_mode)
+    assert stat.S_IMODE(listening.parent.stat().st_mode) == 0o700
+    family = [psutil.Process(server.pid), *psutil.Process(server.pid).children(recursive=True)]
+    assert [each for process in family for each in process.net_connections("inet")] == []
+    local_serving.stop_all()
+    assert list(listening.parent.iterdir()) == []
 
 
-def test_a_fixed_port_keeps_answering_through_a_switch(
+def test_a_server_is_cut_off_from_the_network(local_serving: LocalServing, make_serving: MakeServing) -> None:
+    local_serving.deploy(make_serving(), quiet)
+    (server,) = servers(local_serving)
+    namespaces = {Path(f"/proc/{pid}/ns/net").readlink() for pid in ("self", server.pid)}
+    assert len(namespaces) == (1 if own_network_fault() else 2)
+    assert local_serving.ask(TENANT, MODEL, ASKED) == "v1"
+
+
+def test_a_server_that_hangs_holds_up_its_successor_no_longer_than_its_end(
     local_serving: LocalServing, make_serving: MakeServing
 ) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as holder:
-        port = holder.getsockname()[1]
-    first = local_serving.deploy(make_serving("v1", port=port), quiet)
-    switching = threading.Thread(target=local_serving.deploy, args=(make_serving("v2", port=port), quiet))
-    switching.start()
-    answers = []
-    while switching.is_alive():
-        try:
-            answers.append(local_serving.ask(TENANT, MODEL, ASKED))
-        except VllmError:  # a connection that the old server had accepted but not answered yet
-            answers.append(local_serving.ask(TENANT, MODEL, ASKED))
-    switching.join()
-    state = local_serving.state(TENANT, MODEL)
-    assert (state.version, state.address) == ("v2", first.production.address)
+    local_serving.deploy(make_serving("v1"), quiet)
+    (hung,) = servers(local_serving)
+    os.kill(hung.pid, signal.SIGSTOP)
+    with (
+        socket.socket(socket.AF_UNIX) as asking,
+        short_address(local_serving.servers.socket(hung.name)) as at,
+    ):
+        asking.connect(at)
+        assert local_serving.servers.asked(hung)
+        started = time.monotonic()
+        local_serving.deploy(make_serving("v2"), quiet)
+    assert time.monotonic() - started < STOP_S + 2 * HEALTH_TIMEOUT_S + 10
     assert local_serving.ask(TENANT, MODEL, ASKED) == "v2"
-    assert set(answers) <= {"v1", "v2"}
-    assert len(local_serving.servers.processes.all()) == 1

@@ -1,22 +1,38 @@
-"""Answers that no vLLM gives: something else is on the port, or its API has changed."""
+"""Answers that no vLLM gives: something else listens, or its API has changed."""
 
 import json
 import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from socketserver import ThreadingMixIn, UnixStreamServer
 
 import pytest
 
-from resources.vllm.client import VllmClient
+from resources.processes.unix_sockets import short_address
+from resources.vllm.client import VllmClient, VllmUnreachable
 from resources.vllm.program import VllmError
+from tests.conftest import LONG_HOME
 from tests.unit.serving.conftest import known_answer
 
 Answering = Callable[[str], VllmClient]
 ASKED = [{"role": "user", "content": "?"}]
 
 
+class Server(ThreadingMixIn, UnixStreamServer):
+    daemon_threads = True
+
+
 @pytest.fixture
-def answering() -> Iterator[Answering]:
+def folder(tmp_path: Path) -> Path:
+    """One whose path is too long for the address of a socket."""
+    long = tmp_path.joinpath("x" * LONG_HOME)
+    long.mkdir()
+    return long
+
+
+@pytest.fixture
+def answering(folder: Path) -> Iterator[Answering]:
     """Makes clients of a server that gives the same text to whatever it is asked."""
     said = ""
 
@@ -33,14 +49,16 @@ def answering() -> Iterator[Answering]:
         def log_message(self, format: str, *args: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    socket = folder / "vllm.sock"
+    with short_address(socket) as address:
+        server = Server(address, Handler)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
 
     def client(text: str) -> VllmClient:
         nonlocal said
         said = text
-        return VllmClient(f"http://127.0.0.1:{server.server_address[1]}", "key")
+        return VllmClient(socket, "key")
 
     yield client
     server.shutdown()
@@ -57,7 +75,6 @@ def answering() -> Iterator[Answering]:
         (json.dumps({"choices": [{}]}), lambda client: client.answer("support_bot", known_answer("v1"))),
         ("data: {", lambda client: list(client.stream("support_bot", ASKED))),
         ('data: {"choices": [{}]}', lambda client: list(client.stream("support_bot", ASKED))),
-        ("vllm:num_requests_running{} many", lambda client: client.in_flight()),
     ],
 )
 def test_an_answer_of_another_form_is_vllms_error(
@@ -65,3 +82,12 @@ def test_an_answer_of_another_form_is_vllms_error(
 ) -> None:
     with answering(text) as client, pytest.raises(VllmError, match="in a form that is not known"):
         ask(client)
+
+
+def test_a_server_that_is_not_there_is_named_by_its_socket(folder: Path) -> None:
+    for socket in (folder / "none.sock", folder / "gone" / "none.sock"):
+        with (
+            pytest.raises(VllmUnreachable, match=f"vLLM at {socket} cannot be reached"),
+            VllmClient(socket, "key") as client,
+        ):
+            client.chat("support_bot", ASKED)

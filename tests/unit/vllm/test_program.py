@@ -44,11 +44,13 @@ def environment_of(serving: Serving, inherited: dict[str, str], cores: int = 2) 
 
 def test_merged_weights_are_served_under_the_model_and_the_version(make_serving: MakeServing) -> None:
     serving = make_serving()
-    command = serve_command(serving, port=8000, executable=EXECUTABLE)
+    command = serve_command(serving, socket="s.sock", executable=EXECUTABLE)
     assert command[:3] == (str(EXECUTABLE), "serve", str(serving.model_folder))
     assert options(command, "--served-model-name") == ["support_bot@v1", "support_bot"]
     assert options(command, "--fingerprint-value") == [serving.digest]
     assert options(command, "--load-format") == ["safetensors"]
+    assert options(command, "--uds") == ["s.sock"]
+    assert not {"--host", "--port"} & set(command)
     assert options(command, "--kv-cache-memory-bytes") == [str(64 * 1024**2)]
     assert "--enable-lora" not in command
 
@@ -56,7 +58,7 @@ def test_merged_weights_are_served_under_the_model_and_the_version(make_serving:
 def test_an_adapter_is_served_over_its_base_under_the_same_names(make_serving: MakeServing) -> None:
     template = Path("/merged/chat_template.jinja")
     serving = make_serving(**ADAPTER, chat_template=template)
-    command = serve_command(serving, port=8000, executable=EXECUTABLE)
+    command = serve_command(serving, socket="s.sock", executable=EXECUTABLE)
     modules = [json.loads(module) for module in options(command, "--lora-modules")]
     assert modules == [{"name": name, "path": "/adapter"} for name in ("support_bot@v1", "support_bot")]
     assert options(command, "--served-model-name") == ["support_bot.base"]
@@ -66,7 +68,7 @@ def test_an_adapter_is_served_over_its_base_under_the_same_names(make_serving: M
 
 def test_on_a_gpu_nothing_of_the_cpu_settings_is_left(make_serving: MakeServing) -> None:
     serving = make_serving(device="cuda")
-    command = serve_command(serving, port=8000, executable=EXECUTABLE)
+    command = serve_command(serving, socket="s.sock", executable=EXECUTABLE)
     assert options(command, "--gpu-memory-utilization") == [str(gpu_memory_share(1))]
     assert not {"--enforce-eager", "--kv-cache-memory-bytes"} & set(command)
     environment = environment_of(serving, {}, cores=8)
@@ -80,7 +82,7 @@ def test_every_live_version_and_one_that_comes_fit_on_a_gpu(
     make_serving: MakeServing, live_versions: int
 ) -> None:
     serving = make_serving(device="cuda")
-    command = serve_command(serving, port=1, executable=EXECUTABLE, live_versions=live_versions)
+    command = serve_command(serving, socket="s.sock", executable=EXECUTABLE, live_versions=live_versions)
     (share,) = options(command, "--gpu-memory-utilization")
     assert 0.8 * GPU_MEMORY < float(share) * (live_versions + 1) <= GPU_MEMORY
 
@@ -111,7 +113,7 @@ BUCKET = {
 def test_streamed_weights_are_loaded_from_their_address_with_a_bounded_buffer(
     make_serving: MakeServing,
 ) -> None:
-    command = serve_command(make_serving(**STREAMED), port=8000, executable=EXECUTABLE)
+    command = serve_command(make_serving(**STREAMED), socket="s.sock", executable=EXECUTABLE)
     assert command[2] == STREAMED["model_uri"]
     assert options(command, "--load-format") == ["runai_streamer"]
     (extra,) = options(command, "--model-loader-extra-config")
@@ -136,7 +138,6 @@ def test_only_a_server_that_streams_gets_what_the_bucket_needs(make_serving: Mak
         ("max_num_seqs", 1),
         ("kv_cache_mib", 1),
         ("dtype", "float32"),
-        ("port", 8000),
         ("device", "cuda"),
         ("engine", "another lock"),
         ("model_folder", Path("/elsewhere")),
