@@ -5,7 +5,6 @@ import re
 import signal
 import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -98,13 +97,6 @@ def test_the_ui_shows_the_lineage_and_the_partition_and_one_ctrl_c_ends_it_all(
 
     # Of team-b a candidate may wait: the sensors are on.
     [state] = [each for each in json.loads(project.run("status", "--json")) if each["tenant"] == "team-a"]
-    assert httpx.get(f"{state['address']}/v1/models").status_code == 401, "only its tenant's key opens it"
-    key = Path(project.settings.home, "serving", "team-a", "support_bot", "api_key")
-    assert key.stat().st_mode & 0o077 == 0
-    allowed = httpx.get(
-        f"{state['address']}/v1/models", headers={"Authorization": f"Bearer {key.read_text()}"}
-    )
-    assert "support_bot" in allowed.text
 
     the_door_is_open(project, state["door"])
 
