@@ -93,7 +93,7 @@ def _weights(model: ModelEntry, shelf: Shelf, merged: Artifact, adapter: Artifac
         "adapter_folder": on_disk.folder,
         "chat_template": on_disk.folder / "chat_template.jinja",
         "lora_rank": int(adapter.attributes["recipe"].get("lora_rank", 8)),
-        "leases": (*leases, *_lease(on_disk)),
+        "leases": (*leases, on_disk.lease),
     }
 
 
@@ -102,8 +102,4 @@ def _location(model: ModelEntry, shelf: Shelf, artifact: Artifact) -> tuple[dict
     if model.serving.weights == "stream":
         return {"model_uri": shelf.store.object_url(artifact), "model_digest": artifact.digest}, ()
     on_disk = shelf.hold(artifact)
-    return {"model_folder": on_disk.folder}, _lease(on_disk)
-
-
-def _lease(held: Held) -> tuple[Path, ...]:
-    return (held.lease,) if held.lease else ()
+    return {"model_folder": on_disk.folder}, (on_disk.lease,)

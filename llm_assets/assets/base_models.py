@@ -16,7 +16,7 @@ from llm_assets.presentation import artifact_metadata
 from llm_assets.settings import Settings
 from resources.artifact_store.artifacts import Artifact, Line, fingerprint_of
 from resources.artifact_store.store import ArtifactStore
-from resources.base_models.folders import left_files, taken_files
+from resources.base_models.folders import left_files, take_out_code, taken_files
 from resources.base_models.sources import BaseModelFacts, BaseModelSourceError, Fetched, fetch, inspect
 from resources.compute import LocalCompute, WorkOrder
 from resources.disk import require_free_space
@@ -103,6 +103,8 @@ def _as_folder(
             target = folder / file.relative_to(fetched.path)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, target)
+        for taken in take_out_code(folder):
+            context.log.info(f"Left out {taken}: it names code of the model's own, which is never run.")
     if not (folder / "tokenizer.json").is_file():
         tokenizer = {"model_folder": str(folder)}
         compute.run(context, WorkOrder(engine="train", worker="fast_tokenizer", order=tokenizer, folder=work))

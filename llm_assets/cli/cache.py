@@ -95,7 +95,7 @@ def _row(cache: NodeCache, cached: Cached) -> dict[str, Any]:
         "files": len(cached.files),
         "last_used": datetime.fromtimestamp(cache.last_used(cached), UTC).isoformat(timespec="seconds"),
         "held": cache.held(cached),
-        "whole": cache.whole(cached),
+        "whole": cache.whole(cached.digest),
     }
 
 

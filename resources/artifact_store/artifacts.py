@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -42,8 +42,12 @@ class ArtifactFile:
     sha256: str
 
     def __post_init__(self) -> None:
-        if self.path.startswith("/") or ".." in self.path.split("/"):
-            raise ArtifactError(f"An artifact's file may not be called {self.path!r}: it leaves the folder.")
+        if not {"", ".", ".."}.isdisjoint(self.path.split("/")) or "\0" in self.path:
+            raise ArtifactError(
+                f"An artifact's file may not be called {self.path!r}: that is no path below a folder."
+            )
+        if self.path in BESIDE_THE_FILES:
+            raise ArtifactError(f"An artifact's file may not be called {self.path!r}: the store has one.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,6 +168,39 @@ def paths_of(folder: Path) -> list[str]:
     return sorted(path for path in found if path not in BESIDE_THE_FILES)
 
 
+def entries_of(folder: Path) -> dict[str, os.stat_result]:
+    """Everything below the folder that is not a folder, by POSIX path. Links are not followed."""
+    found: dict[str, os.stat_result] = {}
+    waiting = [folder]
+    while waiting:
+        with os.scandir(waiting.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(Path(entry.path))
+                else:
+                    found[Path(entry.path).relative_to(folder).as_posix()] = os.lstat(entry.path)
+    return found
+
+
+def refuse_foreign(artifact: Artifact, there: Iterable[str], *, place: str) -> None:
+    """What lies beside an artifact's files was never published, and no signature covers it.
+
+    Args:
+        there: The paths of everything that lies in its folder.
+        place: The folder, for the error.
+
+    Raises:
+        ArtifactError: Names the first foreign file.
+    """
+    known = {*BESIDE_THE_FILES, *(file.path for file in artifact.files)}
+    if foreign := sorted(set(there) - known):
+        more = f" and {len(foreign) - 1} more" if len(foreign) > 1 else ""
+        raise ArtifactError(
+            f"{artifact.uri}: {foreign[0]}{more} in {place} is not a file of it: it was put there after the "
+            "version was published. Find out by whom and move it away; then run again."
+        )
+
+
 def sha256_of(path: Path) -> str:
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
@@ -190,9 +227,11 @@ def parse_manifest(line: Line, version: str, text: bytes, *, place: str) -> Arti
         content = json.loads(text)
         checksum = content.pop("checksum")
         files = tuple(ArtifactFile(**file) for file in content["files"])
+        if len({file.path for file in files}) != len(files):
+            raise ValueError("a file is listed twice")
         artifact = Artifact(line=line, version=version, files=files, attributes=content["attributes"])
         said = (content["uri"], content["digest"])
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, ArtifactError) as error:
         raise ArtifactError(f"{place} is not a manifest: {error!r}. {_ANEW}") from error
     if checksum != _checksum(content) or said[1] != artifact.digest:
         raise ArtifactError(f"{place} was altered: its checksum is that of another manifest. {_ANEW}")
@@ -208,8 +247,12 @@ def _checksum(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def verify(artifact: Artifact, folder: Path) -> None:
+def verify(artifact: Artifact, folder: Path, *, place: Path) -> None:
     """Reads every byte and compares.
+
+    Args:
+        folder: Where the files are read.
+        place: The version's folder in the store, for the error.
 
     Raises:
         ArtifactError: Names the first file that is missing, has another size or other bytes.
@@ -217,7 +260,7 @@ def verify(artifact: Artifact, folder: Path) -> None:
     with ThreadPoolExecutor(VERIFYING_THREADS) as threads:
         problems = threads.map(lambda file: _damage(folder / file.path, file), artifact.files)
         if problem := next(filter(None, problems), None):
-            raise ArtifactError(f"{artifact.uri}: {problem}. Delete {folder} and run again.")
+            raise ArtifactError(f"{artifact.uri}: {problem}. Delete {place} and run again.")
 
 
 def _damage(path: Path, file: ArtifactFile) -> str | None:

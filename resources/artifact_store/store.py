@@ -1,11 +1,12 @@
 """The artifact store: `<url>/<collection>/<tenant>/<name>/<version>/`, on a disk, in a bucket or Artifactory.
 
 A version is seen once its manifest is there, and the manifest is written last: it is whole or it is not
-there. What it holds never changes. Readers verify every byte; on other stores than a disk they do so
-through the node's cache.
+there. What it holds never changes. Readers verify every byte and see the files that were published and no
+other: on a disk in a view of the version, on other stores in the node's cache.
 """
 
 import hashlib
+import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -24,8 +25,10 @@ from resources.artifact_store.artifacts import (
     ArtifactFile,
     Collection,
     Line,
+    entries_of,
     new_version,
     paths_of,
+    refuse_foreign,
     verify,
     version_ending,
 )
@@ -40,12 +43,13 @@ from resources.artifact_store.publication import (
 )
 from resources.artifact_store.transfer_progress import Log, TransferProgress, silent
 from resources.names import VERSION
-from resources.node_cache import Held, NodeCache
+from resources.node_cache import Held, NodeCache, Views
 from resources.object_stores.disk import DiskStore
-from resources.object_stores.objects import ObjectMissing, ObjectStore
+from resources.object_stores.objects import UNFINISHED, ObjectMissing, ObjectStore
 from resources.object_stores.opening import open_object_store
 from resources.signing.signatures import Signer
 
+VIEWS = f"{UNFINISHED}views"  # in a store on a disk; no listing shows it
 COMPARED_VERSIONS = 3  # of a line: newest ones whose files a new version may share
 
 
@@ -54,7 +58,7 @@ class ArtifactStore(dg.ConfigurableResource[Any]):
 
     Attributes:
         url: `file:/…` (a disk, NFS, a shared volume), `gs://…`, `s3://…` or `artifactory+https://…`.
-        cache: The folder of the node's cache; a store on a disk needs none and is read in place.
+        cache: The folder of the node's cache; a store on a disk needs none.
         cache_limit_bytes: How much the cache may hold.
         signing_keys: The folder of the key that signs what is published; None: nothing is signed.
         signer: Which signer, as `resources/signing/signers.py` says.
@@ -171,7 +175,8 @@ class ArtifactStore(dg.ConfigurableResource[Any]):
             raise ArtifactError(f"{artifact.uri} is being signed by somebody else right now. Try again.")
 
     def verify(self, artifact: Artifact) -> Artifact:
-        """Reads every byte; see `hold`."""
+        """Reads every byte, and looks for what was never published; see `hold`."""
+        self.refuse_foreign(artifact)
         with self.hold(artifact):
             return artifact
 
@@ -179,7 +184,7 @@ class ArtifactStore(dg.ConfigurableResource[Any]):
     def hold(
         self, artifact: Artifact, log: Log = silent, *, compared_by_reader: bool = False
     ) -> Iterator[Held]:
-        """The artifact's folder on this machine's disk, every byte of it verified just now.
+        """A folder on this machine's disk with the artifact's files and no other, verified just now.
 
         It stays there while the block runs, and after it for whoever keeps `Held.lease` locked.
 
@@ -188,23 +193,43 @@ class ArtifactStore(dg.ConfigurableResource[Any]):
                 same read, so they are not read before.
 
         Raises:
-            ArtifactError: Names the first file that is missing or damaged.
+            ArtifactError: Names the first file that is missing, damaged, or beside those that were published.
             ObjectStoreError: The store cannot give it.
         """
         if self.cache is None:
-            folder = self._in_place(artifact)
-            if not compared_by_reader:
-                verify(artifact, folder)
-            yield Held(folder=folder, lease=None)
+            objects = self._disk()
+            self.refuse_foreign(artifact)
+            place = objects.path(artifact.key)
+            with views_of(objects).hold(artifact, place, log) as held:
+                if not compared_by_reader:
+                    verify(artifact, held.folder, place=place)
+                yield held
             return
         cache = NodeCache(root=Path(self.cache), limit_bytes=self.cache_limit_bytes)
         progress = TransferProgress(f"Fetching {artifact.uri}", artifact.size_bytes, log)
+        if not cache.whole(artifact.digest):
+            self.refuse_foreign(artifact)
 
         def download(file: ArtifactFile, target: Path) -> str:
             return self.objects.download(f"{artifact.key}/{file.path}", target, progress.moved).sha256
 
         with cache.hold(artifact, download, log) as held:
             yield held
+
+    def refuse_foreign(self, artifact: Artifact) -> None:
+        """Looks into the artifact's folder in the store.
+
+        Raises:
+            ArtifactError: Something lies there that was never published: names it.
+        """
+        objects = self.objects
+        if isinstance(objects, DiskStore):
+            folder = objects.path(artifact.key)
+            there: Iterable[str] = entries_of(folder) if folder.is_dir() else ()
+        else:
+            start = f"{artifact.key}/"
+            there = (stored.key.removeprefix(start) for stored in objects.list(start))
+        refuse_foreign(artifact, there, place=f"{objects.url}/{artifact.key}")
 
     def object_url(self, artifact: Artifact) -> str:
         """Where an engine can read the artifact from the store itself.
@@ -222,6 +247,8 @@ class ArtifactStore(dg.ConfigurableResource[Any]):
     def delete(self, artifact: Artifact) -> None:
         """Takes a version away, the manifest first. What is gone already is fine."""
         self.objects.delete(f"{artifact.key}/{MANIFEST_NAME}")
+        if isinstance(self.objects, DiskStore):
+            views_of(self.objects).drop(artifact)
         self._empty(f"{artifact.key}/")
 
     def _empty(self, folder: str) -> None:
@@ -254,12 +281,12 @@ class ArtifactStore(dg.ConfigurableResource[Any]):
             self._empty(folder)
         return cleared
 
-    def _in_place(self, artifact: Artifact) -> Path:
+    def _disk(self) -> DiskStore:
         if not isinstance(self.objects, DiskStore):
             raise ArtifactError(
                 f"The artifact store {self.url} needs a cache on this node: set LLM_ASSETS_CACHE."
             )
-        return self.objects.path(artifact.key)
+        return self.objects
 
     def _labels(self, line: Line, ending: str = "") -> list[str]:
         """The newest first; of unfinished versions too, because only the manifest tells."""
@@ -290,3 +317,8 @@ class ArtifactStore(dg.ConfigurableResource[Any]):
 @lru_cache(maxsize=8)
 def _opened(url: str) -> ObjectStore:
     return open_object_store(url)
+
+
+def views_of(objects: DiskStore) -> Views:
+    """Each user has views of his own: a store may be shared by several."""
+    return Views(root=objects.root / VIEWS / str(os.getuid()))

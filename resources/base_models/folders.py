@@ -3,9 +3,11 @@
 Of a folder, here or on a hub, only what belongs to the model is taken: safetensors and what goes with them
 (configuration, tokenizer, chat template, licence), no pickles, no code, no other formats in subfolders.
 Nothing is loaded: configuration, headers and names are read. That the weights have the right values, only
-a digest can tell. Code that a model brings along (`*.py`) is not looked at, because it is never run.
+a digest can tell. Code that a model brings along (`*.py`) is left where it is, and what its configuration
+says of such code (`auto_map`) is taken out: none of it is ever run.
 """
 
+import json
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -30,6 +32,8 @@ WANTED = (
     "README.md",
 )
 UNWANTED = ("consolidated*", "adapter_*", "*.onnx*", "training_args*")  # consolidated: the same weights again
+CONFIGURATIONS = "*config.json"
+CODE_KEYS = ("auto_map", "custom_pipelines")  # of transformers: which class in which *.py to load
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib")
 DTYPES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32", "F64": "float64"}
 FRONT_MATTER_LICENCE = re.compile(r"\A---\n(?:.*\n)*?license:[ \t]*['\"]?([\w.+-]+)")
@@ -109,6 +113,24 @@ def taken_files(folder: Path) -> list[Path]:
 def left_files(folder: Path) -> list[Path]:
     """All other files of the folder, by name, but those of hidden folders (a download's own records)."""
     return [file for file in _files(folder) if not is_wanted(file.relative_to(folder).as_posix())]
+
+
+def take_out_code(folder: Path) -> list[str]:
+    """Removes from a copied model's configurations what names code to be run; says what was removed.
+
+    Raises:
+        BaseModelSourceError: A configuration is no JSON object.
+    """
+    taken = []
+    for path in sorted(folder.glob(CONFIGURATIONS)):
+        content = read_object(path)
+        named = [key for key in CODE_KEYS if key in content]
+        if named:
+            for key in named:
+                del content[key]
+            path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+            taken.append(f"{', '.join(f'`{key}`' for key in named)} in {path.name}")
+    return taken
 
 
 def _files(folder: Path) -> Iterator[Path]:

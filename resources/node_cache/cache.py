@@ -19,6 +19,7 @@ from resources.node_cache import folders, space, survey
 from resources.node_cache.crew import Crew
 from resources.node_cache.damages import AT_ONCE, damages
 from resources.node_cache.files import Download, Fetch
+from resources.node_cache.held import Held
 from resources.node_cache.locks import locked
 from resources.node_cache.places import Places
 from resources.node_cache.survey import Cached
@@ -28,17 +29,6 @@ MOST_AT_ONCE = 32
 LARGE_BYTES = 1024 * 1024
 """From here on reading, hashing and writing leave the interpreter to others, so a thread for each pays."""
 MIB = 2**20
-
-
-@dataclass(frozen=True, kw_only=True)
-class Held:
-    """An artifact on this node's disk. A shared flock on the file `lease` keeps it there.
-
-    Without a lease it lies in a store on this very disk, where nothing is evicted.
-    """
-
-    folder: Path
-    lease: Path | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,9 +58,10 @@ class NodeCache:
             with _disk_full_named(self.root, artifact):
                 space.set_aside(places, artifact, limit_bytes=self.limit_bytes, log=log)
                 _bring(places, artifact, download, log)
-                folder = folders.show(places, digest, artifact.files, uri=artifact.uri, log=log)
+                linked = places.linked(digest, artifact.files, what=artifact.uri)
+                folders.show(linked, log)
             try:
-                yield Held(folder=folder, lease=places.lease(digest))
+                yield Held(folder=linked.folder, lease=places.lease(digest))
             finally:
                 survey.touch(lease)
 
@@ -85,8 +76,8 @@ class NodeCache:
     def held(self, cached: Cached) -> bool:
         return survey.held(Places(root=self.root), cached)
 
-    def whole(self, cached: Cached) -> bool:
-        return Places(root=self.root).folder(cached.digest.removeprefix("sha256:")).is_dir()
+    def whole(self, digest: str) -> bool:
+        return Places(root=self.root).folder(digest.removeprefix("sha256:")).is_dir()
 
     def used_bytes(self) -> int:
         """What all contents take together, and what is set aside for those that come."""

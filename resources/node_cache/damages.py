@@ -51,6 +51,6 @@ def _of_content(content: Path) -> str | None:
 
 def _of_folder(places: Places, digest: str, cached: Cached) -> list[str]:
     try:
-        return list(folders.differences(places, digest, cached.files).values())
+        return list(folders.differences(places.linked(digest, cached.files)).values())
     except FileNotFoundError:
         return []  # not whole yet, or evicted meanwhile

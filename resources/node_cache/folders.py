@@ -1,4 +1,4 @@
-"""An artifact's folder: hard links to its contents, and nothing else.
+"""An artifact's folder: links to its contents, and nothing else.
 
 It appears by one rename when it is whole. Where a content was replaced or something was put into the
 folder, each link is mended by a rename of its own, so a reader never meets a missing file.
@@ -6,93 +6,111 @@ folder, each link is mended by a rename of its own, so a reader never meets a mi
 
 import os
 import shutil
-from collections.abc import Callable
+import stat
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
-from resources.artifact_store.artifacts import ArtifactFile
+from resources.artifact_store.artifacts import entries_of
 from resources.node_cache.locks import locked
-from resources.node_cache.places import Places
+from resources.object_stores.disk_files import NO_HARD_LINK
 
 
-def show(
-    places: Places, digest: str, files: tuple[ArtifactFile, ...], *, uri: str, log: Callable[[str], None]
-) -> Path:
-    """The folder of an artifact whose contents are there."""
-    folder = places.folder(digest)
-    if folder.is_dir() and not differences(places, digest, files):
-        return folder
-    with locked(places.folder_lock(digest), what=f"the folder of {uri} is being made", log=log):
-        if folder.is_dir():
-            _mend(places, digest, files, log)
+@dataclass(frozen=True, kw_only=True)
+class LinkedFolder:
+    """A folder of links to `contents` (by path), and what it takes to make it.
+
+    Attributes:
+        making: The folder before it is whole, and after it was given up.
+        link: A link on its way to a place in the folder.
+        lock: Held by who makes or mends it.
+        what: Whose folder it is, for messages.
+    """
+
+    folder: Path
+    making: Path
+    link: Path
+    lock: Path
+    contents: Mapping[str, Path]
+    what: str
+
+
+def show(linked: LinkedFolder, log: Callable[[str], None]) -> None:
+    """Makes the folder, or mends it. Its contents are there."""
+    if linked.folder.is_dir() and not differences(linked):
+        return
+    with locked(linked.lock, what=f"the folder of {linked.what} is being made", log=log):
+        if linked.folder.is_dir():
+            _mend(linked, log)
         else:
-            _make(places, digest, files)
-    return folder
+            _make(linked)
 
 
-def differences(places: Places, digest: str, files: tuple[ArtifactFile, ...]) -> dict[str, str]:
+def differences(linked: LinkedFolder) -> dict[str, str]:
     """What is not as it should be in the folder, by path; contents are compared by identity, not read."""
-    folder = places.folder(digest)
-    there = _entries(folder)
-    wanted = {file.path: places.content(file) for file in files}
-    foreign = {path: f"{path} is not a file of the artifact" for path in there.keys() - wanted.keys()}
+    there = entries_of(linked.folder)
+    foreign = {
+        path: f"{path} is not a file of the artifact" for path in there.keys() - linked.contents.keys()
+    }
     wrong = {
-        path: f"{path} is missing" if path not in there else f"{path} is not the cache's own copy"
-        for path, content in wanted.items()
-        if path not in there or not _same(there[path], content)
+        path: f"{path} is missing" if path not in there else f"{path} is not the node's own copy"
+        for path, content in linked.contents.items()
+        if path not in there or not _same(linked.folder / path, there[path], content)
     }
     return foreign | wrong
 
 
-def drop(places: Places, digest: str) -> None:
+def drop(linked: LinkedFolder) -> None:
     """Takes the folder away: at once for who looks, then file by file. Leftovers go with it."""
-    places.link(digest).unlink(missing_ok=True)
-    _remove(places.making(digest))
-    folder = places.folder(digest)
-    if folder.is_dir():
-        folder.rename(places.making(digest))
-        _remove(places.making(digest))
+    linked.link.unlink(missing_ok=True)
+    _remove(linked.making)
+    if linked.folder.is_dir():
+        linked.folder.rename(linked.making)
+        _remove(linked.making)
 
 
-def _make(places: Places, digest: str, files: tuple[ArtifactFile, ...]) -> None:
-    making = places.making(digest)
+def _make(linked: LinkedFolder) -> None:
+    making = linked.making
     _remove(making)
     making.mkdir()
-    for parent in {file.path.rpartition("/")[0] for file in files}:
+    for parent in {path.rpartition("/")[0] for path in linked.contents}:
         (making / parent).mkdir(parents=True, exist_ok=True)
-    for file in files:
-        os.link(places.content(file), f"{making}/{file.path}")
-    making.rename(places.folder(digest))
+    for path, content in linked.contents.items():
+        _link(content, making / path)
+    making.rename(linked.folder)
 
 
-def _mend(places: Places, digest: str, files: tuple[ArtifactFile, ...], log: Callable[[str], None]) -> None:
-    folder, link = places.folder(digest), places.link(digest)
-    contents = {file.path: places.content(file) for file in files}
-    for path, problem in differences(places, digest, files).items():
+def _mend(linked: LinkedFolder, log: Callable[[str], None]) -> None:
+    folder, link, there = linked.folder, linked.link, entries_of(linked.folder)
+    for path, problem in differences(linked).items():
         log(f"Mending {folder}: {problem}.")
-        if path not in contents:
+        if path not in linked.contents:
             (folder / path).unlink()
             continue
         link.unlink(missing_ok=True)
-        link.hardlink_to(contents[path])
+        _link(linked.contents[path], link)
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        if path not in there and (folder / path).is_dir():
+            shutil.rmtree(folder / path)
         link.replace(folder / path)
 
 
-def _entries(folder: Path) -> dict[str, os.stat_result]:
-    """Everything below the folder that is not a folder; links are not followed."""
-    found: dict[str, os.stat_result] = {}
-    waiting = [folder]
-    while waiting:
-        with os.scandir(waiting.pop()) as entries:
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    waiting.append(Path(entry.path))
-                else:
-                    found[Path(entry.path).relative_to(folder).as_posix()] = os.lstat(entry.path)
-    return found
+def _link(content: Path, target: Path) -> None:
+    """A hard link, which goes on naming these very bytes whatever comes to lie at `content`.
+
+    Where the file system has none, or the file belongs to another user, a symbolic one.
+    """
+    try:
+        os.link(content, target)
+    except OSError as error:
+        if error.errno not in NO_HARD_LINK:
+            raise
+        target.symlink_to(content)
 
 
-def _same(there: os.stat_result, content: Path) -> bool:
+def _same(path: Path, there: os.stat_result, content: Path) -> bool:
+    if stat.S_ISLNK(there.st_mode):
+        return path.readlink() == content
     try:
         return os.path.samestat(there, content.lstat())
     except FileNotFoundError:

@@ -1,8 +1,8 @@
 """Locks on files (flock): they hold between processes of different containers, and end with their holder.
 
 Whoever holds a file exclusively may unlink or rename it. So everyone who gets a lock looks whether the file
-still stands under its name, and opens it anew where it does not. For a node's own disk: NFS locks no file
-exclusively that is open for reading only, and some of these may not be written.
+still stands under its name, and opens it anew where it does not. NFS locks no file exclusively that is open
+for reading only, and some of the cache's may not be written: the cache is for a node's own disk.
 """
 
 import errno
@@ -24,7 +24,7 @@ SHORTEST_PAUSE_S, LONGEST_PAUSE_S = 0.005, 0.2
 def try_lock(path: Path, *, shared: bool = False) -> int | None:
     """A descriptor that holds the file's lock, or None where another's lock stands against it."""
     while True:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CREAT, 0o600)
+        descriptor = _opened(path)
         try:
             fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -35,12 +35,20 @@ def try_lock(path: Path, *, shared: bool = False) -> int | None:
             if error.errno != errno.EBADF:
                 raise
             raise ArtifactError(
-                f"{path} cannot be locked: the node's cache lies on a network disk (NFS). "
+                f"{path} cannot be locked: it lies on a network disk (NFS). "
                 "Set LLM_ASSETS_CACHE to a folder on a disk of the node's own."
             ) from error
         if _stands_at(path, descriptor):
             return descriptor
         os.close(descriptor)
+
+
+def _opened(path: Path) -> int:
+    """For writing where that is allowed, which is what an exclusive lock on NFS needs."""
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    except PermissionError:
+        return os.open(path, os.O_RDONLY | os.O_CREAT, 0o600)
 
 
 def unlock(descriptor: int) -> None:

@@ -10,11 +10,12 @@ locks/                        who is at work on what
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from resources.artifact_store.artifacts import ArtifactError, ArtifactFile
+from resources.node_cache.folders import LinkedFolder
 
 SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -49,13 +50,17 @@ class Places:
     def folder(self, digest: str) -> Path:
         return self.root / "artifacts" / checked(digest)
 
-    def making(self, digest: str) -> Path:
-        """The folder before it is whole, and after it was given up."""
-        return self.root / "artifacts" / f".{checked(digest)}"
-
-    def link(self, digest: str) -> Path:
-        """A link on its way to a place in the folder."""
-        return self.root / "artifacts" / f".{checked(digest)}.link"
+    def linked(self, digest: str, files: Iterable[ArtifactFile] = (), *, what: str = "") -> LinkedFolder:
+        """The folder of an artifact of these files, with what it takes to make it."""
+        beside = self.root / "artifacts"
+        return LinkedFolder(
+            folder=self.folder(digest),
+            making=beside / f".{digest}",
+            link=beside / f".{digest}.link",
+            lock=self.root / "locks" / f"folder-{digest}",
+            contents={file.path: self.content(file) for file in files},
+            what=what,
+        )
 
     def manifest(self, digest: str) -> Path:
         return self.root / "manifests" / checked(digest)
@@ -66,9 +71,6 @@ class Places:
 
     def lease(self, digest: str) -> Path:
         return self.root / "leases" / checked(digest)
-
-    def folder_lock(self, digest: str) -> Path:
-        return self.root / "locks" / f"folder-{checked(digest)}"
 
     def space_lock(self) -> Path:
         """Held by who sets bytes aside or frees them."""

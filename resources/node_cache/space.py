@@ -164,7 +164,7 @@ class Space:
         if descriptor is None:
             return False
         try:
-            folders.drop(self._places, digest)
+            folders.drop(self._places.linked(digest))
             self._places.manifest(digest).unlink(missing_ok=True)
             lease.unlink()
         finally:

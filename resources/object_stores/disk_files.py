@@ -54,9 +54,9 @@ def copy_inside(source: Path, temporary: Path) -> None:
 
 
 def linked(source: Path, target: Path) -> bool:
-    """Makes a hard link; False where these two places cannot have one."""
+    """Makes a hard link, of a symbolic link to what it leads to; False where these places cannot have one."""
     try:
-        os.link(source, target)
+        os.link(source.resolve(), target)
     except OSError as error:
         if error.errno not in NO_HARD_LINK:
             raise

@@ -18,7 +18,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from resources.artifact_store.artifacts import MANIFEST_NAME, SIGNATURE_NAME, ArtifactFile, digest_of
+from resources.artifact_store.artifacts import (
+    MANIFEST_NAME,
+    SIGNATURE_NAME,
+    ArtifactError,
+    ArtifactFile,
+    digest_of,
+)
 from resources.object_stores.objects import ObjectStore, ObjectStoreError
 from resources.object_stores.opening import open_object_store
 from resources.object_stores.patience import Patience
@@ -85,7 +91,7 @@ class StreamedModel:
         try:
             content = json.loads(store.read(MANIFEST_NAME))
             files = tuple(ArtifactFile(**file) for file in content["files"])
-        except (ValueError, KeyError, TypeError) as fault:
+        except (ValueError, KeyError, TypeError, ArtifactError) as fault:
             raise self._refused(f"its {MANIFEST_NAME} is no manifest ({fault!r})") from fault
         if (digest := f"sha256:{digest_of(files)}") != self.digest:
             raise self._refused(f"its manifest is of {digest}, promoted was {self.digest}")

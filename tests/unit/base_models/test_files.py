@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as some
 
-from resources.base_models.folders import left_files, taken_files
+from resources.base_models.folders import left_files, take_out_code, taken_files
 from resources.base_models.gguf_files import read_gguf
 from resources.base_models.safetensors_files import INDEX, read_tensors
 from resources.base_models.sources import BaseModelSourceError, fetch, inspect, parse_source
@@ -110,6 +110,8 @@ def test_a_licence_is_read_from_its_text_and_never_invented(folder: Path):
         "x.ckpt",
         "y.PKL",
         "modeling_house.py",
+        "adapter_config.json",
+        "adapter_model.safetensors",
         "onnx/model.onnx",
         "consolidated.safetensors",
         ".gitattributes",
@@ -122,6 +124,20 @@ def test_what_does_not_belong_to_the_model_is_left_as_on_a_hub(folder: Path, nam
     assert (fetch(f"file:{folder}", sha256=None, cache=folder.parent / "cache"), inspect(folder)) == before
     assert [path.name for path in left_files(folder)] == [Path(name).name]
     assert {path.name for path in taken_files(folder)} == model_files().keys()
+
+
+def test_what_a_configuration_says_of_code_is_taken_out_by_name(folder: Path):
+    config = json.loads((folder / "config.json").read_bytes())
+    (folder / "config.json").write_text(json.dumps(config | {"auto_map": {"AutoModel": "modeling_x.X"}}))
+    (folder / "tokenizer_config.json").write_text('{"auto_map": {}, "custom_pipelines": {}, "a": "ż"}')
+    (folder / "generation_config.json").write_text("{}")
+    assert take_out_code(folder) == [
+        "`auto_map` in config.json",
+        "`auto_map`, `custom_pipelines` in tokenizer_config.json",
+    ]
+    assert json.loads((folder / "config.json").read_bytes()) == config
+    assert json.loads((folder / "tokenizer_config.json").read_bytes()) == {"a": "ż"}
+    assert take_out_code(folder) == []
 
 
 @pytest.mark.parametrize(
