@@ -12,8 +12,8 @@ import tracemalloc
 from pathlib import Path
 
 from benchmarks.measuring import conclude
-from llm_assets.folder_signatures import files_of_dataset
-from llm_assets.sensors.watching import Watched, look, signatures
+from llm_assets.folder_stamps import files_of_dataset
+from llm_assets.sensors.watching import Watched, look, stamps
 
 DATASETS = (1_000, 10_000)
 ROUNDS = 5
@@ -30,8 +30,8 @@ def _row(count: int) -> dict[str, float | int | str]:
             landing_zone = Path(folder, f"tenant-{number}", "support_bot")
             landing_zone.mkdir(parents=True)
             (landing_zone / "rows.jsonl").write_text("{}\n")
-        watched, _ = look(Watched(), signatures(Path(folder), files_of_dataset))
-        watched, at_rest = look(watched, signatures(Path(folder), files_of_dataset))
+        watched, _ = look(Watched(), stamps(Path(folder), files_of_dataset))
+        watched, at_rest = look(watched, stamps(Path(folder), files_of_dataset))
         cursor = watched.settle(at_rest).to_cursor()
         seconds = [_tick(Path(folder), cursor) for _ in range(ROUNDS)]
         tracemalloc.start()
@@ -44,7 +44,7 @@ def _row(count: int) -> dict[str, float | int | str]:
 
 def _tick(root: Path, cursor: str) -> float:
     started = time.perf_counter()
-    watched, at_rest = look(Watched.from_cursor(cursor), signatures(root, files_of_dataset))
+    watched, at_rest = look(Watched.from_cursor(cursor), stamps(root, files_of_dataset))
     watched.to_cursor()
     assert not at_rest
     return time.perf_counter() - started

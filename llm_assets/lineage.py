@@ -1,13 +1,54 @@
-"""From an asset of one tenant to the artifact that was materialized last, and back to its parents."""
+"""From an asset of one tenant to the artifact that was materialized last, and back to its parents.
+
+An event is no authority: whoever can write to Dagster's UI can report a materialization with any metadata.
+So the artifact that it names must be of the asset's own line, and have the digest that is the event's data
+version.
+"""
 
 import dagster as dg
 
-from resources.artifact_store.artifacts import Artifact, ArtifactError
+from llm_assets.keys import BASE_MODELS, DATASET, LORA_ADAPTER, MERGED_MODEL, MODEL_CARD
+from resources.artifact_store.artifacts import Artifact, ArtifactError, Collection, Line, parse_uri
 from resources.artifact_store.store import ArtifactStore
+
+DATA_VERSION_TAG = "dagster/data_version"
+COLLECTIONS: dict[str, Collection] = {
+    DATASET: "datasets",
+    LORA_ADAPTER: "adapters",
+    MERGED_MODEL: "models",
+    MODEL_CARD: "cards",
+}
+REPORTED = "No run of this asset says so: it was reported by hand, and is not used. Materialize it again."
 
 
 class LineageError(Exception):
     """A step was asked for before the one that it builds on, or builds on another one than it says."""
+
+
+def line_of(key: dg.AssetKey, tenant: str | None) -> Line:
+    """Whose artifacts an asset materializes."""
+    group, name = key.path
+    if group == BASE_MODELS:
+        return Line(collection="base_models", tenant=None, name=name)
+    return Line(collection=COLLECTIONS[name], tenant=tenant, name=group)
+
+
+def newest_materialization(
+    instance: dg.DagsterInstance, key: dg.AssetKey, tenant: str | None
+) -> dg.EventLogRecord | None:
+    records = instance.fetch_materializations(
+        dg.AssetRecordsFilter(asset_key=key, asset_partitions=[tenant] if tenant else None), limit=1
+    ).records
+    return records[0] if records else None
+
+
+def names_its_own(event: dg.AssetMaterialization, tenant: str | None) -> bool:
+    """Whether the artifact that an event names is of its asset's own line; such an event may be believed."""
+    try:
+        line, _ = parse_uri(_address(event))
+    except ArtifactError:
+        return False
+    return line == line_of(event.asset_key, tenant)
 
 
 def materialized(
@@ -16,21 +57,36 @@ def materialized(
     """The artifact of the newest materialization of `key` (of that tenant's partition).
 
     Raises:
-        LineageError: There is none, or its artifact is gone from the store.
+        LineageError: There is none, its artifact is gone from the store, or is not the asset's own.
     """
     what = "/".join(key.path) + (f" of {tenant}" if tenant else "")
-    records = instance.fetch_materializations(
-        dg.AssetRecordsFilter(asset_key=key, asset_partitions=[tenant] if tenant else None), limit=1
-    ).records
-    if not records or not (materialization := records[0].asset_materialization):
+    record = newest_materialization(instance, key, tenant)
+    event = record.asset_materialization if record else None
+    if event is None:
         raise LineageError(f"{what} was never materialized. Materialize it first, or run the whole chain.")
-    uri = materialization.metadata.get("dagster/uri")
+    if not names_its_own(event, tenant):
+        raise LineageError(
+            f"The newest materialization of {what} names {_address(event)}, which is not of "
+            f"{line_of(key, tenant)}. {REPORTED}"
+        )
     try:
-        return store.get(str(uri.value if uri else None))
+        artifact = store.get(_address(event))
     except ArtifactError as error:
         raise LineageError(
             f"{what} was materialized, but its artifact is not in the store: {error} Materialize it again."
         ) from error
+    version = (event.tags or {}).get(DATA_VERSION_TAG)
+    if version != artifact.digest:
+        raise LineageError(
+            f"The newest materialization of {what} has the data version {version}, but {artifact.uri}, "
+            f"which it names, has the digest {artifact.digest}. {REPORTED}"
+        )
+    return artifact
+
+
+def _address(event: dg.AssetMaterialization) -> str:
+    uri = event.metadata.get("dagster/uri")
+    return str(uri.value if uri else None)
 
 
 def check_bound(adapter: Artifact, base: Artifact) -> None:

@@ -1,9 +1,23 @@
-"""From a merged model back to everything that it was made from, by the addresses in the manifests alone."""
+"""From a merged model back to everything that it was made from, by the addresses in the manifests alone.
+
+What a manifest says of a parent is believed only where it can be true: the parent is of the same tenant and
+model (a base model is everybody's), and has the digest that the manifest gives.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
-from resources.artifact_store.artifacts import Artifact
+from resources.artifact_store.artifacts import Artifact, ArtifactError, Collection, Line, parse_uri
+
+Published = Callable[[str], Artifact]
+"""Gives the artifact at an `artifact://…` address, such as `ArtifactStore.get`."""
+Parent = Literal["adapter", "dataset", "base"]
+COLLECTIONS: dict[Parent, Collection] = {
+    "adapter": "adapters",
+    "dataset": "datasets",
+    "base": "base_models",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,13 +30,45 @@ class Lineage:
     base: Artifact
 
 
-def lineage_of(published: Callable[[str], Artifact], merged: Artifact) -> Lineage:
-    """Args:
-    published: Gives the artifact at an `artifact://…` address, such as `ArtifactStore.get`.
+def lineage_of(published: Published, merged: Artifact) -> Lineage:
+    """Raises:
+    ArtifactError: A parent is gone, or is another one than the manifest can mean.
     """
     return Lineage(
         merged=merged,
-        adapter=published(merged.attributes["adapter_uri"]),
-        dataset=published(merged.attributes["dataset_uri"]),
-        base=published(merged.attributes["base_uri"]),
+        adapter=parent_of(published, merged, "adapter"),
+        dataset=parent_of(published, merged, "dataset"),
+        base=parent_of(published, merged, "base"),
     )
+
+
+def parent_of(published: Published, artifact: Artifact, parent: Parent) -> Artifact:
+    """What an artifact says that it was made from.
+
+    Raises:
+        ArtifactError: It says nothing, the parent is gone, of another tenant or model, or has another digest.
+    """
+    uri, digest = (artifact.attributes.get(f"{parent}_{what}") for what in ("uri", "digest"))
+    line, _ = parse_uri(str(uri))
+    if line != _line(artifact.line, parent, line.name):
+        raise ArtifactError(
+            f"{artifact.uri} says that its {parent} is {uri}, which is none of {artifact.line.name} of "
+            f"{artifact.line.tenant}: its manifest was altered. {_ANEW}"
+        )
+    found = published(str(uri))
+    if found.digest != digest:
+        raise ArtifactError(
+            f"{artifact.uri} was made from the {parent} {uri} as {digest}, which is {found.digest} now: one "
+            f"of the two was altered. {_ANEW}"
+        )
+    return found
+
+
+_ANEW = "Find out by whom; delete that version and run again."
+
+
+def _line(of: Line, parent: Parent, name: str) -> Line:
+    """Whose parents there may be; any base model is one."""
+    if parent == "base":
+        return Line(collection=COLLECTIONS[parent], tenant=None, name=name)
+    return Line(collection=COLLECTIONS[parent], tenant=of.tenant, name=of.name)

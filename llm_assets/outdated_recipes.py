@@ -13,6 +13,7 @@ import dagster as dg
 from llm_assets.catalog.loading import Catalog
 from llm_assets.catalog.recipes import Recipe
 from llm_assets.keys import LORA_ADAPTER, model_key
+from llm_assets.lineage import names_its_own
 from llm_assets.partitions import tenants_using
 from resources.artifact_store.artifacts import fingerprint_of
 
@@ -83,7 +84,8 @@ def _recipes(
         ).records
         for record in records:
             made = record.asset_materialization
-            tag = (made.tags or {}).get(RECIPE_TAG) if made else None
-            if made and made.partition and tag:
+            if not made or not made.partition or not names_its_own(made, made.partition):
+                continue
+            if tag := (made.tags or {}).get(RECIPE_TAG):
                 found[made.partition] = (record.storage_id, tag)
     return found

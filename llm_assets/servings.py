@@ -8,6 +8,7 @@ from typing import Any
 from llm_assets.catalog.loading import Catalog
 from llm_assets.catalog.models import ModelEntry
 from llm_assets.lineage import check_bound
+from llm_assets.made_from import parent_of
 from llm_assets.settings import Settings
 from llm_assets.signature_policy import require_signatures, verifier_of
 from resources.artifact_store.artifacts import Artifact, ArtifactError
@@ -61,7 +62,7 @@ def serving_of(
         raise ArtifactError(
             f"{version.source} has the digest {merged.digest}, registered was {version.digest}."
         )
-    adapter = store.get(merged.attributes["adapter_uri"])
+    adapter = parent_of(store.get, merged, "adapter")
     served = (merged,) if model.serving.mode == "merged" else (merged, adapter)
     require_signatures(catalog.tenants[version.tenant], verifier_of(settings), store, *served)
     engine = installed_engine(settings.engines, "serve")
@@ -83,7 +84,7 @@ def _weights(model: ModelEntry, shelf: Shelf, merged: Artifact, adapter: Artifac
     if model.serving.mode == "merged" or adapter.attributes["recipe"].get("finetuning_type") == "full":
         location, leases = _location(model, shelf, merged)
         return {"mode": "merged", **location, "leases": leases}
-    base = shelf.store.get(merged.attributes["base_uri"])
+    base = parent_of(shelf.store.get, merged, "base")
     check_bound(adapter, base)
     location, leases = _location(model, shelf, base)
     on_disk = shelf.hold(adapter)

@@ -12,7 +12,7 @@ from llm_assets.catalog.limits import BaseLimits, Machine, late_mistakes
 from llm_assets.catalog.loading import Catalog
 from llm_assets.catalog.mistakes import CatalogError
 from llm_assets.catalog.models import ModelEntry
-from llm_assets.folder_signatures import EXPERIMENT_SIGNATURE, GONE, signature_of_experiments
+from llm_assets.folder_stamps import EXPERIMENT_STAMP, GONE, stamp_of_experiments
 from llm_assets.keys import DATASET, LORA_ADAPTER, base_model_key, model_key
 from llm_assets.line_lock import line_lock
 from llm_assets.lineage import materialized
@@ -57,7 +57,7 @@ def lora_adapter(catalog: Catalog, model: ModelEntry) -> dg.AssetsDefinition:
         settings: dg.ResourceParam[Settings],
     ) -> dg.MaterializeResult[None]:
         tenant = context.partition_key
-        signature = signature_of_experiments(settings.experiments, tenant, model.name)
+        stamp = stamp_of_experiments(settings.experiments, tenant, model.name)
         line = Line(collection="adapters", tenant=tenant, name=model.name)
         with line_lock(settings.locks, tenant, model.name, LORA_ADAPTER, log=context.log.info):
             training = Training(
@@ -84,7 +84,7 @@ def lora_adapter(catalog: Catalog, model: ModelEntry) -> dg.AssetsDefinition:
             tags={RECIPE_TAG: recipe_tag(training.recipe)},
             metadata=_facts(artifact, artifact_store, training.engine)
             | artifact_metadata(artifact)
-            | {EXPERIMENT_SIGNATURE: GONE if config.experiment else signature},
+            | {EXPERIMENT_STAMP: GONE if config.experiment else stamp},
         )
 
     return _lora_adapter

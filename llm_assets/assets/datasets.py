@@ -18,7 +18,7 @@ from llm_assets.datasets.landing_zone import fingerprint as fingerprint_of_landi
 from llm_assets.datasets.mistakes import mistake
 from llm_assets.datasets.preparation import prepare
 from llm_assets.datasets.remarks import FileRemark
-from llm_assets.folder_signatures import DATASET_SIGNATURE, files_of_dataset, signature_of
+from llm_assets.folder_stamps import DATASET_STAMP, files_of_dataset, stamp_of
 from llm_assets.keys import DATASET, base_model_key, model_key
 from llm_assets.line_lock import line_lock
 from llm_assets.lineage import materialized
@@ -66,7 +66,7 @@ def dataset(catalog: Catalog, model: ModelEntry) -> dg.AssetsDefinition:
             line_lock(settings.locks, tenant, model.name, DATASET, log=context.log.info),
             opened_landing_zone(landing_zone, settings.landing_zones, settings.dataset_limits) as zone,
         ):
-            signature = signature_of(files_of_dataset(zone.folder))
+            stamp = stamp_of(files_of_dataset(zone.folder))
             recipe = catalog.recipe_for(tenant, model.name, config.experiment)
             options, rows = _options(recipe, model, base), fingerprint_of_landing_zone(zone)
             fingerprint = fingerprint_of(rows=rows, **options)
@@ -75,13 +75,13 @@ def dataset(catalog: Catalog, model: ModelEntry) -> dg.AssetsDefinition:
                 output = settings.work / str(line)
                 tokenizer = artifact_store.read(base, TOKENIZER)
                 attributes = _prepare(zone, output, options, tokenizer)
-                _refuse_changed(zone, signature)
+                _refuse_changed(zone, stamp)
                 artifact = artifact_store.publish(line, output, attributes | {"fingerprint": fingerprint})
         for remark in artifact.attributes["remarks"]:
             context.log.warning(str(FileRemark(**remark)))
         return dg.MaterializeResult(
             data_version=dg.DataVersion(artifact.digest),
-            metadata=_facts(artifact) | artifact_metadata(artifact) | {DATASET_SIGNATURE: signature},
+            metadata=_facts(artifact) | artifact_metadata(artifact) | {DATASET_STAMP: stamp},
         )
 
     return _dataset
@@ -105,7 +105,7 @@ def _refuse_changed(zone: LandingZone, before: str) -> None:
     """The files that the fingerprint was taken of are those that are there, unchanged."""
     for file in source_files(zone.folder):
         zone.checked(file.path)
-    if signature_of(files_of_dataset(zone.folder)) != before:
+    if stamp_of(files_of_dataset(zone.folder)) != before:
         raise mistake(zone.path, "changed while it was read; run again once its files are whole")
 
 

@@ -15,6 +15,7 @@ from llm_assets.datasets.held_out import held_out_rows
 from llm_assets.keys import LORA_ADAPTER, MERGED_MODEL, base_model_key, model_key
 from llm_assets.line_lock import line_lock
 from llm_assets.lineage import check_bound, materialized
+from llm_assets.made_from import parent_of
 from llm_assets.partitions import tenants_of
 from llm_assets.presentation import artifact_metadata, table
 from llm_assets.settings import Settings
@@ -121,7 +122,7 @@ def _merge(
     base, adapter, say = merging.base, merging.adapter, context.log.info
     folder = settings.work / str(line)
     output = folder / "output"
-    with artifact_store.hold(artifact_store.get(adapter.attributes["dataset_uri"]), say) as dataset:
+    with artifact_store.hold(parent_of(artifact_store.get, adapter, "dataset"), say) as dataset:
         rows = held_out_rows(dataset.folder, COMPARED_ROWS)
     with artifact_store.publication(
         line, merging.fingerprint, parents=[base], total_bytes=base.size_bytes, log=say

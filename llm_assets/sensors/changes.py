@@ -1,7 +1,7 @@
 """Sensors that ask for one run of a tenant's whole chain when its files change.
 
 `landing_zones` watches the datasets, `experiments` the recipes that data scientists commit. Both
-remember folder signatures in their cursor; neither asks again for what a run has already taken in.
+remember folder stamps in their cursor; neither asks again for what a run has already taken in.
 """
 
 from collections.abc import Callable
@@ -11,15 +11,16 @@ import dagster as dg
 
 from llm_assets.catalog.tenants import TenantEntry
 from llm_assets.chains import Chains, run_request
-from llm_assets.folder_signatures import (
-    DATASET_SIGNATURE,
-    EXPERIMENT_SIGNATURE,
+from llm_assets.folder_stamps import (
+    DATASET_STAMP,
+    EXPERIMENT_STAMP,
     files_of_dataset,
     files_of_experiments,
 )
 from llm_assets.keys import DATASET, LORA_ADAPTER, model_key
+from llm_assets.lineage import names_its_own, newest_materialization
 from llm_assets.sensors.current_catalog import current_tenants
-from llm_assets.sensors.watching import Watched, look, signatures
+from llm_assets.sensors.watching import Watched, look, stamps
 from llm_assets.settings import Settings
 
 INTERVAL_S = 30
@@ -33,8 +34,8 @@ def landing_zones(settings: Settings, chains: Chains, status: dg.DefaultSensorSt
         settings,
         chains,
         status,
-        scan=lambda: signatures(settings.landing_zones, files_of_dataset),
-        taken_in=(DATASET, DATASET_SIGNATURE),
+        scan=lambda: stamps(settings.landing_zones, files_of_dataset),
+        taken_in=(DATASET, DATASET_STAMP),
         noun="datasets",
     )
 
@@ -46,8 +47,8 @@ def experiments(settings: Settings, chains: Chains, status: dg.DefaultSensorStat
         settings,
         chains,
         status,
-        scan=lambda: signatures(settings.experiments, files_of_experiments),
-        taken_in=(LORA_ADAPTER, EXPERIMENT_SIGNATURE),
+        scan=lambda: stamps(settings.experiments, files_of_experiments),
+        taken_in=(LORA_ADAPTER, EXPERIMENT_STAMP),
         noun="experiment folders",
     )
 
@@ -74,7 +75,7 @@ def _folder_sensor(
         tenants = current_tenants(settings) if at_rest else {}
         batch = [each for each in at_rest if _uses(tenants, chains, each)][:RUNS_PER_TICK]
         newest = {each: _taken_in(context.instance, taken_in, each) for each in batch}
-        wanted = [each for each in batch if newest[each].signature != watched.moving[each]]
+        wanted = [each for each in batch if newest[each].stamp != watched.moving[each]]
         cursor = watched.settle(batch).to_cursor()
         if not wanted:
             context.update_cursor(cursor)
@@ -93,10 +94,10 @@ def _folder_sensor(
     return _sensor
 
 
-def _request(name: str, signature: str, newest: "TakenIn", noun: str) -> dg.RunRequest:
+def _request(name: str, stamp: str, newest: "TakenIn", noun: str) -> dg.RunRequest:
     """One request per content and per state that it changes, so that going back to earlier files counts."""
     tenant, model = name.split("/")
-    run_key = f"{name}@{signature}.{newest.number}"
+    run_key = f"{name}@{stamp}.{newest.number}"
     return run_request(tenant, model, run_key=run_key, tags={"llm_assets/because": f"{noun} changed"})
 
 
@@ -107,19 +108,20 @@ def _uses(tenants: dict[str, TenantEntry], chains: Chains, name: str) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class TakenIn:
-    """What the newest materialization was made from. `number` grows with every one; 0 before the first."""
+    """What the newest materialization was made from; None where it does not say, or names another's artifact.
 
-    signature: object
+    `number` grows with every one; 0 before the first.
+    """
+
+    stamp: object
     number: int
 
 
 def _taken_in(instance: dg.DagsterInstance, where: tuple[str, str], name: str) -> TakenIn:
     tenant, model = name.split("/")
     kind, metadata_key = where
-    records = instance.fetch_materializations(
-        dg.AssetRecordsFilter(asset_key=model_key(model, kind), asset_partitions=[tenant]), limit=1
-    ).records
-    if not records or not (materialization := records[0].asset_materialization):
-        return TakenIn(signature=None, number=0)
-    value = materialization.metadata.get(metadata_key)
-    return TakenIn(signature=value.value if value else None, number=records[0].storage_id)
+    record = newest_materialization(instance, model_key(model, kind), tenant)
+    if record is None or not (event := record.asset_materialization):
+        return TakenIn(stamp=None, number=0)
+    value = event.metadata.get(metadata_key) if names_its_own(event, tenant) else None
+    return TakenIn(stamp=value.value if value else None, number=record.storage_id)

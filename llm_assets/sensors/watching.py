@@ -1,7 +1,7 @@
 """Which folders changed, and have they come to rest? The core of the sensors, without Dagster.
 
-A folder's signature is a hash of its files' names, sizes and modification times; nothing is read.
-A new signature has to be seen at two ticks in a row before it counts: a file that is still being
+A folder's stamp is a hash of its files' names, sizes and modification times; nothing is read.
+A new stamp has to be seen at two ticks in a row before it counts: a file that is still being
 written keeps changing and is left for a later tick.
 """
 
@@ -11,13 +11,13 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from llm_assets.folder_signatures import GONE, Files, signature_of
+from llm_assets.folder_stamps import GONE, Files, stamp_of
 from resources.beneath import NotFollowedError, OpenedFolder, opened
 
 
 @dataclass(frozen=True, kw_only=True)
 class Watched:
-    """What a sensor remembers: the settled signature of each folder, and the ones not settled yet."""
+    """What a sensor remembers: the settled stamp of each folder, and the ones not settled yet."""
 
     settled: Mapping[str, str] = field(default_factory=dict)
     moving: Mapping[str, str] = field(default_factory=dict)
@@ -33,21 +33,21 @@ class Watched:
     def settle(self, names: Iterable[str]) -> "Watched":
         """These have been dealt with (a run was asked for, or nobody needs one)."""
         done = {name: self.moving[name] for name in names}
-        moving = {name: signature for name, signature in self.moving.items() if name not in done}
+        moving = {name: stamp for name, stamp in self.moving.items() if name not in done}
         settled = {name: each for name, each in {**self.settled, **done}.items() if each != GONE}
         return Watched(settled=settled, moving=moving)
 
 
 def look(before: Watched, now: Mapping[str, str]) -> tuple[Watched, tuple[str, ...]]:
-    """Compares the signatures of now with what was seen; returns the new memory and what came to rest."""
+    """Compares the stamps of now with what was seen; returns the new memory and what came to rest."""
     seen = {**dict.fromkeys(before.settled, GONE), **now}  # what was emptied has changed, too
-    moving = {name: signature for name, signature in seen.items() if before.settled.get(name) != signature}
-    at_rest = tuple(name for name, signature in moving.items() if before.moving.get(name) == signature)
+    moving = {name: stamp for name, stamp in seen.items() if before.settled.get(name) != stamp}
+    at_rest = tuple(name for name, stamp in moving.items() if before.moving.get(name) == stamp)
     return Watched(settled=before.settled, moving=moving), at_rest
 
 
-def signatures(root: Path, look_into: Callable[[OpenedFolder], Files]) -> dict[str, str]:
-    """`{"<tenant>/<model>": signature}` of every folder two levels below `root` that holds watched files.
+def stamps(root: Path, look_into: Callable[[OpenedFolder], Files]) -> dict[str, str]:
+    """`{"<tenant>/<model>": stamp}` of every folder two levels below `root` that holds watched files.
 
     Links are not followed; a folder that goes, or becomes a link, while it is looked into has no files.
     """
@@ -63,9 +63,9 @@ def signatures(root: Path, look_into: Callable[[OpenedFolder], Files]) -> dict[s
                 for model in _folders(folder):
                     with suppress(FileNotFoundError, NotADirectoryError, NotFollowedError):
                         with folder.folder(model) as line:
-                            signature = signature_of(look_into(line))
-                        if signature != GONE:
-                            found[f"{tenant}/{model}"] = signature
+                            stamp = stamp_of(look_into(line))
+                        if stamp != GONE:
+                            found[f"{tenant}/{model}"] = stamp
     return found
 
 

@@ -99,8 +99,11 @@ def _rows(pairs: Pairs) -> str:
 def _merged(base: Artifact, dataset: Artifact, adapter: Artifact, made: Made) -> dict[str, Any]:
     return {
         "base_uri": base.uri,
+        "base_digest": base.digest,
         "dataset_uri": dataset.uri,
+        "dataset_digest": dataset.digest,
         "adapter_uri": adapter.uri,
+        "adapter_digest": adapter.digest,
         "fingerprint": f"sha256:{made.number}",
         "merge": {"answers": [{"question": asked, "text": text} for asked, text in made.answers]},
     }

@@ -27,14 +27,17 @@ def change_recipe(settings: Settings, learning_rate: str) -> None:
     model_file(settings).write_text("\n".join(changed) + "\n")
 
 
-def train(instance: dg.DagsterInstance, settings: Settings, *tenants: str) -> None:
-    """As the adapter's asset does."""
+def train(instance: dg.DagsterInstance, settings: Settings, *tenants: str, of: str | None = None) -> None:
+    """As the adapter's asset does; `of`: whose adapter the event names."""
     catalog = load_catalog(settings.catalog)
     for tenant in tenants:
         instance.report_runless_asset_event(
             dg.AssetMaterialization(
                 asset_key=model_key(MODEL, LORA_ADAPTER),
                 partition=tenant,
+                metadata={
+                    "dagster/uri": f"artifact://adapters/{of or tenant}/{MODEL}/20260101T000000Z-00000000"
+                },
                 tags={RECIPE_TAG: recipe_tag(catalog.recipe_for(tenant, MODEL))},
             )
         )
@@ -127,6 +130,15 @@ def test_what_is_no_change_of_the_recipe_asks_nobody(
     base.write_text(base.read_text().replace("description:", "description: A newer one."))
     for _ in range(3):
         assert skipped(trained) == "No changed recipe among 1 models."
+
+
+def test_an_event_that_names_another_tenants_adapter_says_nothing_of_the_recipe(
+    settings: Settings, instance: dg.DagsterInstance
+) -> None:
+    train(instance, settings, "team-a", "team-b", of="team-a")
+    change_recipe(settings, "3.0e-5")
+    [outdated] = outdated_recipes(instance, load_catalog(settings.catalog))
+    assert (list(outdated.tenants), outdated.trained) == (["team-a"], 1)
 
 
 def test_an_adapter_from_before_recipes_were_noted_is_not_called_outdated(

@@ -9,7 +9,7 @@ import pytest
 
 from llm_assets.catalog.loading import load_catalog
 from llm_assets.embedded import embedded_serving
-from llm_assets.folder_signatures import DATASET_SIGNATURE, files_of_dataset, signature_of
+from llm_assets.folder_stamps import DATASET_STAMP, files_of_dataset, stamp_of
 from llm_assets.graph import build_definitions
 from llm_assets.keys import DATASET, model_key
 from llm_assets.settings import Settings
@@ -64,15 +64,20 @@ class Ticks:
         return sorted(str(run.partition_key) for run in runs)  # type: ignore[return-value]
 
 
-def materialize_dataset(instance: dg.DagsterInstance, settings: Settings, tenant: str) -> None:
-    """Records a dataset of the landing zone as it is now, as its asset does."""
+def materialize_dataset(
+    instance: dg.DagsterInstance, settings: Settings, tenant: str, *, of: str | None = None
+) -> None:
+    """Records a dataset of the landing zone as it is, as its asset does; `of`: whose artifact it names."""
     with opened(settings.landing_zones, tenant, "support_bot") as landing_zone:
-        signature = signature_of(files_of_dataset(landing_zone))
+        stamp = stamp_of(files_of_dataset(landing_zone))
     instance.report_runless_asset_event(
         dg.AssetMaterialization(
             asset_key=model_key("support_bot", DATASET),
             partition=tenant,
-            metadata={DATASET_SIGNATURE: str(signature)},
+            metadata={
+                DATASET_STAMP: stamp,
+                "dagster/uri": f"artifact://datasets/{of or tenant}/support_bot/20260101T000000Z-00000000",
+            },
         )
     )
 
@@ -158,6 +163,16 @@ def test_going_back_to_earlier_files_asks_for_a_run_again(
         keys += [run.run_key for run in result.run_requests or [] if run.partition_key == "team-a"]
         materialize_dataset(instance, settings, "team-a")
     assert len(set(keys)) == 3
+
+
+def test_an_event_that_names_another_tenants_dataset_does_not_count_as_taken_in(
+    settings: Settings, instance: dg.DagsterInstance
+) -> None:
+    materialize_dataset(instance, settings, "team-a")
+    materialize_dataset(instance, settings, "team-b", of="team-a")
+    ticks = Ticks(settings, instance, "landing_zones")
+    ticks.requested()
+    assert ticks.requested() == ["team-b"]
 
 
 def test_a_linked_folder_is_not_looked_into(settings: Settings, instance: dg.DagsterInstance) -> None:

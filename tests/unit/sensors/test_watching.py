@@ -3,20 +3,20 @@
 import os
 from pathlib import Path
 
-from llm_assets.folder_signatures import (
+from llm_assets.folder_stamps import (
     GONE,
     files_of_dataset,
     files_of_experiments,
-    signature_of,
-    signature_of_experiments,
+    stamp_of,
+    stamp_of_experiments,
 )
-from llm_assets.sensors.watching import Watched, look, signatures
+from llm_assets.sensors.watching import Watched, look, stamps
 from resources.beneath import opened
 
 
-def signature(folder: Path) -> str:
+def stamp(folder: Path) -> str:
     with opened(folder) as landing_zone:
-        return signature_of(files_of_dataset(landing_zone))
+        return stamp_of(files_of_dataset(landing_zone))
 
 
 def test_a_new_folder_counts_when_it_looks_the_same_twice() -> None:
@@ -28,8 +28,8 @@ def test_a_new_folder_counts_when_it_looks_the_same_twice() -> None:
 
 def test_a_file_that_is_still_being_written_is_left_for_a_later_tick() -> None:
     watched = Watched()
-    for signature in ("one", "two", "three"):
-        watched, at_rest = look(watched, {"team-a/support_bot": signature})
+    for stamp in ("one", "two", "three"):
+        watched, at_rest = look(watched, {"team-a/support_bot": stamp})
         assert at_rest == ()
     _, at_rest = look(watched, {"team-a/support_bot": "three"})
     assert at_rest == ("team-a/support_bot",)
@@ -61,20 +61,20 @@ def test_the_cursor_keeps_everything() -> None:
     assert Watched.from_cursor(None) == Watched()
 
 
-def test_a_signature_follows_size_time_and_name_and_ignores_other_files(tmp_path: Path) -> None:
+def test_a_stamp_follows_size_time_and_name_and_ignores_other_files(tmp_path: Path) -> None:
     file = tmp_path / "rows.jsonl"
     file.write_text("{}\n")
-    before = signature(tmp_path)
+    before = stamp(tmp_path)
     (tmp_path / "README.md").write_text("x")
     (tmp_path / ".rows.jsonl.part").write_text("x")
-    assert signature(tmp_path) == before
+    assert stamp(tmp_path) == before
     os.utime(file, ns=(1, 1))
-    assert signature(tmp_path) != before
+    assert stamp(tmp_path) != before
 
 
-def test_an_empty_or_missing_folder_has_no_signature(tmp_path: Path) -> None:
-    assert signature(tmp_path) == GONE
-    assert signatures(tmp_path / "missing", files_of_dataset) == {}
+def test_an_empty_or_missing_folder_has_no_stamp(tmp_path: Path) -> None:
+    assert stamp(tmp_path) == GONE
+    assert stamps(tmp_path / "missing", files_of_dataset) == {}
 
 
 def test_what_an_adapter_records_of_its_experiments_is_what_the_sensor_sees(tmp_path: Path) -> None:
@@ -84,9 +84,9 @@ def test_what_an_adapter_records_of_its_experiments_is_what_the_sensor_sees(tmp_
     (tmp_path / "team-c").mkdir()
     (tmp_path / "team-c" / "support_bot").symlink_to(tmp_path / "team-a" / "support_bot")
 
-    seen = signatures(tmp_path, files_of_experiments)
+    seen = stamps(tmp_path, files_of_experiments)
 
     assert set(seen) == {"team-a/support_bot"}
     for tenant in ("team-a", "team-b", "team-c", "team-d"):
-        recorded = signature_of_experiments(tmp_path, tenant, "support_bot")
+        recorded = stamp_of_experiments(tmp_path, tenant, "support_bot")
         assert recorded == seen.get(f"{tenant}/support_bot", GONE)

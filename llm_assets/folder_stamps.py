@@ -1,6 +1,6 @@
-"""A folder's signature: has anything in it changed since? A hash of names, sizes and times; nothing is read.
+"""A folder's stamp: has anything in it changed since? A hash of names, sizes and times; nothing is read.
 
-An asset records the signature of what it took in, and a sensor compares it with the folder as it is.
+An asset records the stamp of what it took in, and a sensor compares it with the folder as it is.
 """
 
 import hashlib
@@ -10,20 +10,20 @@ from pathlib import Path
 from llm_assets.datasets.landing_zone import source_files
 from resources.beneath import NotFollowedError, OpenedFolder, opened
 
-SIGNATURE_LENGTH = 12
+STAMP_LENGTH = 12
 
 # Metadata keys, on the newest materialization of a dataset and of an adapter.
-DATASET_SIGNATURE = "llm/landing_zone_signature"
-EXPERIMENT_SIGNATURE = "llm/experiments_signature"
+DATASET_STAMP = "llm/landing_zone_stamp"
+EXPERIMENT_STAMP = "llm/experiments_stamp"
 
-GONE = "none"  # the signature of a folder without files
+GONE = "none"  # the stamp of a folder without files
 
 Files = Sequence[tuple[str, int, int]]  # path, size in bytes, time of modification in nanoseconds
 
 
-def signature_of(files: Files) -> str:
+def stamp_of(files: Files) -> str:
     """`GONE` where there is no file."""
-    return hashlib.sha256(repr(sorted(files)).encode()).hexdigest()[:SIGNATURE_LENGTH] if files else GONE
+    return hashlib.sha256(repr(sorted(files)).encode()).hexdigest()[:STAMP_LENGTH] if files else GONE
 
 
 def files_of_dataset(landing_zone: OpenedFolder) -> Files:
@@ -38,10 +38,10 @@ def files_of_experiments(folder: OpenedFolder) -> Files:
     ]
 
 
-def signature_of_experiments(root: Path, tenant: str, model: str) -> str:
+def stamp_of_experiments(root: Path, tenant: str, model: str) -> str:
     """`GONE` where the tenant has no folder for the model, or a link in its place."""
     try:
         with opened(root, tenant, model) as folder:
-            return signature_of(files_of_experiments(folder))
+            return stamp_of(files_of_experiments(folder))
     except (FileNotFoundError, NotADirectoryError, NotFollowedError):
         return GONE
