@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup platform engines demo test test-long test-gpu check bench lock clean
+.PHONY: help setup platform engines demo test test-long fuzz test-gpu check bench lock clean
 
 help: ## List these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1\t\2/' | expand -t 20
@@ -30,6 +30,9 @@ test: setup engines ## All tests that this machine can run, real engines include
 
 test-long: setup engines ## Long counts of what `make test` runs reduced
 	@$(BIN)/python -m pytest -m long $(ARGS)
+
+fuzz: setup ## Random inputs to all that reads what others write, as long as you say: make fuzz MINUTES=60
+	@$(BIN)/python -m tests.fuzz.nightly --minutes $(or $(MINUTES),60) $(ARGS)
 
 test-gpu: setup engines ## What needs an NVIDIA GPU: qlora on CUDA, vLLM on CUDA
 	@$(BIN)/python -m pytest -m gpu tests/gpu $(ARGS)

@@ -135,7 +135,7 @@ end
 -- What goes out at the end of a stream that never said that it was one.
 local function cut(handle, stream)
   local out = {}
-  close(handle, stream, out, nil, stream.outcome.reason ~= "engine_error" and CUT or nil)
+  close(handle, stream, out, "", stream.outcome.reason ~= "engine_error" and CUT or nil) -- an engine's own error stands
   return table.concat(out)
 end
 

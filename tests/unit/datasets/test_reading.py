@@ -173,3 +173,14 @@ def test_truncated_parquet_is_refused(tmp_path: Path):
     parquet.write_table(pyarrow.Table.from_pylist([{"a": "b" * 1000}]), path)
     path.write_bytes(path.read_bytes()[:-20])
     assert "the file is no whole Parquet file" in refused(path)
+
+
+def test_a_parquet_file_with_a_text_that_is_no_text_is_refused_by_name(tmp_path: Path) -> None:
+    import pyarrow
+    from pyarrow import parquet
+
+    offsets = pyarrow.array([0, 2], pyarrow.int32()).buffers()[1]
+    text = pyarrow.Array.from_buffers(pyarrow.string(), 1, [None, offsets, pyarrow.py_buffer(b"\xffa")])
+    parquet.write_table(pyarrow.table({"text": text}), tmp_path / "rows.parquet")
+    with pytest.raises(DatasetError, match=r"rows\.parquet:1: .*can.t decode byte 0xff"):
+        rows(tmp_path / "rows.parquet")

@@ -141,6 +141,14 @@ def test_a_stream_that_ends_without_its_end_has_an_error_in_its_place(gateway: G
     assert gateway.record("response", answer.headers["x-request-id"])["reason"] == "stream_cut"
 
 
+def test_an_engine_s_error_stands_where_its_stream_ends_after_it(gateway: Gateway) -> None:
+    said = 'data: {"error": {"message": "out of memory", "code": 500}}\n\n'
+    how = {"body": said, "content_type": "text/event-stream"}
+    answer = gateway.ask(gateway.key(), **V1, stream=True, stand_in=how)
+    assert answer.text == said
+    assert gateway.record("response", answer.headers["x-request-id"])["reason"] == "engine_error"
+
+
 def test_lines_may_end_as_the_standard_allows(gateway: Gateway) -> None:
     answer = gateway.ask(gateway.key(), **V1, stream=True, stand_in={"newline": "\r\n", "cut": 7, "words": 2})
     assert answer.text.endswith("data: [DONE]\r\n\r\n")
