@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup platform engines demo test test-long fuzz test-gpu check bench lock clean
+.PHONY: help setup platform engines demo test test-long fuzz test-gpu check audit sbom bench lock clean
 
 help: ## List these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1\t\2/' | expand -t 20
@@ -37,11 +37,18 @@ fuzz: setup ## Random inputs to all that reads what others write, as long as you
 test-gpu: setup engines ## What needs an NVIDIA GPU: qlora on CUDA, vLLM on CUDA
 	@$(BIN)/python -m pytest -m gpu tests/gpu $(ARGS)
 
-check: setup ## Format, lint, types, import contracts
+check: setup ## Format, lint, types, import contracts, known vulnerabilities where a database answers
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+	@$(BIN)/python images/supply_chain.py audit
+
+audit: setup ## Known vulnerabilities in what the images hold; fails where no database answers
+	@$(BIN)/python images/supply_chain.py audit --required
+
+sbom: setup ## A bill of materials of each image's lock, as CycloneDX, in dist/sbom
+	@$(BIN)/python images/supply_chain.py sbom $(ARGS)
 
 bench: setup engines ## One benchmark, one table: make bench BENCH=overhead
 	@$(BIN)/python -m benchmarks.$(or $(BENCH),$(error Say which benchmark: make bench BENCH=overhead)) $(ARGS)
