@@ -5,6 +5,7 @@ gateway runs lies in files that Envoy or its Lua filter follow: `xds/clusters.js
 `xds/jwt.json`, `xds/certificate.json` (`envoy_tls`), and the journals.
 """
 
+import socket
 from typing import Any
 
 from resources.gateway import metrics
@@ -61,8 +62,15 @@ def listener(settings: GatewaySettings) -> Json:
         # What Lua may hold of one request or answer: the limit of a body.
         "per_connection_buffer_limit_bytes": settings.max_body_bytes,
         "tcp_backlog_size": 4096,
+        "socket_options": [_unread_for_at_most(settings.unread_s)],
         "filter_chains": [chain],
     }
+
+
+def _unread_for_at_most(seconds: int) -> Json:
+    """The kernel disconnects who takes nothing: Envoy holds the rest of an answer for as long."""
+    option = {"level": socket.IPPROTO_TCP, "name": socket.TCP_USER_TIMEOUT, "int_value": seconds * 1000}
+    return {"description": "TCP_USER_TIMEOUT", **option, "state": "STATE_LISTENING"}
 
 
 def _overload_manager(settings: GatewaySettings) -> Json:

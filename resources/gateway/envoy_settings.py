@@ -29,6 +29,7 @@ class GatewaySettings:
         request_headers_s: For the whole header block of a request.
         request_s: For a request with its body, so that nobody holds a connection by sending a byte a minute.
         answer_idle_s: How long a deployment may say nothing, or a client take nothing.
+        unread_s: How long a client may leave what was sent to it untaken; it is disconnected then.
         strangers_recorded: Requests without a valid key, of one address in a minute, that have a record each;
             those beyond are counted.
         strangers_a_minute: How many of them are answered; 429 beyond.
@@ -56,6 +57,7 @@ class GatewaySettings:
     request_s: float = 60
     connection_idle_s: float = 300
     answer_idle_s: float = 900
+    unread_s: int = 60
     strangers_recorded: int = 100
     strangers_a_minute: int = 1000
     retry_after_s: int = 2

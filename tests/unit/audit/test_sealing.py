@@ -9,8 +9,10 @@ import pytest
 
 from resources.audit.chain import SegmentLimits
 from resources.audit.places import PLATFORM, AuditError
+from resources.audit.searching import opened
 from resources.audit.segments import segments_in
 from resources.audit.spool import CHUNK_BYTES, OPENED
+from resources.audit.subject_keys import SubjectKeys
 from tests.unit.audit.conftest import Log, MakeLog
 from tests.unit.audit.spooling import DIGEST, GatewaySpool, request_event, response_event
 
@@ -62,6 +64,21 @@ def test_an_aborted_request_and_a_refusal_are_on_the_record(log: Log) -> None:
     (elsewhere,) = log.records(PLATFORM)
     assert (elsewhere["id"], elsewhere["reason"]) == ("refused-2", "unknown_key")
     assert b"198.51.100.9" not in everything_below(log.home)
+
+
+def test_what_was_sent_before_the_client_left_is_on_the_record_and_how_many_were_refused(log: Log) -> None:
+    id = log.spool.request(risk_class="high")
+    sent = {"output_sha256": "a" * 64, "output_bytes": 9, "output": "Your invo"}
+    log.spool.write({"e": "aborted", "id": id, "at": 1763.5, "first_byte_ms": 7.0, **sent})
+    refusal = {"e": "denied", "id": "refused-1", "at": 1763.5, "tenant": "team-a", "status": 401}
+    log.spool.write(refusal | {"reason": "no_key", "count": 733})
+    log.collect()
+    aborted, denied = log.records()
+    assert (aborted["outcome"], aborted["output_bytes"]) == ("aborted", 9)
+    keys = SubjectKeys(log.places.keys("team-a"))
+    keys.begin()
+    assert opened(aborted, keys)["personal"]["output"] == "Your invo"
+    assert denied["count"] == 733
 
 
 def test_a_digest_that_was_not_promoted_is_an_error_on_the_record(log: Log) -> None:

@@ -36,8 +36,11 @@ class Crowd:
 
     def __init__(self, gateway: WholeGateway) -> None:
         self.gateway = gateway
-        self.client = httpx.Client(base_url=f"http://127.0.0.1:{gateway.port}", timeout=20)
+        self.client = self.new_client()
         gateway.tenants.append(*(tenant_line(name, MODELS) for name in TENANTS))
+
+    def new_client(self) -> httpx.Client:
+        return httpx.Client(base_url=f"http://127.0.0.1:{self.gateway.port}", timeout=20)
 
     def key(self, tenant: str = "team-a", **limits: int) -> str:
         return create_key(
@@ -257,3 +260,26 @@ def test_no_body_costs_the_worker_many_times_what_a_plain_one_of_its_length_does
     model = b'"screening"' if known else b'"nothing"'
     dear_s = _worker_s(crowd, crowd.key(), b'{"model":' + model + b"," + DEAR[case] + b"}")
     assert dear_s < 0.1 + 5 * plain_s, f"{dear_s:.2f} s, and a plain body of its length {plain_s:.2f} s"
+
+
+def test_who_takes_nothing_of_an_answer_is_disconnected_and_the_answer_let_go(tmp_path: Path) -> None:
+    with whole_gateway(tmp_path, LIVE, unread_s=1) as gateway:
+        crowd = Crowd(gateway)
+        body = json.dumps(question(stand_in={"words": 1_500_000})).encode()
+        lines = [
+            "POST /t/team-a/v1/chat/completions HTTP/1.1",
+            "host: a",
+            f"authorization: Bearer {crowd.key()}",
+        ]
+        with socket.socket() as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            client.connect(("127.0.0.1", gateway.port))
+            client.sendall("\r\n".join([*lines, f"content-length: {len(body)}", "", ""]).encode() + body)
+            select.select([client], [], [], 20)
+            wait_until(lambda: _connections(gateway) == 0, what="the end of the connection", timeout_s=30)
+        crowd.client.close()
+
+
+def _connections(gateway: WholeGateway) -> int:
+    said = gateway.envoy.admin.read("/stats?filter=^http.door.downstream_cx_active$")
+    return int(said.strip().rpartition(" ")[2])

@@ -1,0 +1,153 @@
+"""500 clients of one key, whatever they do, are no worse to the others than 500 clients with a key each.
+
+`long`: what is compared are 99th percentiles under the same load in the same run, which takes minutes.
+"""
+
+import json
+import os
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import median
+
+import pytest
+
+from benchmarks.gateway_load import quantile
+from resources.gateway.api_keys import create_key
+from resources.gateway.limits import Limits
+from tests.unit.gateway.gateways import question
+from tests.unit.gateway.test_overload import BODY_BYTES, MODELS, TENANTS, Crowd
+from tests.unit.gateway.whole_gateways import Deployment, whole_gateway
+
+CLIENTS = 500
+PAUSE_MS = 2000  # of each, on average, between an answer and the next question
+ROUND_S = 8
+ROUNDS = 3
+PROBES = 8  # clients that are neither
+SCRIPT = """
+local requests = {}
+for line in io.lines(os.getenv("REQUESTS")) do requests[#requests + 1] = line:gsub("\\\\n", "\\r\\n") end
+local at = 0
+local pause_ms = tonumber(os.getenv("PAUSE_MS"))
+function request()
+  at = at % #requests + 1
+  return requests[at]
+end
+function delay() return math.floor(-pause_ms * math.log(1 - math.random()) + 0.5) end
+function done(summary, latency)
+  io.write(('\\n{"requests":%d,"refused":%d}\\n'):format(summary.requests, summary.errors.status))
+end
+"""
+
+
+def line(
+    key: str, body: bytes, *, length: int | None = None, path: str = "chat/completions", tenant: str
+) -> str:
+    """A request as the script of wrk reads it."""
+    head = f"POST /t/{tenant}/v1/{path} HTTP/1.1\\nhost: a\\nauthorization: Bearer {key}\\n"
+    return f"{head}content-length: {len(body) if length is None else length}\\n\\n{body.decode()}"
+
+
+ASKED = json.dumps(question()).encode()
+ABUSES = {
+    "more at once than it may": (Limits(concurrent_requests=1), ASKED, {}),
+    "more in a minute than it may": (Limits(requests_per_minute=1), ASKED, {}),
+    "bodies that never end": (Limits(concurrent_requests=1), b"{", {"length": BODY_BYTES}),
+    "bodies that never end, without a limit": (Limits(), b"{", {"length": BODY_BYTES}),
+    "a model that is not there": (Limits(), json.dumps(question(model="x")).encode(), {}),
+    "no JSON": (Limits(), b"{" + ASKED, {}),
+    "more tokens than it may": (Limits(tokens_per_minute=10), json.dumps(question(n=500)).encode(), {}),
+    "an endpoint that is not there": (Limits(), ASKED, {"path": "nothing"}),
+    "a revoked key": (Limits(), ASKED, {}),
+}
+
+
+class Loaded:
+    """A gateway, and wrk as its clients."""
+
+    def __init__(self, crowd: Crowd, folder: Path) -> None:
+        self.crowd, self.folder = crowd, folder
+        self.keys = [crowd.key() for _ in range(CLIENTS)]
+        self.probe = crowd.key("team-b")
+        (folder / "load.lua").write_text(SCRIPT)
+
+    def p99_s(self, lines: list[str]) -> float:
+        """Of the others, while wrk's clients ask these."""
+        requests = self.folder / "requests"
+        requests.write_text("\n".join(lines) + "\n")
+        command = [
+            "wrk",
+            "-t",
+            "1",
+            "-c",
+            str(CLIENTS),
+            "-d",
+            f"{ROUND_S}s",
+            "--timeout",
+            "60s",
+            "-s",
+            "load.lua",
+        ]
+        url = f"http://127.0.0.1:{self.crowd.gateway.port}"
+        environment = {**os.environ, "REQUESTS": str(requests), "PAUSE_MS": str(PAUSE_MS)}
+        taken: list[float] = []
+        over = threading.Event()
+        with subprocess.Popen(
+            [*command, url], cwd=self.folder, env=environment, stdout=subprocess.PIPE
+        ) as load:
+            time.sleep(1)  # until all of them are connected
+            probes = [threading.Thread(target=self._probe, args=(taken, over)) for _ in range(PROBES)]
+            for each in probes:
+                each.start()
+            said, _ = load.communicate(timeout=ROUND_S + 60)
+            over.set()
+            for each in probes:
+                each.join()
+        self.asked = json.loads(said.decode().strip().splitlines()[-1])
+        assert len(taken) > 500, "a percentile of a few says nothing"
+        return quantile(sorted(taken), 0.99)
+
+    def _probe(self, taken: list[float], over: threading.Event) -> None:
+        crowd = Crowd.__new__(Crowd)
+        crowd.gateway, crowd.client = self.crowd.gateway, self.crowd.new_client()
+        with crowd.client:
+            while not over.is_set():
+                began = time.monotonic()
+                answer = crowd.ask(self.probe, "team-b")
+                taken.append(time.monotonic() - began)
+                assert answer.status_code == 200, answer.text
+                time.sleep(0.05)
+
+
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loaded]:
+    live = [Deployment(tenant=name, model=model) for name in TENANTS for model in MODELS]
+    with whole_gateway(tmp_path_factory.mktemp("loaded"), live) as gateway:
+        crowd = Crowd(gateway)
+        yield Loaded(crowd, tmp_path_factory.mktemp("load"))
+        crowd.client.close()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("abuse", ABUSES)
+def test_500_abusive_clients_of_one_key_are_no_worse_than_500_with_a_key_each(
+    loaded: Loaded, abuse: str
+) -> None:
+    limits, body, how = ABUSES[abuse]
+    key = create_key(
+        loaded.crowd.gateway.keys, tenant="team-a", name="x", actor="x", by="tests", limits=limits
+    )[1]
+    if abuse == "a revoked key":
+        key = key[:-1] + ("A" if key[-1] != "A" else "B")
+    fair = [line(each, ASKED, tenant="team-a") for each in loaded.keys]
+    found: dict[str, list[float]] = {"fair": [], "abuse": []}
+    for _ in range(ROUNDS):
+        found["fair"].append(loaded.p99_s(fair))
+        fairly = dict(loaded.asked)
+        found["abuse"].append(loaded.p99_s([line(key, body, tenant="team-a", **how)]))
+        shown = [f"{each[-1] * 1000:.1f} ms" for each in found.values()]
+        print(f"{abuse}: {shown}, asked {fairly} and {loaded.asked}")
+    fair_s, abuse_s = median(found["fair"]), median(found["abuse"])
+    assert abuse_s <= 2 * fair_s, found
