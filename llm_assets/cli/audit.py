@@ -1,6 +1,5 @@
 """`llm-assets audit`: what was asked of the models, and is it still what was written down then."""
 
-import getpass
 import json
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -17,9 +16,11 @@ from llm_assets.audit_log import sealer_of
 from llm_assets.catalog.loading import load_catalog
 from llm_assets.cli.options import FAILED, AsJson, UsageError, tenant_names
 from llm_assets.cli.output import output
+from llm_assets.operator import operator
 from llm_assets.settings import Settings, find_settings
 from resources.audit.anchors import Anchors
 from resources.audit.exporting import export
+from resources.audit.fields import ASKED, LONGEST, fits
 from resources.audit.places import AuditPlaces
 from resources.audit.sealing import Sealer
 from resources.audit.searching import Query, opened, search
@@ -38,7 +39,7 @@ AnyTenant = Annotated[
     str | None,
     typer.Option("--tenant", "-t", help="Whose log; all if left out.", autocompletion=tenant_names),
 ]
-By = Annotated[str | None, typer.Option("--by", help="Who asks, kept in the log; the OS user if left out.")]
+By = Annotated[str | None, typer.Option("--by", help="For whom; kept in the log beside the OS user.")]
 Reason = Annotated[str, typer.Option("--reason", help="Why, kept in the log. Needed for texts and erasures.")]
 Moment = Annotated[
     datetime | None, typer.Option(formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"], help="UTC, such as 2026-11-22.")
@@ -175,7 +176,7 @@ def erase(
     if not yes and not typer.confirm(f"Make everything that is kept of this person in {tenant} unreadable?"):
         raise typer.Exit(FAILED)
     with closing(sealer_of(settings)) as sealer:
-        erased = sealer.erase(tenant, subject, by=by or getpass.getuser(), reason=reason)
+        erased = sealer.erase(tenant, subject, by=operator(by), reason=reason[:LONGEST])
     if not erased:
         typer.echo(f"{tenant} has no key of such a person: never seen, or erased before.")
         raise typer.Exit(FAILED)
@@ -189,11 +190,17 @@ def _access(
     """Records the access before anything is shown, with whom it was about as a pseudonym."""
     if text and not reason:
         raise UsageError("Texts are opened for a --reason alone: it is kept in the log.")
-    who = by or getpass.getuser()
+    who = operator(by)
     with closing(sealer_of(find_settings())) as sealer:
         _require_log(sealer.places, tenant)
         sealer.record_event(
-            tenant, "access", command=command, by=who, reason=reason, text=text, asked=_asked(sealer, query)
+            tenant,
+            "access",
+            command=command,
+            by=who,
+            reason=reason[:LONGEST],
+            text=text,
+            asked=_asked(sealer, query),
         )
         yield sealer, who
 
@@ -201,6 +208,9 @@ def _access(
 def _asked(sealer: Sealer, query: Query) -> dict[str, Any]:
     """The filters, without the name of a person."""
     asked = {name: value for name, value in asdict(query).items() if value is not None and name != "tenant"}
+    for name in ("model", "key", "request"):
+        if name in asked and not fits(ASKED, name, asked[name]):
+            asked[name] = "unknown"
     if query.subject:
         keys = SubjectKeys(sealer.places.keys(query.tenant))
         keys.begin()

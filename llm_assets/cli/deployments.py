@@ -1,6 +1,5 @@
 """`llm-assets promote | rollback | history | card`: which version serves, who decided it, and what it is."""
 
-import getpass
 import json
 from dataclasses import asdict
 from typing import Annotated, Literal
@@ -20,6 +19,7 @@ from llm_assets.cli.versions import Version, by_alias, by_name, named_or_product
 from llm_assets.embedded import embedded_store
 from llm_assets.keys import VLLM_DEPLOYMENT
 from llm_assets.model_cards.html import card_html, without_header
+from llm_assets.operator import operator
 from llm_assets.promotion_rules import promotion_check, rollback_check, rules_of
 from resources.artifact_store.artifacts import Line
 from resources.mlflow.registry import Move
@@ -59,9 +59,7 @@ def promote(
     chosen = by_alias(versions, "candidate") if version is None else by_name(versions, version)
     rules = rules_of(here.catalog, here.settings, embedded_store(here.settings), tenant, model)
     check = promotion_check(rules, why=why, warn=warn, force=force)
-    promoted = registry.promote(
-        tenant, model, version=chosen.number, who=getpass.getuser(), why=why, check=check
-    )
+    promoted = registry.promote(tenant, model, version=chosen.number, who=operator(), why=why, check=check)
     output().print(f"Version {promoted.number} ({promoted.label}) is production.")
     deploy(here, model, tenant)
 
@@ -74,7 +72,7 @@ def rollback(model: Model, tenant: Tenant, why: Why = "") -> None:
     here, registry = with_registry(model, tenant)
     rules = rules_of(here.catalog, here.settings, embedded_store(here.settings), tenant, model)
     check = rollback_check(rules, why=why)
-    promoted = registry.rollback(tenant, model, who=getpass.getuser(), why=why, check=check)
+    promoted = registry.rollback(tenant, model, who=operator(), why=why, check=check)
     output().print(f"Version {promoted.number} ({promoted.label}) is production again.")
     deploy(here, model, tenant)
 

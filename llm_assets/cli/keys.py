@@ -1,6 +1,5 @@
 """`llm-assets keys`: who may ask a tenant's models through the gateway."""
 
-import getpass
 import json
 import time
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from llm_assets.cli.key_rights import check_rights
 from llm_assets.cli.options import AsJson, tenant_names
 from llm_assets.cli.output import output
 from llm_assets.gateway.folder import keys_journal
+from llm_assets.operator import operator
 from llm_assets.settings import find_settings
 from resources.gateway.api_keys import ApiKey, create_key, keys, revoke, rotate
 from resources.gateway.limits import Limits
@@ -52,7 +52,7 @@ Tokens = Annotated[int | None, typer.Option(min=1, help="Most tokens, asked and 
 Expires = Annotated[
     str | None, typer.Option(help="When it ends: 12h, 90d, or a date such as 2027-01-31 (UTC).")
 ]
-By = Annotated[str | None, typer.Option(help="Who does this, for the record; you, if left out.")]
+By = Annotated[str | None, typer.Option(help="For whom; kept beside the OS user.")]
 Id = Annotated[str, typer.Argument(metavar="ID", help="A key's id: llma_<id>_….")]
 Ids = Annotated[list[str], typer.Argument(metavar="ID...", help="Keys' ids: llma_<id>_….")]
 Overlap = Annotated[
@@ -94,7 +94,7 @@ def create_command(
         risk_classes=tuple(risk_class) if risk_class else None,
         limits=limits,
         expires=moment(expires, now=time.time()) if expires else None,
-        by=by or getpass.getuser(),
+        by=operator(by),
     )
     _show_once(key, text, as_json=as_json)
 
@@ -124,7 +124,7 @@ def revoke_command(ids: Ids, by: By = None) -> None:
 
     Example: `llm-assets keys revoke k3fz7q2mabcd`
     """
-    for key in revoke(keys_journal(find_settings()), ids, by=by or getpass.getuser()):
+    for key in revoke(keys_journal(find_settings()), ids, by=operator(by)):
         _say(f"{key.id} ({key.name} of {key.tenant}) is revoked, by {key.revoked_by} {_when(key.revoked)}.")
 
 
@@ -136,7 +136,7 @@ def rotate_command(key_id: Id, overlap: Overlap = "0s", by: By = None, as_json: 
     """
     overlap_s = seconds(overlap)
     journal = keys_journal(find_settings())
-    key, text = rotate(journal, key_id, by=by or getpass.getuser(), overlap_s=overlap_s)
+    key, text = rotate(journal, key_id, by=operator(by), overlap_s=overlap_s)
     _say(f"{key_id} {f'holds for another {overlap}' if overlap_s else 'is revoked'}.")
     _show_once(key, text, as_json=as_json)
 

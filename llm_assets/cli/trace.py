@@ -1,6 +1,5 @@
 """`llm-assets trace`: from the id on one answer to the dataset and the base model that it came from."""
 
-import getpass
 import json
 from contextlib import closing
 from functools import partial
@@ -12,6 +11,7 @@ from rich.console import Console
 from llm_assets.audit_log import sealer_of
 from llm_assets.cli.options import AsJson, UsageError
 from llm_assets.made_from import lineage_of
+from llm_assets.operator import operator
 from llm_assets.settings import Settings, find_settings
 from resources.artifact_store.artifacts import Artifact, ArtifactError
 from resources.artifact_store.manifests import published
@@ -20,7 +20,7 @@ from resources.object_stores.objects import ObjectStoreError
 from resources.object_stores.opening import open_object_store
 
 RequestId = Annotated[str, typer.Argument(help="The x-request-id of an answer.")]
-By = Annotated[str | None, typer.Option("--by", help="Who asks, kept in the log; the OS user if left out.")]
+By = Annotated[str | None, typer.Option("--by", help="For whom; kept in the log beside the OS user.")]
 
 
 def trace(request: RequestId, by: By = None, as_json: AsJson = False) -> None:
@@ -31,9 +31,7 @@ def trace(request: RequestId, by: By = None, as_json: AsJson = False) -> None:
     settings = find_settings()
     with closing(sealer_of(settings)) as sealer:
         tenant, record = _record(sealer, request)
-        sealer.record_event(
-            tenant, "access", command="trace", by=by or getpass.getuser(), asked={"request": request}
-        )
+        sealer.record_event(tenant, "access", command="trace", by=operator(by), asked={"request": request})
     steps = {"request": _asked(record), "version": _version(settings, record)}
     typer.echo(json.dumps(steps, indent=2)) if as_json else _show(steps)
 

@@ -1,6 +1,5 @@
 """`llm-assets traffic`: which versions share a model's requests, and with which weights."""
 
-import getpass
 import json
 from typing import Annotated
 
@@ -11,6 +10,7 @@ from llm_assets.cli.options import AsJson, Model, Tenant, UsageError, Why
 from llm_assets.cli.output import output
 from llm_assets.cli.versions import with_registry
 from llm_assets.embedded import embedded_store
+from llm_assets.operator import operator
 from llm_assets.promotion_rules import promotion_check, rules_of
 from resources.mlflow.traffic import MlflowTraffic, TrafficShare
 
@@ -52,7 +52,7 @@ def traffic(
         return
     rules = rules_of(here.catalog, here.settings, embedded_store(here.settings), tenant, model)
     check = promotion_check(rules, why=why, warn=warn, force=force)
-    shares = register.change(tenant, model, chosen, who=getpass.getuser(), why=why, check=check)
+    shares = register.change(tenant, model, chosen, who=operator(), why=why, check=check)
     _show(shares, as_json=False)
     deploy(here, model, tenant)
 

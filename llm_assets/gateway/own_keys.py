@@ -3,12 +3,12 @@
 They are keys as any other: `llm-assets keys list` shows them and `llm-assets keys revoke` ends them.
 """
 
-import getpass
 import os
 from pathlib import Path
 
 from llm_assets.gateway.folder import keys_journal
 from llm_assets.gateway.parts import gateway_of
+from llm_assets.operator import operator
 from llm_assets.settings import Settings
 from resources.gateway.api_keys import KEY, create_key, keys
 from resources.gateway.client import GatewayClient
@@ -46,7 +46,7 @@ def own_key(settings: Settings, tenant: str, name: str) -> str:
             )
         if known:
             return found[0]
-    _, text = create_key(journal, tenant=tenant, name=name, actor=getpass.getuser(), by="llm-assets")
+    _, text = create_key(journal, tenant=tenant, name=name, actor=operator(), by="llm-assets")
     _write(file, f"Authorization: Bearer {text}\n")
     return text
 

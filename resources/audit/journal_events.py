@@ -19,7 +19,7 @@ from resources.audit.subject_keys import SubjectKeys
 from resources.names import TENANT
 
 KEY_EVENTS = {"created": "key_created", "revoked": "key_revoked"}
-KEY_FACTS = ("name", "models", "risk_classes", "limits", "expires", "by", "replaces", "rotated_by")
+KEY_FACTS = ("models", "risk_classes", "limits", "expires", "by", "replaces", "rotated_by")
 BACKEND_FACTS = ("deployment", "version", "digest", "weight", "names")
 
 Json = dict[str, Any]
@@ -79,7 +79,7 @@ class JournalEvents:
 
 
 def key_facts(event: Json, keys: SubjectKeys, id: str) -> Json | None:
-    """Of `keys.jsonl`: everything but the key's hash; who uses it only under that person's own key."""
+    """Of `keys.jsonl`, but for the key's hash; its name and who uses it under that person's own key."""
     name = KEY_EVENTS.get(str(event.get("event")))
     if name is None:
         return None
@@ -91,8 +91,8 @@ def key_facts(event: Json, keys: SubjectKeys, id: str) -> Json | None:
     }
     facts.update((fact, event[fact]) for fact in KEY_FACTS if fact in event)
     if actor := event.get("actor"):
-        person = keys.subject(str(actor))
-        facts |= {"actor": person.pseudonym, "personal_actor": person.encrypt({"actor": actor}, id)}
+        person, named = keys.subject(str(actor)), {"actor": actor, "name": event.get("name")}
+        facts |= {"actor": person.pseudonym, "personal_actor": person.encrypt(named, id)}
     return facts
 
 

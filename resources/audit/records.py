@@ -1,9 +1,10 @@
 """What is written down of an exchange, and which of it only the data subject's key opens.
 
-In the clear: what, when, with which model and digest, how it ended. As keyed hashes: `subject` and `actor`,
-the pseudonyms of two keys (`subject_keys.py`). Encrypted: `personal`, by the subject's key, with his name,
-the peer's address and, for high-risk models, what Presidio left of the texts; `personal_actor`, by the
-actor's key, with his name, where another acts for the subject. The fields are those of Regulation (EU)
+In the clear: what, when, with which model and digest, how it ended, each in its form (`fields.py`). As keyed
+hashes: `subject` and `actor`, the pseudonyms of two keys (`subject_keys.py`). Encrypted: `personal`, by the
+subject's key, with his name, the peer's address, the door's name, whatever had another form than its field
+and, for high-risk models, what Presidio left of the texts; `personal_actor`, by the actor's key, with his
+name, where another acts for the subject. The fields are those of Regulation (EU)
 2024/1689, Art. 12, as docs/reference/audit.md lists them.
 """
 
@@ -11,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from resources.audit.chain import iso
+from resources.audit.fields import FORMS, fits, parted, shortened
 from resources.audit.joining import Exchange
 from resources.audit.places import PLATFORM
 from resources.audit.subject_keys import Subject, SubjectKeys
@@ -46,10 +48,9 @@ ANSWERED = (
     "first_byte_ms",
     "reason",
 )
-CHOSEN = ("host", "path", "requested")  # by the client, freely
 REFUSED = ("key", "status", "reason", "path", "model", "requested", "count")
-LONGEST_NAME = 512
-"""Characters kept of what a client may choose freely."""
+LATEST = 2**32
+"""Of times; the year 2106."""
 
 
 def tenant_of(exchange: Exchange) -> str:
@@ -72,30 +73,29 @@ def record_of(exchange: Exchange, keys: SubjectKeys, pseudonymize: Pseudonymize)
 
 def _answered(exchange: Exchange, keys: SubjectKeys, pseudonymize: Pseudonymize) -> dict[str, Any]:
     request, end = exchange.request or {}, exchange.end or {}
-    asked, answered = request.get, end.get
-    record: dict[str, Any] = {name: asked(name) for name in ASKED} | {
-        name: answered(name) for name in ANSWERED
-    }
-    for name in CHOSEN:
-        record[name] = _short(record[name])
+    record, hidden = parted(request, ASKED)
+    answered, more = parted(end, ANSWERED)
+    record |= answered
     record["kind"], record["id"] = "request", exchange.id
     record["started_at"], record["ended_at"] = _time(request), _time(end)
-    record["latency_ms"] = latency_ms(request, end)
+    latency = latency_ms(request, end)
+    record["latency_ms"] = latency if fits(FORMS, "latency_ms", latency) else None
     record["outcome"] = outcome_of(exchange.end)
-    _add_people(record, request, _texts(request, end, pseudonymize), keys)
+    _add_people(record, request, hidden | more, _texts(request, end, pseudonymize), keys)
     return record
 
 
 def _add_people(
     record: dict[str, Any],
     request: dict[str, Any],
+    hidden: dict[str, Any],
     texts: Callable[[Subject], dict[str, str]],
     keys: SubjectKeys,
 ) -> None:
     actor = str(request.get("actor") or request.get("key") or "unknown")
     name = str(request.get("subject") or actor)
     subject = keys.subject(name)
-    personal = {"subject": name, "remote": request.get("remote"), **texts(subject)}
+    personal = {"subject": name, "remote": shortened(request.get("remote")), **hidden, **texts(subject)}
     if name == actor:
         record["actor"] = subject.pseudonym
     else:
@@ -118,17 +118,18 @@ def _texts(
 def _refused(exchange: Exchange, keys: SubjectKeys) -> dict[str, Any]:
     """A refusal, or an end whose request is not there. The peer is its subject: nobody else is known."""
     end = exchange.end or {}
-    record: dict[str, Any] = {name: _short(end.get(name)) for name in REFUSED}
+    record, hidden = parted(end, REFUSED)
     refused = end.get("e") == "denied"
     record["kind"], record["id"] = "denied" if refused else "request", exchange.id
     record["ended_at"] = _time(end)
     record["outcome"] = "denied" if refused else "unmatched"
-    if tenant_of(exchange) == PLATFORM:
-        record["claimed_tenant"] = _short(end.get("tenant"))
-    if remote := end.get("remote"):
-        subject = keys.subject(f"remote:{remote}")
+    if tenant_of(exchange) == PLATFORM and end.get("tenant") is not None:
+        hidden["tenant"] = shortened(end["tenant"])
+    remote = shortened(end.get("remote"))
+    if remote or hidden:
+        subject = keys.subject(f"remote:{remote or 'unknown'}")
         record["subject"] = subject.pseudonym
-        record["personal"] = subject.encrypt({"remote": remote}, exchange.id)
+        record["personal"] = subject.encrypt({"remote": remote, **hidden}, exchange.id)
     return record
 
 
@@ -153,8 +154,4 @@ def latency_ms(request: dict[str, Any], end: dict[str, Any]) -> float | None:
 
 def _time(event: dict[str, Any]) -> str | None:
     at = event.get("at")
-    return iso(at) if isinstance(at, int | float) and 0 <= at < 1e11 else None
-
-
-def _short(value: Any) -> Any:
-    return value[:LONGEST_NAME] if isinstance(value, str) else value
+    return iso(at) if isinstance(at, int | float) and 0 <= at < LATEST else None

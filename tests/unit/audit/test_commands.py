@@ -1,6 +1,8 @@
 """`llm-assets audit` and `trace` as processes, on a log that was sealed before."""
 
 import json
+import os
+import pwd
 import shutil
 import subprocess
 import sys
@@ -92,9 +94,35 @@ def test_search_finds_a_person_opens_texts_for_a_reason_and_is_on_the_record(
     assert TEXT in json.loads(opened)["personal"]["input"]
     first, second = [record for record in log.records() if record.get("event") == "access"]
     assert (first["command"], first["text"]) == ("search", False)
-    assert (second["by"], second["reason"], second["text"]) == ("auditor", "complaint 17", True)
+    user = pwd.getpwuid(os.getuid()).pw_name
+    assert first["by"] == user
+    assert (second["by"], second["reason"], second["text"]) == (f"{user} for auditor", "complaint 17", True)
     assert NAME not in json.dumps(log.records())
     assert log.faults() == ()
+
+
+ON_RECORD = {
+    "search": ("audit", "search", "--tenant", "team-a"),
+    "export": ("audit", "export", "--tenant", "team-a", "--to"),
+    "erase": ("audit", "erase", "--tenant", "team-a", "--subject", NAME, "--yes", "--reason", "asked"),
+    "trace": ("trace",),
+    "keys create": ("keys", "create", "--tenant", "team-a", "--name", "ci"),
+}
+
+
+@pytest.mark.parametrize("name", ON_RECORD)
+def test_neither_an_option_nor_a_variable_replaces_the_user_of_the_operating_system(
+    log: Log, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    for variable in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.setenv(variable, "anyone")
+    more = {"export": [str(tmp_path / "export")], "trace": [log.records()[0]["id"]]}
+    command(*ON_RECORD[name], *more.get(name, []), "--by", "somebody")
+    if name == "keys create":
+        (said,) = json.loads(command("keys", "list", "--json"))
+    else:
+        (said,) = [record for record in log.records() if record.get("event") in ("access", "erasure")]
+    assert said["by"] == f"{pwd.getpwuid(os.getuid()).pw_name} for somebody"
 
 
 def test_search_narrows_by_time_status_and_request(log: Log, command: Command) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pwd
 import subprocess
 import sys
 import time
@@ -11,6 +12,8 @@ import pytest
 
 from resources.gateway.api_keys import KEY
 from tests.conftest import ROOT
+
+USER = pwd.getpwuid(os.getuid()).pw_name
 
 # Without the other commands, whose imports take seconds.
 ALONE = """\
@@ -82,7 +85,7 @@ def test_the_key_stands_alone_on_stdout_and_nowhere_else(command: Command, tmp_p
     assert secret not in err
     assert not [file for file in tmp_path.rglob("*") if file.is_file() and secret in file.read_text()]
     (row,) = command.listed("--tenant", "team-a")
-    assert (row["name"], row["actor"], row["by"], row["state"]) == ("ci", "ci", "olga", "active")
+    assert (row["name"], row["actor"], row["by"], row["state"]) == ("ci", "ci", f"{USER} for olga", "active")
 
 
 def test_a_key_with_everything_is_listed_with_everything(command: Command) -> None:
@@ -97,7 +100,13 @@ def test_a_key_with_everything_is_listed_with_everything(command: Command) -> No
     assert row["limits"] == {"requests_per_minute": 60, "concurrent_requests": 4, "tokens_per_minute": 9000}
     assert row["expires"] == pytest.approx(time.time() + 90 * 86400, abs=60)
     table, _ = command.run("list")
-    for shown in ("support_bot", "60 req/min, 4 at once, 9000 tok/min", "anna", "olga", "holds until"):
+    for shown in (
+        "support_bot",
+        "60 req/min, 4 at once, 9000 tok/min",
+        "anna",
+        f"{USER} for olga",
+        "holds until",
+    ):
         assert shown in table
 
 
@@ -105,10 +114,10 @@ def test_a_revoked_key_is_listed_only_with_all(command: Command) -> None:
     command.run("create", "-t", "team-a", "-n", "ci")
     (row,) = command.listed()
     _, said = command.run("revoke", row["id"], "--by", "olga")
-    assert f"{row['id']} (ci of team-a) is revoked, by olga" in said
+    assert f"{row['id']} (ci of team-a) is revoked, by {USER} for olga" in said
     assert command.listed() == []
     (gone,) = command.listed("--all")
-    assert (gone["state"], gone["revoked_by"]) == ("revoked", "olga")
+    assert (gone["state"], gone["revoked_by"]) == ("revoked", f"{USER} for olga")
     assert "1 more ended; --all shows them." in command.run("list")[1]
 
 
