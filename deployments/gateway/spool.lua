@@ -5,12 +5,14 @@ local posix = require("posix")
 
 local FILE_BYTES = 16 * 1024 * 1024
 local CLOSED, LOOK_EVERY_S = -1, 1
+local TRIED = (" "):rep(4096) -- a block of most disks, and more than most records
 
 local spool = {}
 local folder, boot
 local lock_fd = CLOSED
 local fd, size, sequence, looked_at = CLOSED, 0, 0, 0
 local waiting, waiting_bytes = {}, 0
+local tried_at, room, no_room_why = -LOOK_EVERY_S, true, nil
 
 -- Nothing is opened before the first record: Envoy loads the filter in threads that serve nothing.
 function spool.configure(path) folder = path end
@@ -66,11 +68,14 @@ local function still_there()
   return links ~= 0
 end
 
+local function opened()
+  if fd ~= CLOSED and size < FILE_BYTES and still_there() then return true end
+  return open_next()
+end
+
 local function append(text)
-  if fd == CLOSED or size >= FILE_BYTES or not still_there() then
-    local opened, why = open_next()
-    if not opened then return nil, why end
-  end
+  local there, why = opened()
+  if not there then return nil, why end
   local written, number = posix.write(fd, text)
   if number then
     if written > 0 and not posix.truncate(fd, size) then fd = CLOSED end -- the next record starts a new file
@@ -101,9 +106,26 @@ function spool.keep(record)
   waiting_bytes = waiting_bytes + #record
 end
 
--- Whether records can be written, as far as is known without writing one.
+-- Whether there is room for a record: written as a line without an end, which no collector reads, and taken back.
+local function try_a_record()
+  local there, why = opened()
+  if not there then return nil, why end
+  local _, number = posix.write(fd, TRIED)
+  if not posix.truncate(fd, size) then fd = CLOSED end
+  if number then return fail("written", number) end
+  return true
+end
+
+-- Whether records can be written: tried at most once in LOOK_EVERY_S, because everybody may ask.
 function spool.ready()
-  return append_waiting()
+  local written, why = append_waiting()
+  if not written then return nil, why end
+  local now = posix.monotonic()
+  if now - tried_at >= LOOK_EVERY_S then
+    tried_at = now
+    room, no_room_why = try_a_record()
+  end
+  return room, no_room_why
 end
 
 return spool

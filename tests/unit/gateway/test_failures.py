@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
+from resources.waiting import wait_until
 from tests.servers.ports import free_port
 from tests.unit.gateway.conftest import prepared
 from tests.unit.gateway.gateways import (
@@ -182,8 +183,10 @@ def test_with_a_full_disk_nothing_passes_and_no_record_is_half_written(start: St
     room = file.stat().st_size + 100  # not a record more
     _, hard = resource.prlimit(gateway.process_id, resource.RLIMIT_FSIZE)
     resource.prlimit(gateway.process_id, resource.RLIMIT_FSIZE, (room, hard))
+    assert error_of(gateway.client.get("/healthz")) == (503, "audit_unavailable"), "before anybody asked in vain"
     for _ in range(30):
         assert error_of(gateway.ask(key)) == (503, "audit_unavailable")
+    assert error_of(gateway.client.get("/healthz")) == (503, "audit_unavailable")
     assert file.stat().st_size < room
     told = [
         line for line in gateway.log().splitlines() if "a request is not on the record: the spool" in line
@@ -191,6 +194,7 @@ def test_with_a_full_disk_nothing_passes_and_no_record_is_half_written(start: St
     assert 1 <= len(told) <= 3  # a line a second
     resource.prlimit(gateway.process_id, resource.RLIMIT_FSIZE, (hard, hard))
     assert gateway.ask(key).status_code == 200
+    wait_until(lambda: gateway.client.get("/healthz").status_code == 200, what="health", timeout_s=5)
     assert [record["e"] for record in gateway.records()] == ["request", "response"] * 2
 
 
