@@ -71,14 +71,18 @@ local function receipt_of(event, backend)
 end
 
 local function route_of(event)
-  local weight = 0
+  local weight, live, dead = 0, {}, {}
   for _, backend in ipairs(event.backends) do
-    weight = weight + backend.weight
     backend.names = set_of(backend.names) or {}
     backend.json = receipt_of(event, backend) -- as every record of it says
+    if backend.dead then
+      dead[#dead + 1] = backend
+    else
+      live[#live + 1], weight = backend, weight + backend.weight
+    end
   end
   return {
-    model = event.model, model_json = json.string(event.model), backends = event.backends, weight = weight,
+    model = event.model, model_json = json.string(event.model), backends = live, dead = dead, weight = weight,
     authorization = "Bearer " .. (event.key or ""),
   }
 end

@@ -27,12 +27,13 @@ local function by_weight(route, point)
   return backends[1]
 end
 
--- The backend; nil, status where there is none: 503 nothing is live, 404 no such version or alias is.
+-- The backend; nil, status where there is none: 503 nothing is live or that version's server died, 404 no such version or
+-- alias is.
 function routing.choose(route, name, affinity)
   if not route or #route.backends == 0 then return nil, 503 end
   if name then
     local backend = by_name(route.backends, name)
-    return backend, not backend and 404 or nil
+    return backend, not backend and (by_name(route.dead, name) and 503 or 404) or nil
   end
   return by_weight(route, affinity and sha256.point(affinity) or math.random())
 end

@@ -4,6 +4,8 @@
 
 It follows the catalog (`tenants.jsonl`), fetches the keys of token issuers (`xds/jwt.json`) and asks the
 gateway for its health every second, upon which the gateway also counts the requests whose clients went away.
+It looks at vLLM's servers every `SERVERS_S` seconds: one that died gets no requests any more, one that hangs
+is killed (`resources/serving/watching.py`); `llm-assets up` starts both again.
 The gateway answers without it: what it was told last goes on. It ends on SIGTERM, and with exit code 1 on a
 fault that it does not know, which its log tells.
 """
@@ -19,6 +21,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 
+from llm_assets.embedded import embedded_serving
 from llm_assets.gateway.catalog_changes import CatalogChanges
 from llm_assets.gateway.folder import jwt_filter_file, tenants_journal
 from llm_assets.gateway.listening import Health
@@ -27,8 +30,11 @@ from llm_assets.settings import Settings, find_settings
 from resources.gateway.errors import GatewayError
 from resources.gateway.jwt_filter import Issuer, jwt_filter, read_key_sets, write_jwt_filter
 from resources.gateway.key_set_refresh import KeySetRefresh
+from resources.serving.local import VllmError
+from resources.serving.watching import ServerWatch
 
 LOOK_S = 1.0
+SERVERS_S = 5.0
 
 log = logging.getLogger("keeper")
 
@@ -45,7 +51,7 @@ class Keeper:
     def run(self) -> None:
         """Returns once `end` was called. Raises what a thread did not expect."""
         with ThreadPoolExecutor() as threads:
-            jobs = (self.follow_catalog, self.follow_issuers, self.follow_health)
+            jobs = (self.follow_catalog, self.follow_issuers, self.follow_health, self.follow_servers)
             running = [threads.submit(job) for job in jobs]
             wait(running, return_when=FIRST_EXCEPTION)
             self.end()
@@ -108,19 +114,38 @@ class Keeper:
 
             self._repeat(ask)
 
-    def _repeat(self, look: Callable[[], None]) -> None:
-        """Every `look_s` until the end. A fault that is known is told once, as long as it stays the same."""
+    def follow_servers(self) -> None:
+        serving = embedded_serving(self.settings)
+        told: set[str] = set()
+
+        def look() -> None:
+            running = list(serving.running())
+            for each in watch.look(running):
+                log.error("%s of %s is killed: %s.", each.server.name, each.live.serving.name, each.why)
+                serving.give_up(each.live, each.server, each.why)
+            dead = {(tenant, model): why for tenant, model, why in serving.deaths()}
+            for (tenant, model), why in dead.items():
+                if why not in told:
+                    serving.leave_out_the_dead(tenant, model)
+            told.clear()
+            told.update(dead.values())
+
+        with closing(ServerWatch(servers=serving.servers)) as watch:
+            self._repeat(look, SERVERS_S)
+
+    def _repeat(self, look: Callable[[], None], every_s: float | None = None) -> None:
+        """Every `look_s` (or `every_s`) until the end. A known fault is told once while it is the same."""
         told = ""
         while not self._ended.is_set():
             fault = ""
             try:
                 look()
-            except (GatewayError, OSError) as error:
+            except (GatewayError, VllmError, OSError) as error:
                 fault = str(error)
                 if fault != told:
                     log.error("%s", fault)
             told = fault
-            self._ended.wait(self.look_s)
+            self._ended.wait(every_s or self.look_s)
 
 
 def _listed(names: list[str] | tuple[str, ...], at_most: int = 10) -> str:

@@ -44,10 +44,11 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Live:
-    """A deployment with the key that its servers ask for."""
+    """A deployment with the key that its servers ask for. `dead` are the servers of it that do not run."""
 
     deployment: Deployment
     api_key: str
+    dead: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +79,7 @@ class Publication:
         Raises:
             GatewayError: Envoy runs and did not take the servers. Requests go where they went.
         """
-        coming = _endpoints_of(live.deployment)
+        coming = _endpoints_of(live)
         names = {each.deployment for each in coming}
         with self._turn():
             version = self._servers.change(
@@ -113,7 +114,7 @@ class Publication:
             stopped: Tenant and model of the deployments that have nothing live.
         """
         everything = list(lives)
-        listening = [each for live in everything for each in _endpoints_of(live.deployment)]
+        listening = [each for live in everything for each in _endpoints_of(live)]
         lines = [route_line(live) for live in everything]
         lines += [
             {"tenant": tenant, "model": model, "key": None, "backends": []} for tenant, model in stopped
@@ -196,13 +197,19 @@ class Publication:
 
 
 def route_line(live: Live) -> Json:
-    """The line of `routes.jsonl` that says where a model's requests go, production first."""
+    """The line of `routes.jsonl` that says where a model's requests go, production first.
+
+    A dead server gets none of them; that it is there says that its version will be back.
+    """
     first = live.deployment.servers[0].serving
     return {
         "tenant": first.tenant,
         "model": first.model,
         "key": live.api_key,
-        "backends": [_backend(at, server) for at, server in enumerate(live.deployment.servers)],
+        "backends": [
+            _backend(at, server) | ({"dead": True} if server.server in live.dead else {})
+            for at, server in enumerate(live.deployment.servers)
+        ],
     }
 
 
@@ -227,8 +234,8 @@ def _created(server: LiveServer) -> float:
     return made.replace(tzinfo=UTC).timestamp()
 
 
-def _endpoints_of(deployment: Deployment) -> list[Endpoint]:
-    return [_endpoint(server) for server in deployment.servers]
+def _endpoints_of(live: Live) -> list[Endpoint]:
+    return [_endpoint(server) for server in live.deployment.servers if server.server not in live.dead]
 
 
 def _endpoint(server: LiveServer) -> Endpoint:

@@ -255,6 +255,14 @@ class LocalProcesses:
             if self.find(name) == record:
                 self._forget(record)
 
+    def kill(self, record: ProcessRecord) -> None:
+        """Ends a process and all that it started at once, also where it is stopped. Its record stays.
+
+        Raises:
+            WaitTimeout: Something cannot be killed.
+        """
+        self._signal_until_gone(record, signal.SIGKILL, KILL_S)
+
     def _signal_until_gone(self, record: ProcessRecord, sign: signal.Signals, timeout_s: float) -> None:
         signalled: set[_Seen] = set()
         tree: set[_Seen] = set()

@@ -41,6 +41,20 @@ class Turn:
         finally:
             lock.release()
 
+    @contextmanager
+    def if_free(self) -> Iterator[bool]:
+        """Whether the turn was free; it is had then."""
+        lock = self._lock
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            lock.release()
+
     def _wait_for(self, lock: filelock.BaseFileLock) -> None:
         try:
             lock.acquire(timeout=DEPLOY_TURN_S)

@@ -18,6 +18,7 @@ import dagster as dg
 
 from resources.engines.installation import wait_for_installation
 from resources.gateway.publishing import Live, Publication
+from resources.processes.local_processes import ProcessRecord
 from resources.serving.deploy_turns import Turn
 from resources.serving.deployment_state import Deployment, LiveServer, Wanted, check_wanted
 from resources.serving.observed_state import death_of, state_of
@@ -65,6 +66,7 @@ class LocalServing(dg.ConfigurableResource[Any]):
             _require_files(each.serving)
         production = every[0].serving
         with self._turn(production.tenant, production.model).to_deploy(log):
+            self._leave_out_the_dead(production.tenant, production.model)
             rollout = Rollout(servers=self.servers, wanted=every, log=log, gateway=self._publication)
             return rollout.carry_out().route
 
@@ -87,6 +89,45 @@ class LocalServing(dg.ConfigurableResource[Any]):
             tenant, model = folder.parent.name, folder.name
             if why := death_of(self.servers, tenant, model):
                 yield tenant, model, why
+
+    def running(self) -> Iterator[tuple[LiveServer, ProcessRecord]]:
+        """Every server that should be live and whose process runs, whether it answers or not."""
+        for folder in self._folders():
+            with suppress(VllmError):  # nobody can read what should be live; `state` says so
+                for live in self._running_servers(folder.parent.name, folder.name):
+                    if server := self.servers.processes.find(live.server):
+                        yield live, server
+
+    def give_up(self, live: LiveServer, server: ProcessRecord, why: str) -> None:
+        """Kills a live server that does not answer, and has the gateway send it no request any more.
+
+        Raises:
+            VllmError: It cannot be killed.
+            GatewayError: The gateway does not take that.
+        """
+        self.servers.give_up(server, why)
+        self.leave_out_the_dead(live.serving.tenant, live.serving.model)
+
+    def leave_out_the_dead(self, tenant: str, model: str) -> None:
+        """Tells the gateway which servers of a deployment run, so that requests go to those alone.
+
+        A deploy or stop that is under way does that by itself.
+        """
+        with self._turn(tenant, model).if_free() as free:
+            if free:
+                self._leave_out_the_dead(tenant, model)
+
+    def _leave_out_the_dead(self, tenant: str, model: str) -> None:
+        folder = self.servers.folder(tenant, model)
+        deployment = folder.read()
+        if self._publication is None or deployment is None or deployment.stopped:
+            return
+        dead = {live.server for live in deployment.servers if not self._runs(live)}
+        if len(dead) == len(deployment.servers):
+            self._publication.withdraw(tenant, model)
+        elif dead:
+            told = Live(deployment=deployment, api_key=folder.api_key(), dead=frozenset(dead))
+            self._publication.publish(told)
 
     def _folders(self) -> list[Path]:
         return sorted((Path(self.home) / "serving").glob("*/*/"))
@@ -144,9 +185,11 @@ class LocalServing(dg.ConfigurableResource[Any]):
             alive: tuple[LiveServer, ...] = ()
             with suppress(VllmError):
                 alive = self._running_servers(tenant, model)
-            if alive:
+            deployment = self.servers.folder(tenant, model).read() if alive else None
+            if deployment:
                 key = self.servers.folder(tenant, model).api_key()
-                lives.append(Live(deployment=Deployment(servers=alive), api_key=key))
+                dead = frozenset(live.server for live in deployment.servers if live not in alive)
+                lives.append(Live(deployment=deployment, api_key=key, dead=dead))
             else:
                 stopped.append((tenant, model))
         self._publication.publish_all(lives, stopped)

@@ -30,12 +30,13 @@ from resources.vllm.program import (
     settings_fingerprint,
 )
 from resources.vllm.streamed_weights import StreamedModel
-from resources.waiting import WaitError, wait_until
+from resources.waiting import WaitError, WaitTimeout, wait_until
 
 KIND = "vllm"
 START_TIMEOUT_S = 900
 STOP_S = SHUTDOWN_S + 10
 LOG_TAIL_LINES = 12
+GIVEN_UP = "llm-assets gave this server up: "
 Log = Callable[[str], Any]
 
 
@@ -198,8 +199,22 @@ class VllmServers:
         """How a dead server ended; its log's last error too, where that may have ended it."""
         end = self.processes.end(server)
         how = end.text if end else "nobody saw how it ended"
-        error = None if end and end.killed else final_error(self._log_text(server))
+        log = self._log_text(server)
+        error = given_up_for(log) if end and end.killed else final_error(log)
         return f"{how}: {error}" if error else how
+
+    def give_up(self, server: ProcessRecord, why: str) -> None:
+        """Kills a server that does not answer. Its record and its log say why.
+
+        Raises:
+            VllmError: It cannot be killed.
+        """
+        with server.log.open("a") as log:
+            log.write(f"\n{GIVEN_UP}{why}\n")
+        try:
+            self.processes.kill(server)
+        except WaitTimeout as fault:
+            raise VllmError(f"vLLM {server.name} does not answer ({why}) and cannot be killed.") from fault
 
     def log_tail(self, server: ProcessRecord) -> str:
         tail = self._log_text(server).splitlines()[-LOG_TAIL_LINES:]
@@ -223,3 +238,9 @@ class VllmServers:
             who = f"{server.attributes['tenant']}/{server.attributes['model']}"
             raise VllmError(f"vLLM of {who} cannot be ended: {fault}") from fault
         self.socket(server.name).unlink(missing_ok=True)
+
+
+def given_up_for(log: str) -> str | None:
+    """Why the platform killed a server, as its log ends; None where it did not."""
+    last = next((line for line in reversed(log.splitlines()) if line.strip()), "")
+    return last.removeprefix(GIVEN_UP) if last.startswith(GIVEN_UP) else None

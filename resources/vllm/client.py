@@ -14,6 +14,7 @@ from resources.vllm.program import VllmError
 
 HEALTH_TIMEOUT_S = 5
 ANSWER_TIMEOUT_S = 300
+PROGRESS = ("vllm:iteration_tokens_total_count", "vllm:prompt_tokens_total", "vllm:generation_tokens_total")
 Message = dict[str, str]
 # The model's own defaults (generation_config.json) may hold a repetition penalty; offline there is none.
 GREEDY = {"temperature": 0, "top_p": 1.0, "top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}
@@ -63,6 +64,27 @@ class VllmClient:
             return self._http.get("/health", timeout=HEALTH_TIMEOUT_S).is_success
         except httpx.TransportError:
             return False
+
+    def counters(self) -> str:
+        """What its engine has done so far, as a text that changes with every step that it reports.
+
+        Raises:
+            VllmError: It does not answer.
+        """
+        try:
+            text = self._http.get("/metrics", timeout=HEALTH_TIMEOUT_S).text
+        except httpx.TransportError as fault:
+            raise self._unreachable(fault) from fault
+        return "\n".join(line for line in text.splitlines() if line.startswith(PROGRESS))
+
+    def answers(self, model: str, *, timeout_s: float) -> bool:
+        """Whether it says anything, a refusal included, to a question for one token within that time."""
+        body = {"model": model, "messages": [{"role": "user", "content": "?"}], "max_tokens": 1}
+        try:
+            self._http.post("/v1/chat/completions", json=body, timeout=timeout_s)
+        except httpx.TransportError as fault:
+            return not isinstance(fault, httpx.TimeoutException)
+        return True
 
     def digest(self, model: str) -> str:
         """The digest on a response of the server, asked just now.

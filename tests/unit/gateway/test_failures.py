@@ -183,7 +183,9 @@ def test_with_a_full_disk_nothing_passes_and_no_record_is_half_written(start: St
     room = file.stat().st_size + 100  # not a record more
     _, hard = resource.prlimit(gateway.process_id, resource.RLIMIT_FSIZE)
     resource.prlimit(gateway.process_id, resource.RLIMIT_FSIZE, (room, hard))
-    assert error_of(gateway.client.get("/healthz")) == (503, "audit_unavailable"), "before anybody asked in vain"
+    assert error_of(gateway.client.get("/healthz")) == (503, "audit_unavailable"), (
+        "before anybody asked in vain"
+    )
     for _ in range(30):
         assert error_of(gateway.ask(key)) == (503, "audit_unavailable")
     assert error_of(gateway.client.get("/healthz")) == (503, "audit_unavailable")

@@ -26,7 +26,7 @@ class Handler(BaseHTTPRequestHandler):
         return "a unix socket"
 
     def do_GET(self):
-        self.reply({} if self.path == "/health" else None)
+        self.reply({} if self.path in ("/health", "/metrics") else None)
 
     def do_POST(self):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -37,6 +37,8 @@ class Handler(BaseHTTPRequestHandler):
         elif body.get("stream"):
             self.stream()
         else:
+            if BEHAVIOUR.get("stalls") and body.get("max_tokens") == 1:  # proven it was before
+                time.sleep(600)
             time.sleep(BEHAVIOUR.get("answer_s", 0))
             self.reply(self.completion(body))
 
