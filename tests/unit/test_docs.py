@@ -11,7 +11,9 @@ from tests.conftest import ROOT
 SETTING = re.compile(r"LLM_ASSETS_[A-Z]+(?:_[A-Z]+)*")
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 SETTINGS_PAGE = ROOT / "docs" / "reference" / "settings.md"
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").rglob("*.md"))]
+THREATS = ROOT / "docs" / "explanation" / "threat-model.md"
+NAMED_TEST = re.compile(r"`([\w/]+\.py)::(test_\w+)`")
 
 
 def code() -> Iterator[Path]:
@@ -41,6 +43,20 @@ def test_every_link_leads_to_a_file_and_a_heading(page: Path) -> None:
         target = (page.parent / path).resolve() if path else page
         assert target.exists(), f"{link} in {page}"
         assert not anchor or anchor in headings(target), f"{link} in {page}"
+
+
+def test_every_row_of_the_threat_model_names_tests_that_are_there() -> None:
+    rows = [
+        line for line in THREATS.read_text().splitlines() if line.startswith("|") and line.count("|") == 4
+    ]
+    threats = [row for row in rows if not row.startswith(("| What ", "| --- "))]
+    assert len(threats) > 30
+    for row in threats:
+        named = NAMED_TEST.findall(row)
+        assert named, f"no test is named: {row}"
+        for file, name in named:
+            defined = re.search(rf"^def {name}\(", (ROOT / "tests" / file).read_text(), re.MULTILINE)
+            assert defined, f"tests/{file} has no {name}"
 
 
 def headings(page: Path) -> set[str]:
