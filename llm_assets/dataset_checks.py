@@ -19,6 +19,7 @@ from llm_assets.datasets.mistakes import DatasetError
 from llm_assets.datasets.mistakes import Mistake as RowMistake
 from llm_assets.datasets.remarks import FileRemark
 from llm_assets.settings import Settings
+from resources.beneath import NotFollowedError, opened
 
 MOST_SECONDS = 60.0
 SHOWN_OF_LANDING_ZONE = 20
@@ -48,7 +49,7 @@ def check_datasets(
     until = time.monotonic() + most_seconds
     for tenant, model in _lines(catalog):
         landing_zone = root / tenant / model
-        if not _holds_something(landing_zone):
+        if not _holds_something(landing_zone, root):
             checks.waiting.append(f"{tenant}/{model}")
             continue
         recipe = catalog.recipe_for(tenant, model)
@@ -92,11 +93,15 @@ def _stamp(landing_zone: Path, root: Path, *more: object) -> str:
         return f"none at {time.time_ns()}"
 
 
-def _holds_something(landing_zone: Path) -> bool:
+def _holds_something(landing_zone: Path, root: Path) -> bool:
     """A new tenant's data may still be on its way: a folder that is empty, or not there, is no mistake."""
-    if landing_zone.is_symlink() or (landing_zone.exists() and not landing_zone.is_dir()):
+    try:
+        with opened(root, *landing_zone.relative_to(root).parts) as folder:
+            return any(not entry.path.name.startswith(".") for entry in folder.entries())
+    except FileNotFoundError:
+        return False
+    except (NotFollowedError, OSError):  # whoever looks into it says so
         return True
-    return landing_zone.is_dir() and any(not path.name.startswith(".") for path in landing_zone.iterdir())
 
 
 def _say(found: Found, landing_zone: Path, root: Path, checks: DatasetChecks) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from llm_assets.catalog.mistakes import Problem, did_you_mean
 from llm_assets.catalog.web_ui_controls import INITIAL, STAGES_BY_TITLE, WITHOUT_EFFECT
+from llm_assets.datasets.limits import is_too_deep
 
 _PICTURES = (
     "freeze_vision_tower",
@@ -111,7 +112,7 @@ class _Form:
             additional = json.loads(self._get(control))
         except (TypeError, ValueError, RecursionError):
             additional = None
-        if not isinstance(additional, dict):
+        if not isinstance(additional, dict) or is_too_deep(additional):
             valid = 'a JSON object in quotes, such as \'{"optim": "adamw_torch"}\''
             return [Problem(place=(control,), problem="not a JSON object", valid=valid)]
         for argument, value in additional.items():

@@ -46,6 +46,7 @@ POSITIONS = (
 UNSCALED = ("linear", "dynamic")
 OUTPUT_LAYERS = ("lm_head.weight", "embed_out.weight", "output.weight")
 FRONT_MATTER_BYTES = 1 << 16
+MOST_COUNT = 2**40
 LICENCE_TEXTS = {"apache license": "apache-2.0", "mit license": "mit", "bsd 3-clause license": "bsd-3-clause"}
 
 
@@ -92,7 +93,7 @@ def inspect(folder: Path) -> BaseModelFacts:
         size_bytes=sum(file.stat().st_size for file in taken_files(folder)),
         licence=_licence(folder),
         has_tokenizer_json=(folder / "tokenizer.json").is_file(),
-        model_type=config.get("model_type"),
+        model_type=_text(config, "model_type"),
         context_length=_context_length(config),
         tied_embeddings=_tied_embeddings(config, tensors),
         kv_cache_values_per_token=_kv_cache_values_per_token(config),
@@ -169,34 +170,49 @@ def _architecture(folder: Path, config: dict[str, Any]) -> str:
 
 
 def _context_length(config: dict[str, Any]) -> int | None:
-    text = config.get("text_config") or config
-    lengths = [text[key] for key in POSITIONS if isinstance(text.get(key), int)]
+    text = _mapping(config, "text_config") or config
+    lengths = [length for key in POSITIONS if (length := _count(text, key))]
     if not lengths:
         return None
-    scaling = text.get("rope_scaling") or text.get("rope_parameters") or {}
+    scaling = _mapping(text, "rope_scaling") or _mapping(text, "rope_parameters")
+    factor = scaling.get("factor", 1)
     unscaled = (scaling.get("rope_type") or scaling.get("type")) in UNSCALED
-    return int(min(lengths) * (scaling.get("factor", 1) if unscaled else 1))
+    usable = isinstance(factor, int | float) and 0 < factor < MOST_COUNT
+    return int(min(lengths) * (factor if unscaled and usable else 1))
+
+
+def _mapping(values: dict[str, Any], key: str) -> dict[str, Any]:
+    found = values.get(key)
+    return found if isinstance(found, dict) else {}
+
+
+def _count(values: dict[str, Any], key: str) -> int | None:
+    """A number that a model can have so many of; None for anything else."""
+    found = values.get(key)
+    return found if type(found) is int and 0 < found < MOST_COUNT else None
 
 
 def _tied_embeddings(config: dict[str, Any], tensors: tuple[Tensor, ...]) -> bool:
     """By its configuration; where that does not say, a model without an output layer of its own is tied."""
-    said = config.get("tie_word_embeddings", (config.get("text_config") or {}).get("tie_word_embeddings"))
+    said = config.get("tie_word_embeddings", _mapping(config, "text_config").get("tie_word_embeddings"))
     if said is not None:
         return bool(said)
     return not any(tensor.name.endswith(OUTPUT_LAYERS) for tensor in tensors)
 
 
 def _kv_cache_values_per_token(config: dict[str, Any]) -> int | None:
-    text = config.get("text_config") or config
-    layers, heads = text.get("num_hidden_layers"), text.get("num_attention_heads")
-    layer_types = set(text.get("layer_types") or ())
+    text = _mapping(config, "text_config") or config
+    layers, heads = _count(text, "num_hidden_layers"), _count(text, "num_attention_heads")
+    said_types = text.get("layer_types")
+    layer_types = set(map(str, said_types)) if isinstance(said_types, list) else set()
     windowed = text.get("sliding_window") is not None and text.get("use_sliding_window", True)
     if layer_types - {"full_attention"} or (windowed and not layer_types) or "kv_lora_rank" in text:
         return None
-    if not (isinstance(layers, int) and isinstance(heads, int) and isinstance(text.get("hidden_size"), int)):
+    hidden = _count(text, "hidden_size")
+    if not (layers and heads and hidden):
         return None
-    head_size = text.get("head_dim") or text["hidden_size"] // heads
-    return int(2 * layers * (text.get("num_key_value_heads") or heads) * head_size)
+    head_size = _count(text, "head_dim") or hidden // heads
+    return 2 * layers * (_count(text, "num_key_value_heads") or heads) * head_size
 
 
 def _dtype(tensors: tuple[Tensor, ...]) -> str:
@@ -222,3 +238,8 @@ def _licence(folder: Path) -> str | None:
 def _beginning(path: Path) -> str:
     with path.open("rb") as file:
         return file.read(FRONT_MATTER_BYTES).decode(errors="replace")
+
+
+def _text(values: dict[str, Any], key: str) -> str | None:
+    found = values.get(key)
+    return found if isinstance(found, str) else None

@@ -163,10 +163,12 @@ CATALOG = (
         "the file holds too much",
     ),
 )
-WEB_UI = (
-    Bomb(
-        "deep_arguments", text(json.dumps({"train.extra_args": "[" * 90_000})), "train.extra_args.*not a JSON"
-    ),
+WEB_UI = tuple(
+    Bomb(name, text(json.dumps({"train.extra_args": said})), "train.extra_args.*not a JSON object")
+    for name, said in (
+        ("cut_arguments", "[" * 90_000),
+        ("deep_arguments", f'{{"a": {"[" * 900}{"]" * 900}}}'),
+    )
 )
 
 
@@ -204,6 +206,22 @@ WEIGHTS = (
 CONFIGURATIONS = (
     Bomb("sparse_config", sparse(b'{"a": "', SPARSE_BYTES), "config.json has more than 67,108,864 bytes"),
     Bomb("deep_config", text('{"a": ' + "[" * 900_000), "config.json is not JSON"),
+    Bomb(
+        "repeated_text_config",
+        text(
+            '{"architectures": ["A"], "max_position_embeddings": 99999999999, '
+            '"rope_scaling": {"type": "linear", "factor": "1234567890"}}'
+        ),
+        "taken: .*context_length=99999999999",
+    ),
+    Bomb(
+        "repeated_list_config",
+        text(
+            '{"architectures": ["A"], "num_hidden_layers": 99999999999, "num_attention_heads": 9, '
+            '"hidden_size": 9, "head_dim": [1, 2, 3], "layer_types": {"a": 1}, "text_config": "b"}'
+        ),
+        "taken: ",
+    ),
 )
 
 
@@ -276,7 +294,7 @@ def read_weights(bomb: Bomb, folder: Path) -> str:
 
 
 def read_configuration(bomb: Bomb, folder: Path) -> str:
-    safetensors(tensors((0, 1)), size=100)(folder / "model.safetensors")
+    safetensors(tensors((0, 1)) + b"x", len(tensors((0, 1))))(folder / "model.safetensors")
     bomb.make(folder / "config.json")
     return _refused(lambda: inspect(folder))
 
