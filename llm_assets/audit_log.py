@@ -7,8 +7,13 @@ from resources.audit.places import AuditPlaces
 from resources.audit.sealing import Sealer
 
 
+def audit_places(settings: Settings) -> AuditPlaces:
+    """Where it lies."""
+    return AuditPlaces(folder=settings.audit, subject_keys=settings.audit_keys)
+
+
 def sealer_of(settings: Settings) -> Sealer:
     """What writes it; several may, in turns."""
-    places = AuditPlaces(folder=settings.audit)
+    places = audit_places(settings)
     pseudonymize = Pseudonymizer(settings.audit_ner, lambda: further_identifiers(settings))
     return Sealer(places, settings.keys, pseudonymize)

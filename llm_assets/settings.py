@@ -8,8 +8,8 @@ artifacts are published, `LLM_ASSETS_CACHE` and `LLM_ASSETS_CACHE_GIB` are the n
 and whose signature counts. `LLM_ASSETS_GATEWAY_HOST`, `LLM_ASSETS_GATEWAY_PORT`,
 `LLM_ASSETS_GATEWAY_CERTIFICATE`, `LLM_ASSETS_GATEWAY_KEY`, `LLM_ASSETS_GATEWAY_ORIGINS`,
 `LLM_ASSETS_DOMAIN` and `LLM_ASSETS_METRICS_PORT` are the gateway's, `LLM_ASSETS_AUDIT_STORE`,
-`LLM_ASSETS_AUDIT_NER`, `LLM_ASSETS_LOKI_URL` and `LLM_ASSETS_AUDIT_STDOUT` the audit log's
-(docs/reference/audit.md).
+`LLM_ASSETS_AUDIT_KEYS`, `LLM_ASSETS_AUDIT_NER`, `LLM_ASSETS_LOKI_URL` and `LLM_ASSETS_AUDIT_STDOUT` the audit
+log's (docs/reference/audit.md).
 """
 
 import math
@@ -163,6 +163,11 @@ class Settings:
     def audit(self) -> Path:
         """The sealed audit log and the keys of its data subjects; see `resources/audit/places.py`."""
         return self.home / "audit"
+
+    @property
+    def audit_keys(self) -> Path | None:
+        """Where the keys of its data subjects lie, if apart from it: another folder or mount."""
+        return _file("LLM_ASSETS_AUDIT_KEYS")
 
     @property
     def promotions(self) -> Path:

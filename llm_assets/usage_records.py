@@ -6,7 +6,7 @@ from typing import Any
 
 from llm_assets.settings import Settings
 from llm_assets.usage import Asked, bounds_of
-from resources.audit.chain import seconds
+from resources.audit.chain import ended_before, seconds
 from resources.audit.places import PLATFORM, AuditPlaces
 from resources.audit.segments import Segment, lines_in, record_in, segments_in
 
@@ -22,7 +22,7 @@ def asked_on(settings: Settings, day: date) -> Iterator[Asked]:
     for tenant in places.tenants():
         if tenant != PLATFORM:
             for segment in segments_in(places.log(tenant)):
-                if segment.path.stat().st_mtime >= start:  # else all of it was sealed before the day began
+                if not ended_before(segment, start):
                     yield from _asked_in(segment, tenant, start, end)
 
 

@@ -12,13 +12,14 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from llm_assets.audit_log import sealer_of
+from llm_assets.audit_log import audit_places, sealer_of
 from llm_assets.catalog.loading import load_catalog
 from llm_assets.cli.options import FAILED, AsJson, UsageError, tenant_names
 from llm_assets.cli.output import output
 from llm_assets.operator import operator
 from llm_assets.settings import Settings, find_settings
 from resources.audit.anchors import Anchors
+from resources.audit.backups import CheckedBackup, check_backup
 from resources.audit.exporting import export
 from resources.audit.fields import ASKED, LONGEST, fits
 from resources.audit.places import AuditPlaces
@@ -31,7 +32,9 @@ from resources.object_stores.objects import ObjectStoreError
 from resources.object_stores.opening import open_object_store
 
 app = typer.Typer(
-    help="The audit log: verify, search, export, erase.", no_args_is_help=True, add_completion=False
+    help="The audit log: verify, search, export, erase, check a backup.",
+    no_args_is_help=True,
+    add_completion=False,
 )
 
 Tenant = Annotated[str, typer.Option("--tenant", "-t", help="Whose log.", autocompletion=tenant_names)]
@@ -55,7 +58,7 @@ def verify(tenant: AnyTenant = None, as_json: AsJson = False) -> None:
     Example: `llm-assets audit verify --tenant team-a`
     """
     settings = find_settings()
-    places, signing = AuditPlaces(folder=settings.audit), Signing(settings.keys)
+    places, signing = audit_places(settings), Signing(settings.keys)
     anchors = _anchors(settings)
     known = known_tenants(places, anchors)
     if tenant:
@@ -172,7 +175,7 @@ def erase(
         raise UsageError(
             f"{tenant} is under legal hold (legal_hold in catalog/tenants/{tenant}.yaml): nobody is erased."
         )
-    _require_log(AuditPlaces(folder=settings.audit), tenant)
+    _require_log(audit_places(settings), tenant)
     if not yes and not typer.confirm(f"Make everything that is kept of this person in {tenant} unreadable?"):
         raise typer.Exit(FAILED)
     with closing(sealer_of(settings)) as sealer:
@@ -181,6 +184,41 @@ def erase(
         typer.echo(f"{tenant} has no key of such a person: never seen, or erased before.")
         raise typer.Exit(FAILED)
     typer.echo("Erased. The records stay, and verify; nobody can read who it was or what was said.")
+
+
+@app.command("check-backup")
+def check_backup_command(
+    folder: Annotated[Path, typer.Argument(help="A state folder as it was backed up, unpacked or mounted.")],
+    subject_keys: Annotated[
+        Path | None, typer.Option(help="The keys of data subjects, if they were backed up apart.")
+    ] = None,
+    signing_keys: Annotated[
+        Path | None, typer.Option(help="The trusted public keys, if they were backed up apart.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Says whether a backup of the log and of its keys could be restored. Writes nothing and shows no text.
+
+    Example: `llm-assets audit check-backup /mnt/restored --subject-keys /mnt/subject-keys`
+    """
+    places = AuditPlaces(folder=folder / "audit", subject_keys=subject_keys)
+    checked = list(check_backup(places, Signing(signing_keys or folder / "keys")))
+    if as_json:
+        typer.echo(json.dumps([asdict(each) for each in checked], indent=2))
+    else:
+        _show_checked(checked)
+    if any(each.faults for each in checked):
+        raise typer.Exit(FAILED)
+
+
+def _show_checked(checked: list[CheckedBackup]) -> None:
+    console = Console(highlight=False, soft_wrap=True)
+    for each in checked:
+        state = f"{len(each.faults)} faults" if each.faults else "could be restored"
+        opened_parts = f"{each.opened} personal parts open, {each.erased} were erased"
+        console.print(f"{each.tenant}: {each.records} records, {opened_parts}: {state}", markup=False)
+        for fault in each.faults:
+            console.print(f"  {fault}", style="red", markup=False)
 
 
 @contextmanager

@@ -113,7 +113,7 @@ def private_files(settings: Settings) -> Iterator[Finding]:
     """Closes to others what is the platform's own; a store or cache elsewhere may be shared on purpose."""
     found = [
         path
-        for folder in (settings.home, settings.keys)
+        for folder in filter(None, (settings.home, settings.keys, settings.audit_keys))
         for path in open_to_others(folder, apart_from=settings.engines)
     ]
     left = [path for path in found if not close_to_others(path)]

@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 
-from llm_assets.audit_log import sealer_of
+from llm_assets.audit_log import audit_places, sealer_of
 from llm_assets.catalog.loading import load_catalog
 from llm_assets.catalog.mistakes import CatalogError
 from llm_assets.catalog.tenants import LEAST_RETENTION_DAYS, TenantEntry
@@ -21,7 +21,7 @@ from llm_assets.settings import Settings
 from resources.audit.cloud_logging import CloudLogging
 from resources.audit.journal_events import JournalEvents, key_facts, route_facts
 from resources.audit.loki import Loki
-from resources.audit.places import PLATFORM, AuditError, AuditPlaces
+from resources.audit.places import PLATFORM, AuditError
 from resources.audit.publishing import Publisher
 from resources.audit.retention import Keeping, delete_due
 from resources.audit.sealing import Sealer
@@ -93,7 +93,7 @@ class _Work(ABC):
     pause_s = SHIPPING_S
 
     def __init__(self, settings: Settings) -> None:
-        self.settings, self.places = settings, AuditPlaces(folder=settings.audit)
+        self.settings, self.places = settings, audit_places(settings)
 
     @abstractmethod
     def step(self) -> None: ...

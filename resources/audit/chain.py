@@ -33,7 +33,7 @@ from resources.audit.segments import (
     record_in,
     segments_in,
 )
-from resources.audit.statements import Signing
+from resources.audit.statements import Signing, stated_in
 
 _TIME = re.compile(rb'"(?:started_at|ended_at|sealed_at|at)":"([^"]+)"')
 _RISK_CLASS = re.compile(rb'"risk_class":"([a-z]+)"')
@@ -353,6 +353,15 @@ def _second(at: int) -> str:
 def seconds(text: str) -> float:
     """The reverse of `iso`."""
     return datetime.fromisoformat(text).timestamp()
+
+
+def ended_before(segment: Segment, at: float) -> bool:
+    """Its seal says the latest time in it; the clock may have been set back before it was closed."""
+    try:
+        latest = stated_in(segment.seal.read_bytes()).get("latest")
+    except (FileNotFoundError, ValueError, KeyError):
+        return False  # open, or `verify` says what was done to it
+    return bool(latest) and seconds(str(latest)) < at
 
 
 @contextlib.contextmanager

@@ -102,6 +102,7 @@ class Sealer:
 
     def erase(self, tenant: str, name: str, *, by: str, reason: str) -> bool:
         """Destroys a subject's key, once the chain says so; False where there is no such subject."""
+        self.places.pair_keys()
         with self.places.lock(tenant):
             keys = self._keys_of(tenant)
             keys.begin()
@@ -137,6 +138,7 @@ class Sealer:
         self.index.close()
 
     def _seal(self, tenant: str, drafts: Sequence[Draft]) -> Sealed:
+        self.places.pair_keys()
         with self.places.lock(tenant):
             keys = self._keys_of(tenant)
             keys.begin()

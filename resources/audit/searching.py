@@ -5,11 +5,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from resources.audit.chain import seconds
+from resources.audit.chain import ended_before, seconds
 from resources.audit.index import AuditIndex
 from resources.audit.places import AuditError, AuditPlaces
 from resources.audit.segments import Segment, lines_in, record_in, segments_in
-from resources.audit.statements import stated_in
 from resources.audit.subject_keys import SubjectKeys
 
 ERASED = "erased"
@@ -32,6 +31,7 @@ class Query:
 
 def search(places: AuditPlaces, index: AuditIndex, query: Query) -> Iterator[dict[str, Any]]:
     """The records that fit, in the order in which they were sealed."""
+    places.pair_keys()
     keys = SubjectKeys(places.keys(query.tenant))
     keys.begin()
     subject = keys.find(query.subject) if query.subject else None
@@ -62,7 +62,7 @@ def _candidates(places: AuditPlaces, index: AuditIndex, query: Query) -> Iterato
             yield found[1]
         return
     for segment in segments_in(places.log(query.tenant)):
-        if query.since is None or not _ended_before(segment, query.since):
+        if query.since is None or not ended_before(segment, query.since):
             with suppress(FileNotFoundError):  # deleted meanwhile, because it was due
                 yield from _records(segment)
 
@@ -75,15 +75,6 @@ def _records(segment: Segment) -> Iterator[dict[str, Any]]:
             raise AuditError(
                 f"{segment.path}, line {number}: {error}. `llm-assets audit verify` says what was altered."
             ) from error
-
-
-def _ended_before(segment: Segment, at: float) -> bool:
-    """Its seal says the latest time in it; the clock may have been set back before it was closed."""
-    try:
-        latest = stated_in(segment.seal.read_bytes()).get("latest")
-    except (FileNotFoundError, ValueError, KeyError):
-        return False  # open, or `verify` says what was done to it
-    return bool(latest) and seconds(str(latest)) < at
 
 
 def _fits(record: dict[str, Any], query: Query) -> bool:

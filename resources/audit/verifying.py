@@ -64,7 +64,7 @@ def verify_tenant(
     """
     heads = list(anchors.of(tenant)) if anchors else []
     if not places.log(tenant).is_dir():
-        return _gone(tenant, heads, keys=places.keys(tenant).is_dir())
+        return _gone(tenant, heads, keys=tenant in places.tenants_with_keys())
     walk = _walked(places, tenant, signing, heads, locked=locked)
     problems = [*walk.faults, *((HEAD, 0, problem) for problem in _against_the_store(walk, heads, signing))]
     return Verdict(

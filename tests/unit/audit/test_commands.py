@@ -162,6 +162,18 @@ def test_erase_asks_for_a_reason_obeys_a_legal_hold_and_is_final(log: Log, comma
     assert "as sealed" in command("audit", "verify")
 
 
+def test_a_backup_is_checked_with_its_keys_apart(log: Log, command: Command, tmp_path: Path) -> None:
+    backup, apart = tmp_path / "backup", tmp_path / "apart"
+    shutil.copytree(log.home, backup)
+    said = command("audit", "check-backup", str(backup))
+    assert "team-a: 4 records, 7 personal parts open, 0 were erased: could be restored" in said
+    (backup / "audit" / "keys").rename(apart)
+    assert "mount it" in command("audit", "check-backup", str(backup), expect=1)
+    said = command("audit", "check-backup", str(backup), "--subject-keys", str(apart), "--json")
+    assert json.loads(said)[0]["faults"] == []
+    assert TEXT not in said
+
+
 def test_trace_walks_from_a_request_to_dataset_and_base_model(
     log: Log, command: Command, tmp_path: Path
 ) -> None:
