@@ -16,7 +16,7 @@ from resources.personal_data.identifiers import Identifier
 from resources.personal_data.national import IDENTIFIERS
 from resources.personal_data.phones import phone_numbers
 from resources.personal_data.plain_form import folded, plain_form
-from resources.personal_data.wording import persons_and_addresses
+from resources.personal_data.wording import PERSON, name_before, persons_and_addresses
 
 if TYPE_CHECKING:
     from presidio_analyzer import EntityRecognizer
@@ -72,6 +72,12 @@ class Detector:
                     yield found._replace(start=first, end=last)
 
     def _in(self, window: str) -> Iterator[Finding]:
+        for found in self._alone(window):
+            yield found
+            if found.kind != PERSON and (name := name_before(window, found.start)):
+                yield name
+
+    def _alone(self, window: str) -> Iterator[Finding]:
         words = folded(window)
         if any(map(window.__contains__, "0123456789")):
             for identifier in self._identifiers:

@@ -1,7 +1,9 @@
-"""Names and addresses as far as the words around them tell, in Polish, German, French and English.
+"""What the words around it tell, in Polish, German, French and English.
 
-A name after a title, an introduction, a greeting; an address with a street and its number, or a postcode. A
-name that stands alone in a sentence is not found: that takes a model with named entities (`detector.py`).
+A name after a title, an introduction, a greeting, or before a number or an address that was found; an address
+with a street and its number, or a postcode; a date of birth with its month in words; mail with its signs in
+words. A name that stands alone in a sentence is not found: that takes a model with named entities
+(`detector.py`).
 """
 
 from collections.abc import Iterator
@@ -11,21 +13,26 @@ import regex
 from resources.personal_data.findings import Finding
 from resources.personal_data.identifiers import LIKELY
 
-PERSON, ADDRESS = "PERSON", "ADDRESS"
+PERSON, ADDRESS, MAIL, BIRTH = "PERSON", "ADDRESS", "EMAIL_ADDRESS", "DATE_OF_BIRTH"
+NAME_BEFORE = 100
+"""How far before a finding a name may begin, in characters."""
 
 _TITLES = (
     r"Mr|Mrs|Ms|Miss|Mx|Sir|Dame|Dr|Prof|Professor|Madam"
-    r"|Pan|Pani|Pana|Panu|Panem|Panią|Państwo|Państwa|mgr|inż|dr|prof"
-    r"|Herr|Herrn|Frau|Fräulein|M|MM|Mme|Mlle|Mmes|Monsieur|Madame|Mademoiselle|Maître|Docteur"
+    r"|[Pp]an|[Pp]ani|[Pp]ana|[Pp]anu|[Pp]anem|[Pp]anią|[Pp]aństw[oa]|mgr|inż|dr|prof"
+    r"|Herr|Herrn|Frau|Fräulein"
+    r"|M|MM|Mme|Mlle|Mmes|[Mm]onsieur|[Mm]adame|[Mm]ademoiselle|[Mm]aître|[Dd]octeur"
 )
 _INTRODUCTIONS = (
     r"my name is|i am called|name is|nazywam się|mam na imię|ich heiße|ich heisse|mein name ist"
     r"|je m['’]appelle|mon nom est|se nomme"
 )
-_BEINGS = r"i am|i['’]m|this is|jestem|ich bin|je suis"
+_BEINGS = (
+    r"i am|i['’]m|this is|speaking,|jestem|tu mówi|z tej strony|ich bin|hier ist|hier spricht|je suis|ici"
+)
 _LABELS = (
     r"(?:first|last|full|family|given|maiden)?[ _]?name|surname|forename|signed"
-    r"|imię(?: i nazwisko)?|nazwisko(?: rodowe)?|podpisano"
+    r"|imi[ęe](?: i nazwisko)?|nazwisko(?: rodowe)?|podpisano"
     r"|vorname|nachname|familienname|geburtsname|unterzeichnet|nom(?: de famille| complet)?|prénom"
 )
 _ROLES = (
@@ -49,15 +56,19 @@ _NO_NAMES = frozenset(
 _NOT_WITHIN_A_WORD = r"(?<!\p{L})"
 _SPACE = r"[ \t]{1,2}"
 _WORD = r"\p{Lu}(?:\p{Ll}[\p{L}'’]{0,30}|['’]\p{Lu}\p{Ll}\p{L}{0,30}|\.)(?:-\p{Lu}\p{L}{1,30})?"
+_CAPITALS = r"\p{Lu}{2,30}(?:-\p{Lu}{2,30})?"
 _PARTICLES = r"(?:(?:von|van|vom|zu|zur|der|den|de|du|des|da|di|la|le|el|al|bin|af|of|d['’])\s?){0,2}"
 _FURTHER = rf"(?:{_SPACE}{_PARTICLES}{_WORD})"
-_NAME, _FULL_NAME = rf"({_PARTICLES}{_WORD}{_FURTHER}{{0,3}})", rf"({_WORD}{_FURTHER}{{1,3}})"
+_IN_CAPITALS = rf"{_CAPITALS}(?:{_SPACE}{_PARTICLES}{_CAPITALS}){{0,3}}"
+_NAME = rf"({_PARTICLES}(?:{_IN_CAPITALS}(?!\p{{L}})|{_WORD}(?:{_FURTHER}|{_SPACE}{_CAPITALS}){{0,3}}))"
+_FULL_NAME = rf"({_WORD}{_FURTHER}{{1,3}})"
 _END = r"(?=[ \t]?[,.;!?\n]|\s(?:and|i|und|et)\s|\s*$)"
 
 _PERSONS = tuple(
     regex.compile(_NOT_WITHIN_A_WORD + pattern)
     for pattern in (
         rf"(?:(?:{_TITLES})\.?{_SPACE}){{1,3}}{_NAME}",
+        rf"[pP]\.{_SPACE}{_NAME}",
         rf"(?i:{_INTRODUCTIONS}){_SPACE}{_NAME}",
         rf"(?i:{_BEINGS}){_SPACE}{_FULL_NAME}{_END}",
         rf"(?i:{_LABELS})[\"']?[ \t]?[:=][ \t]{{0,2}}[\"']?{_NAME}",
@@ -69,7 +80,8 @@ _PERSONS = tuple(
 
 _HOUSE = r"\d{1,4}(?:[ \t]?[A-Za-z])?(?:[ \t]?[/-][ \t]?\d{1,4}[A-Za-z]?)?(?![\p{L}\d])"
 _PLACE = rf"{_WORD}(?:[ \t-](?:{_WORD}|[IVX]{{1,4}}|i[ \t]{_WORD})){{0,3}}"
-_CITY = r"\p{Lu}[\p{L}'’.-]{1,40}(?:[ \t]\p{Lu}[\p{L}'’.-]{1,40}){0,2}"
+_CITY_WORD = r"\p{Lu}[\p{L}'’.-]{0,39}\p{L}"
+_CITY = rf"{_CITY_WORD}(?:[ \t]{_CITY_WORD}){{0,2}}"
 _THEN = r"[ \t]?[,;\n]?[ \t\n]{0,2}"
 _POLISH_CITY = rf"\d{{2}}-\d{{3}}{_SPACE}{_CITY}"
 _FIVE_FIGURES_CITY = rf"(?:[DF]-)?\d{{5}}{_SPACE}(?!EUR|Euro){_CITY}"
@@ -114,8 +126,62 @@ _ADDRESSES = tuple(
 )
 
 
+_MONTHS = (
+    r"january|february|march|april|may|june|july|august|september|october|november|december"
+    r"|stycznia|lutego|marca|kwietnia|maja|czerwca|lipca|sierpnia|września|października|listopada|grudnia"
+    r"|januar|februar|märz|mai|juni|juli|oktober|dezember"
+    r"|janvier|février|mars|avril|juin|juillet|août|septembre|octobre|novembre|décembre"
+)
+_BORN = r"born|birth|dob|urodz\p{L}*|ur\.|geboren|geburt\p{L}*|geb\.|née?|naissance"
+_DAY = r"\d{1,2}(?:st|nd|rd|th|er|\.)?[ \t](?i:of )?"
+_BIRTHS = regex.compile(
+    rf"(?<!\p{{L}})(?i:{_BORN})[^\n\d]{{0,25}}((?:{_DAY})?(?i:{_MONTHS})(?:[ \t]\d{{1,2}},)?[ \t]\d{{4}})"
+)
+
+_MAIL_NAME, _MAIL_PART = r"(?<![\p{L}\d._+-])[\p{L}\d._+-]{2,40}", r"[\p{L}\d-]{2,40}"
+_OPEN, _CLOSE = r" ?[(\[{] ?", r" ?[)\]}] ?"
+_SIGNS = (("at", "dot"), ("małpa", "kropka"), ("arobase", "point"), ("ät", "punkt"), ("at", "punkt"))
+_MAILS = tuple(
+    regex.compile(pattern)
+    for at, dot in _SIGNS
+    for pattern in (
+        rf"({_MAIL_NAME}{_OPEN}(?i:{at}|@){_CLOSE}{_MAIL_PART}"
+        rf"(?:(?:\.|{_OPEN}(?i:{dot}|\.){_CLOSE}| (?i:{dot}) ){_MAIL_PART}){{1,3}})",
+        rf"({_MAIL_NAME} (?i:{at}) {_MAIL_PART}(?: (?i:{dot}) {_MAIL_PART}){{1,3}})",
+    )
+)
+
+_BETWEEN = (
+    r"pesel|nip|tel|telefon|phone|mobile?|nr|number|passport|paszport|dow[oó]d|e-?mail|id|iban|konto|account"
+    r"|ur|urodz\p{L}*|born|geb|geboren|née?|le|am|w|in|on|dnia|zam|zamieszk\p{L}*|wohnhaft|living|of|at|demeurant|au"
+)
+_BEFORE_A_FINDING = regex.compile(
+    rf"{_NOT_WITHIN_A_WORD}{_FULL_NAME}[ \t]?[,;(<\n–-][ \t\n]{{0,2}}"
+    rf"(?:(?i:{_BETWEEN})[.:]?[ \t]{{1,2}}){{0,3}}$"
+)
+_BEGIN_NO_NAME = frozenset(
+    """The This That My Your Our His Her Their Please Der Die Das Dem Den Ein Eine Mein Meine Ihr Ihre Unser
+    Unsere In Am Im Bitte Le La Les Un Une Mon Ma Mes Votre Notre Vos Nos Mój Moja Moje Nasz Nasza Wasz
+    Proszę""".split()  # noqa: SIM905
+)
+
+
+def name_before(text: str, start: int) -> Finding | None:
+    """The name right before something that was found: `Jan Kowalski, PESEL 44…`, `Anna Nowak <anna@…`."""
+    begin = max(start - NAME_BEFORE, 0)
+    found = _BEFORE_A_FINDING.search(text[begin:start])
+    if found is None or not (_NO_NAMES | _BEGIN_NO_NAME).isdisjoint(found[1].split()):
+        return None
+    return Finding(begin + found.start(1), begin + found.end(1), PERSON, LIKELY, found[1])
+
+
 def persons_and_addresses(text: str) -> Iterator[Finding]:
     """In a plain text."""
+    for found in _BIRTHS.finditer(text):
+        yield Finding(found.start(1), found.end(1), BIRTH, LIKELY, found[1])
+    for pattern in _MAILS:
+        for found in pattern.finditer(text):
+            yield Finding(found.start(1), found.end(1), MAIL, LIKELY, found[1])
     for pattern in _ADDRESSES:
         for found in pattern.finditer(text):
             yield Finding(found.start(1), found.end(1), ADDRESS, LIKELY, found[1])
