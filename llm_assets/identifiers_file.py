@@ -23,6 +23,9 @@ class IdentifierEntry(Entry):
     sure: Texts = Field(default=(), description=f"forms that tell by themselves: {FORM_RULE}")
     forms: Texts = Field(default=(), description=f"forms that need one of `words` near them: {FORM_RULE}")
     words: Texts = Field(default=(), description="how words begin that stand near it")
+    called: Texts = Field(
+        default=(), description="what it is called; right before one its checksum may not fit"
+    )
     check: str | None = Field(default=None, description="a module of python-stdnum, such as es.dni or luhn")
 
     def identifier(self, kind: str) -> Identifier:
@@ -34,6 +37,7 @@ class IdentifierEntry(Entry):
             sure=self.sure,
             forms=self.forms,
             words=self.words,
+            called=self.called,
             check=checksum(self.check) if self.check else None,
         )
 

@@ -17,8 +17,8 @@ from resources.personal_data.findings import Finding
 from resources.personal_data.plain_form import folded
 
 SEPARATOR = r"[\s.\-/]"
-WORDS_BEFORE, WORDS_AFTER = 50, 25
-"""How near a word must stand, in characters."""
+WORDS_BEFORE, WORDS_AFTER, NAME_BEFORE = 50, 25, 25
+"""How near a word must stand, in characters; and the number's own name, with no figure between."""
 LONGEST_FORM, LEAST_OPEN = 64, 4
 SURE, LIKELY = 0.9, 0.6
 """Scores: with a checksum that fits, and by form and words alone. The better one keeps what two claim."""
@@ -39,7 +39,11 @@ Check = Callable[[str], bool]
 
 @dataclass(frozen=True, kw_only=True)
 class Identifier:
-    """One kind of number. `sure`: forms that tell by themselves; `forms`: those that need one of `words`."""
+    """One kind of number. `sure`: forms that tell by themselves; `forms`: those that need one of `words`.
+
+    `called` is what the number is called: right before one, it tells also where the checksum does not fit,
+    as that of a mistyped number. It counts among `words`.
+    """
 
     kind: str
     country: str
@@ -47,6 +51,7 @@ class Identifier:
     forms: tuple[str, ...] = ()
     sure: tuple[str, ...] = ()
     words: tuple[str, ...] = ()
+    called: tuple[str, ...] = ()
     check: Check | None = None
 
     def __post_init__(self) -> None:
@@ -55,8 +60,10 @@ class Identifier:
             raise ValueError(f"kind {self.kind!r} is not taken; write it as CZ_BIRTH_NUMBER")
         if not self.forms and not self.sure:
             raise ValueError(f"{self.kind} has no form; give `forms` (with `words`) or `sure`")
-        if bool(self.forms) != bool(self.words):
-            raise ValueError(f"{self.kind}: `forms` count only beside `words`; give both, or `sure` alone")
+        if bool(self.forms) != bool(self.words or self.called):
+            raise ValueError(
+                f"{self.kind}: `forms` count only beside `words` or `called`; give both, or `sure` alone"
+            )
         for form in (*self.forms, *self.sure):
             if len(form) > LONGEST_FORM or not _FORM.fullmatch(form) or _open(form) < LEAST_OPEN:
                 raise ValueError(f"{self.kind}: the form {form!r} is not taken; it is made of {FORM_RULE}")
@@ -65,17 +72,26 @@ class Identifier:
         """In a plain text; `words` is the same text folded."""
         yield from self._matching(self._sure, text)
         if self._forms and self._words and self._words.search(words):
-            near = self._words
-            for found in self._matching(self._forms, text):
-                if _near(near, words, found):
+            near, called = self._words, self._called
+            for found in self._matching(self._forms, text, checked=False):
+                fits = self.check is None or self.check(found.value)
+                if fits and _near(near, words, found):
+                    yield found._replace(score=SURE if self.check else LIKELY)
+                elif (
+                    not fits
+                    and called
+                    and called.search(words[max(found.start - NAME_BEFORE, 0) : found.start])
+                ):
                     yield found
 
-    def _matching(self, pattern: re.Pattern[str] | None, text: str) -> Iterator[Finding]:
+    def _matching(
+        self, pattern: re.Pattern[str] | None, text: str, *, checked: bool = True
+    ) -> Iterator[Finding]:
         for match in pattern.finditer(text) if pattern else ():
             start, end = match.span(1)
             value = re.sub(SEPARATOR, "", match[1]).upper()
-            if self.check is None or self.check(value):
-                yield Finding(start, end, self.kind, SURE if self.check else LIKELY, value)
+            if not checked or self.check is None or self.check(value):
+                yield Finding(start, end, self.kind, SURE if checked and self.check else LIKELY, value)
 
     @cached_property
     def _sure(self) -> re.Pattern[str] | None:
@@ -87,12 +103,21 @@ class Identifier:
 
     @cached_property
     def _words(self) -> re.Pattern[str] | None:
-        words = "|".join(re.escape(folded(word)) for word in self.words)
-        return re.compile(rf"(?<![a-z])(?:{words})") if words else None
+        words = _any_of((*self.words, *self.called))
+        return re.compile(words) if words else None
+
+    @cached_property
+    def _called(self) -> re.Pattern[str] | None:
+        words = _any_of(self.called)
+        return re.compile(rf"{words}[^0-9\n]{{0,{NAME_BEFORE}}}$") if words else None
 
 
 def _open(form: str) -> int:
     return sum(map(form.count, _CLASSES))
+
+
+def _any_of(words: tuple[str, ...]) -> str:
+    return rf"(?<![a-z])(?:{'|'.join(re.escape(folded(word)) for word in words)})" if words else ""
 
 
 def checksum(module: str) -> Check:

@@ -63,8 +63,11 @@ def british_insurance(value: str) -> bool:
 
 
 def german_document(value: str) -> bool:
-    """Neither vowels nor letters that look like a digit, and Presidio's checksum."""
-    return not set(value) & set("ABDEIOQSU") and _of_presidio("DeIdCardRecognizer")(value)
+    """Nine digits and letters that are neither vowels nor look like a digit; a tenth checks them."""
+    number = value[:9]
+    if set(number) & set("ABDEIOQSU") or not any(map(str.isdigit, number)):
+        return False
+    return len(value) == len(number) or icao(value)
 
 
 def british_driver(value: str) -> bool:
@@ -129,14 +132,23 @@ BIRTH = Identifier(
     words=BORN,
 )
 POLAND = (
-    Identifier(kind="PL_PESEL", country="Poland", name="PESEL", sure=("###########",), check=pesel.is_valid),
+    Identifier(
+        kind="PL_PESEL",
+        country="Poland",
+        name="PESEL",
+        sure=("###########",),
+        forms=("###########",),
+        called=("pesel",),
+        check=pesel.is_valid,
+    ),
     Identifier(
         kind="PL_NIP",
         country="Poland",
         name="NIP (tax number)",
         sure=("###-###-##-##", "###-##-##-###", "PL##########", "PL-###-###-##-##"),
         forms=("##########",),
-        words=("nip", "podatk", "tax", "vat", "tin"),
+        called=("nip",),
+        words=("podatk", "tax", "vat", "tin"),
         check=lambda value: nip.is_valid(value.removeprefix("PL")),
     ),
     Identifier(
@@ -144,7 +156,7 @@ POLAND = (
         country="Poland",
         name="REGON (of sole traders)",
         forms=("#########", "##############"),
-        words=("regon",),
+        called=("regon",),
         check=regon.is_valid,
     ),
     Identifier(
@@ -153,7 +165,7 @@ POLAND = (
         name="identity card",
         sure=("@@@######",),
         forms=("@@@######",),
-        words=("dowód", "dowodu", "dowodem", "identity", "id card"),
+        called=("dowód", "dowodu", "dowodem", "nr dowodu", "identity card", "id card"),
         check=polish_identity_card,
     ),
     Identifier(kind="PL_PASSPORT", country="Poland", name="passport", forms=("@@#######",), words=PASSPORT),
@@ -167,14 +179,21 @@ POLAND = (
 )
 GERMANY = (
     Identifier(
-        kind="DE_TAX_ID", country="Germany", name="Steuer-ID", sure=("###########",), check=idnr.is_valid
+        kind="DE_TAX_ID",
+        country="Germany",
+        name="Steuer-ID",
+        sure=("###########",),
+        forms=("###########",),
+        called=("steuer-id", "steuerid", "steueridentifikation", "steuerliche id", "idnr", "tin"),
+        check=idnr.is_valid,
     ),
     Identifier(
         kind="DE_TAX_NUMBER",
         country="Germany",
         name="Steuernummer",
         forms=("##########", "###########", "#############"),
-        words=("steuernummer", "steuernr", "steuer-nr", "st.-nr", "st.nr", "stnr", "finanzamt"),
+        called=("steuernummer", "steuernr", "steuer-nr", "st.-nr", "st.nr", "stnr"),
+        words=("finanzamt",),
         check=stnr.is_valid,
     ),
     Identifier(
@@ -189,6 +208,8 @@ GERMANY = (
         country="Germany",
         name="Sozialversicherungsnummer",
         sure=("########@###", "##-######-@-###", "##-##-##-##-@-###"),
+        forms=("########@###",),
+        called=("sozialversicherung", "rentenversicherung", "sv-nummer", "svnr"),
         check=_of_presidio("DeSocialSecurityRecognizer"),
     ),
     Identifier(
@@ -197,22 +218,34 @@ GERMANY = (
         name="Krankenversichertennummer",
         sure=("@#########",),
         forms=("@#########",),
-        words=("versichert", "kvnr", "krankenkasse", "gesundheitskarte"),
+        called=("versichertennummer", "krankenversicherung", "kvnr", "gesundheitskarte"),
+        words=("versichert", "krankenkasse"),
         check=_of_presidio("DeHealthInsuranceRecognizer"),
     ),
     Identifier(
         kind="DE_ID_CARD",
         country="Germany",
         name="Personalausweis and Reisepass",
-        sure=("@*******#",),
+        sure=("@********#",),
+        forms=("@********", "@********#"),
+        words=(
+            "ausweis",
+            "reisepass",
+            "pass-nr",
+            "passnummer",
+            "perso",
+            "identity card",
+            "passport",
+            "id card",
+        ),
         check=german_document,
     ),
     Identifier(
-        kind="DE_OLD_DOCUMENT",
+        kind="DE_DRIVING_LICENCE",
         country="Germany",
-        name="Personalausweis of before 2010, Führerschein",
-        forms=("T########", "@*##*######"),
-        words=("ausweis", "führerschein", "fahrerlaubnis"),
+        name="Führerschein",
+        forms=("@*##*******",),
+        words=("führerschein", "fahrerlaubnis", "driving licence"),
     ),
 )
 FRANCE = (
@@ -227,17 +260,26 @@ FRANCE = (
             "#-##-##-2A-###-###-##",
             "#-##-##-2B-###-###-##",
         ),
-        check=nir.is_valid,
+        forms=("###############", "#############"),
+        called=("sécurité sociale", "numéro de sécu", "n° sécu", "nir"),
+        check=lambda value: len(value) == 13 or nir.is_valid(value),  # the key may be left out
     ),
     Identifier(
-        kind="FR_NIF", country="France", name="numéro fiscal", sure=("#############",), check=nif.is_valid
+        kind="FR_NIF",
+        country="France",
+        name="numéro fiscal",
+        sure=("#############",),
+        forms=("#############",),
+        called=("numéro fiscal", "n° fiscal", "no fiscal", "référence fiscale", "spi"),
+        check=nif.is_valid,
     ),
     Identifier(
         kind="FR_SIREN",
         country="France",
         name="SIREN (of sole traders)",
         forms=("#########",),
-        words=("siren", "siret", "rcs", "entreprise"),
+        called=("siren",),
+        words=("siret", "rcs", "entreprise"),
         check=siren.is_valid,
     ),
     Identifier(
@@ -246,7 +288,8 @@ FRANCE = (
         name="SIRET (of sole traders)",
         sure=("###-###-###-#####",),
         forms=("##############",),
-        words=("siret", "siren", "entreprise", "établissement"),
+        called=("siret",),
+        words=("siren", "entreprise", "établissement"),
         check=siret.is_valid,
     ),
     Identifier(
@@ -288,7 +331,7 @@ UNITED_KINGDOM = (
         name="National Insurance number",
         sure=("@@######@", "@@-##-##-##-@"),
         forms=("@@######@",),
-        words=("national insurance", "ni number", "ni no", "nino"),
+        called=("national insurance", "ni number", "ni no", "nino"),
         check=british_insurance,
     ),
     Identifier(
@@ -297,7 +340,8 @@ UNITED_KINGDOM = (
         name="NHS number",
         sure=("###-###-####",),
         forms=("##########",),
-        words=("nhs", "patient", "health"),
+        called=("nhs",),
+        words=("patient", "health"),
         check=nhs.is_valid,
     ),
     Identifier(
@@ -305,7 +349,8 @@ UNITED_KINGDOM = (
         country="United Kingdom",
         name="Unique Taxpayer Reference",
         forms=("##########",),
-        words=("utr", "tax", "hmrc", "self assessment"),
+        called=("utr", "unique taxpayer"),
+        words=("tax", "hmrc", "self assessment"),
         check=utr.is_valid,
     ),
     Identifier(
@@ -336,8 +381,7 @@ UNITED_KINGDOM = (
         kind="UK_ACCOUNT",
         country="United Kingdom",
         name="sort code and account number",
-        sure=("##-##-##-########",),
-        forms=("########", "##-##-##"),
+        forms=("##-##-##-########", "########", "##-##-##"),
         words=("sort code", "account number", "account no", "acc no"),
     ),
 )

@@ -114,6 +114,8 @@ _ADDRESSES = tuple(
         rf"{_POLISH_WAYS}{_PLACE}[ \t]\d{{1,4}}(?:[A-Za-z](?!\p{{L}}))?{_FLAT}(?:{_THEN}{_POLISH_CITY})?",
         rf"(?<!-){_POLISH_CITY}",
         rf"{_GERMAN_WAYS}[ \t]{_HOUSE}(?:{_THEN}{_FIVE_FIGURES_CITY})?",
+        rf"\p{{Lu}}[\p{{L}}-]{{1,30}}(?:[ \t][\p{{L}}-]{{2,30}}){{0,3}}[ \t]"
+        rf"{_HOUSE}{_THEN}{_FIVE_FIGURES_CITY}",
         rf"\d{{1,4}}(?:[ \t]?(?:bis|ter|quater))?,?[ \t]{_FRENCH_WAYS}{_FRENCH_PLACE}"
         rf"(?:{_THEN}{_FIVE_FIGURES_CITY})?",
         rf"{_FRENCH_WAYS}{_FRENCH_PLACE}{_THEN}{_FIVE_FIGURES_CITY}",
@@ -166,6 +168,11 @@ _BEGIN_NO_NAME = frozenset(
 )
 
 
+_POLISH_SERIES = regex.compile(
+    r"(?<!\p{L})(?i:seri[aię])[ \t:]{1,2}(\p{Lu}{2,3}[ \t,]{1,2}(?i:nr|numer)[.:]?[ \t]{0,2}\d{6,7})(?!\d)"
+)
+
+
 def name_before(text: str, start: int) -> Finding | None:
     """The name right before something that was found: `Jan Kowalski, PESEL 44…`, `Anna Nowak <anna@…`."""
     begin = max(start - NAME_BEFORE, 0)
@@ -177,6 +184,8 @@ def name_before(text: str, start: int) -> Finding | None:
 
 def persons_and_addresses(text: str) -> Iterator[Finding]:
     """In a plain text."""
+    for found in _POLISH_SERIES.finditer(text):
+        yield Finding(found.start(1), found.end(1), "PL_ID_CARD", LIKELY, found[1])
     for found in _BIRTHS.finditer(text):
         yield Finding(found.start(1), found.end(1), BIRTH, LIKELY, found[1])
     for pattern in _MAILS:

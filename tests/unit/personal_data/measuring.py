@@ -105,7 +105,8 @@ def _kinds() -> Iterator[str]:
     yield "| --- | --- | --- | --- |"
     for each in IDENTIFIERS:
         how = ["by its form"] if getattr(each, "sure", True) else []
-        how += [f"near a word such as “{each.words[0]}”"] if getattr(each, "words", ()) else []
+        words = (*getattr(each, "called", ()), *getattr(each, "words", ()))
+        how += [f"near a word such as “{words[0]}”"] if words else []
         check = "; checked" if getattr(each, "check", True) else ""
         yield f"| `{each.kind}` | {each.country} | {each.name} | {' or '.join(how)}{check} |"
     yield f"\nFrom Presidio: {', '.join(f'`{name}`' for name in RECOGNIZERS)}, `EmailRecognizer`."

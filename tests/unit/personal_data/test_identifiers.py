@@ -10,11 +10,12 @@ from resources.personal_data.detector import Detector
 from resources.personal_data.findings import Finding
 from resources.personal_data.identifiers import Identifier, checksum
 from resources.personal_data.national import IDENTIFIERS
+from resources.personal_data.plain_form import folded
 
 TRIES = 200_000
 ROWS = [each for each in IDENTIFIERS if isinstance(each, Identifier)]
 CASES = [(row, form, word) for row in ROWS for form, word in (
-    *((form, "") for form in row.sure), *((form, row.words[0]) for form in row.forms)
+    *((form, "") for form in row.sure), *((form, (row.words or row.called)[0]) for form in row.forms)
 )]  # fmt: skip
 WRITINGS: dict[str, Callable[[str], str]] = {
     "as it is": str,
@@ -67,7 +68,7 @@ def test_a_form_that_needs_a_word_is_found_with_spaces_anywhere_and_not_without_
     bare = next((form for form in row.forms if form not in row.sure and "-" not in form), None)
     value = number(row, bare or row.forms[0], random.Random(row.kind))
     spaced = " ".join(value.replace("-", ""))
-    for word in row.words:
+    for word in (*row.words, *row.called):
         text = f"{word.capitalize()}: {spaced}."
         assert about(list(detector.find(text)), row.kind), text
     if bare:
@@ -75,14 +76,21 @@ def test_a_form_that_needs_a_word_is_found_with_spaces_anywhere_and_not_without_
 
 
 @pytest.mark.parametrize("row", [row for row in ROWS if row.check], ids=lambda row: row.kind)
-def test_a_number_that_its_check_refuses_is_not_taken_for_one(row: Identifier) -> None:
+def test_a_number_that_its_check_refuses_is_taken_for_one_only_right_after_its_name(row: Identifier) -> None:
     chance, refused = random.Random(row.kind), 0
     for form in (*row.sure, *row.forms):
         for _ in range(100):
             value = drawn(form, chance)
-            text = f"{row.words[0] if row.words else ''} {value}"
             well = row.check is not None and row.check(value.replace("-", ""))
-            assert bool(list(row.find(text, text))) == well, text
+            word = row.words[0] if form in row.forms and row.words else ""
+            if form in row.sure or word:
+                text = f"{word} {value}"
+                assert bool(list(row.find(text, text))) == well, text
+            if form in row.forms and row.called:
+                text = f"{folded(row.called[0])} is {value}"
+                assert list(row.find(text, text)), text
+                text = f"{folded(row.called[0])} 1 or 2 {value}"
+                assert bool(list(row.find(text, text))) == well, text
             refused += not well
     assert refused, "a check that refuses nothing"
 
