@@ -88,7 +88,7 @@ class Detector:
                 if each.score >= LEAST_SCORE:
                     value = window[each.start : each.end].casefold()
                     yield Finding(each.start, each.end, each.entity_type, each.score, value)
-        yield from persons_and_addresses(window)
+        yield from persons_and_addresses(window, words)
         for model in self._models:
             yield from model(window)
 

@@ -144,14 +144,17 @@ _MAIL_NAME, _MAIL_PART = r"(?<![\p{L}\d._+-])[\p{L}\d._+-]{2,40}", r"[\p{L}\d-]{
 _OPEN, _CLOSE = r" ?[(\[{] ?", r" ?[)\]}] ?"
 _SIGNS = (("at", "dot"), ("małpa", "kropka"), ("arobase", "point"), ("ät", "punkt"), ("at", "punkt"))
 _MAILS = tuple(
-    regex.compile(pattern)
-    for at, dot in _SIGNS
-    for pattern in (
-        rf"({_MAIL_NAME}{_OPEN}(?i:{at}|@){_CLOSE}{_MAIL_PART}"
-        rf"(?:(?:\.|{_OPEN}(?i:{dot}|\.){_CLOSE}| (?i:{dot}) ){_MAIL_PART}){{1,3}})",
-        rf"({_MAIL_NAME} (?i:{at}) {_MAIL_PART}(?: (?i:{dot}) {_MAIL_PART}){{1,3}})",
+    (
+        dot,
+        regex.compile(
+            rf"({_MAIL_NAME}(?:{_OPEN}(?i:{at}|@){_CLOSE}{_MAIL_PART}"
+            rf"(?:(?:\.|{_OPEN}(?i:{dot}|\.){_CLOSE}| (?i:{dot}) ){_MAIL_PART}){{1,3}}"
+            rf"| (?i:{at}) {_MAIL_PART}(?: (?i:{dot}) {_MAIL_PART}){{1,3}}))"
+        ),
     )
+    for at, dot in _SIGNS
 )
+_IN_BRACKETS = regex.compile(r"[(\[{] ?(?i:@|[a-zäł]{2,7}) ?[)\]}]")
 
 _BETWEEN = (
     r"pesel|nip|tel|telefon|phone|mobile?|nr|number|passport|paszport|dow[oó]d|e-?mail|id|iban|konto|account"
@@ -182,19 +185,25 @@ def name_before(text: str, start: int) -> Finding | None:
     return Finding(begin + found.start(1), begin + found.end(1), PERSON, LIKELY, found[1])
 
 
-def persons_and_addresses(text: str) -> Iterator[Finding]:
-    """In a plain text."""
-    for found in _POLISH_SERIES.finditer(text):
-        yield Finding(found.start(1), found.end(1), "PL_ID_CARD", LIKELY, found[1])
-    for found in _BIRTHS.finditer(text):
-        yield Finding(found.start(1), found.end(1), BIRTH, LIKELY, found[1])
-    for pattern in _MAILS:
-        for found in pattern.finditer(text):
+def persons_and_addresses(text: str, words: str) -> Iterator[Finding]:
+    """In a plain text; `words` is the same text folded."""
+    if any(map(text.__contains__, "0123456789")):
+        yield from _with_figures(text)
+    bracketed = _IN_BRACKETS.search(text)
+    for dot, pattern in _MAILS:
+        for found in pattern.finditer(text) if bracketed or dot in words else ():
             yield Finding(found.start(1), found.end(1), MAIL, LIKELY, found[1])
-    for pattern in _ADDRESSES:
-        for found in pattern.finditer(text):
-            yield Finding(found.start(1), found.end(1), ADDRESS, LIKELY, found[1])
     for pattern in _PERSONS:
         for found in pattern.finditer(text):
             if not _NO_NAMES.issuperset(found[1].split()):
                 yield Finding(found.start(1), found.end(1), PERSON, LIKELY, found[1])
+
+
+def _with_figures(text: str) -> Iterator[Finding]:
+    for found in _POLISH_SERIES.finditer(text):
+        yield Finding(found.start(1), found.end(1), "PL_ID_CARD", LIKELY, found[1])
+    for found in _BIRTHS.finditer(text):
+        yield Finding(found.start(1), found.end(1), BIRTH, LIKELY, found[1])
+    for pattern in _ADDRESSES:
+        for found in pattern.finditer(text):
+            yield Finding(found.start(1), found.end(1), ADDRESS, LIKELY, found[1])
