@@ -16,7 +16,7 @@ local registry = require("registry")
 local request_ids = require("request_ids")
 local requests = require("requests")
 local spool = require("spool")
-local strangers = require("strangers")
+local tallies = require("tallies")
 
 local LOGGED_BYTES = 500
 local FAILED = { status = 500 }
@@ -26,7 +26,7 @@ local gateway = {}
 
 -- `home`: the platform's state folder. `domain`: tenants are <tenant>.llm.<domain>. `body_bytes`: of one request and of one whole
 -- answer at most.
--- `bodies_bytes`: of all that are not answered yet. `strangers`: see strangers.lua. Nothing is opened here.
+-- `bodies_bytes`: of all that are not answered yet. `refusals`: see tallies.lua. Nothing is opened here.
 function gateway.configure(settings)
   registry.configure(settings.home .. "/gateway")
   spool.configure(settings.home .. "/gateway/spool")
@@ -35,7 +35,7 @@ function gateway.configure(settings)
   bodies.configure(settings.body_bytes)
   ends.configure(settings.home .. "/gateway/ends.jsonl")
   limits.configure(settings.bodies_bytes)
-  strangers.configure(settings.strangers)
+  tallies.configure(settings.refusals)
   return gateway
 end
 

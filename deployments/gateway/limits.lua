@@ -13,6 +13,7 @@ local SWEEP_EVERY_S = 60
 local SMALL_BYTES = 64 * 1024 -- the number of connections bounds these; other tenants' large ones never crowd them out
 local TENANT_SHARE, KEY_SHARE = 4, 8 -- of the room for bodies: a tenant has a fourth, a key an eighth
 local SHORT_S = 1
+local LEAST_BESIDE = 60 -- of lists and refused bodies in a minute, however low the limit of requests is
 
 local limits = { OVERLOADED = "overloaded" }
 local meters = {}
@@ -40,12 +41,15 @@ local function meter_of(name)
 end
 
 -- Times of the requests in the last 60 s, oldest first, in a ring that grows as it is needed.
-local function ring_of(meter)
-  if not meter.ring then
-    meter.ring = { times = ffi.new("double[?]", FIRST_CAPACITY), capacity = FIRST_CAPACITY, head = 0, count = 0 }
+local function ring_of(meter, name)
+  if not meter[name] then
+    meter[name] = { times = ffi.new("double[?]", FIRST_CAPACITY), capacity = FIRST_CAPACITY, head = 0, count = 0 }
   end
-  return meter.ring
+  return meter[name]
 end
+
+-- The requests that a model was asked; and what the gateway answered itself, lists and refusals of a body that it had taken.
+local ASKED, BESIDE = "asked", "beside"
 
 local function forget_old(ring, now)
   while ring.count > 0 and ring.times[ring.head] <= now - WINDOW_S do
@@ -126,13 +130,25 @@ local function has_room(meter, bytes, share)
   return meter.bytes == 0 or meter.bytes + bytes <= room / share
 end
 
+-- Whether as many of a kind have been in the last minute as may be, and in how many seconds to try again.
+local function is_full(meter, name, most, now)
+  local ring = ring_of(meter, name)
+  forget_old(ring, now)
+  if ring.count < most then return false end
+  return true, ring.times[ring.head] + WINDOW_S - now
+end
+
+local function full_beside(limit, meter, now)
+  if not limit.requests_per_minute then return false end
+  return is_full(meter, BESIDE, math.max(limit.requests_per_minute, LEAST_BESIDE), now)
+end
+
 -- Which limit that is full already is in the way of one more request, and in how many seconds to try again; nil: none.
 -- `tokens`: the least that it will cost, for all that is known.
 local function in_the_way(limit, meter, now, tokens)
   if limit.requests_per_minute then
-    local ring = ring_of(meter)
-    forget_old(ring, now)
-    if ring.count >= limit.requests_per_minute then return "requests_per_minute", ring.times[ring.head] + WINDOW_S - now end
+    local full, retry_s = is_full(meter, ASKED, limit.requests_per_minute, now)
+    if full then return "requests_per_minute", retry_s end
   end
   local most = limit.tokens_per_minute
   if not most then return nil end
@@ -170,6 +186,8 @@ function limits.enter(identity, tenant, bytes)
     local limit, meter = ticket[at].limit, ticket[at].meter
     local reason, retry_s = in_the_way(limit, meter, now, 1)
     if reason then return nil, reason, retry_s, ticket end
+    local full, full_s = full_beside(limit, meter, now)
+    if full then return nil, "requests_per_minute", full_s, ticket end
     if limit.concurrent_requests and not fits_at_once(meter, limit.concurrent_requests) then
       return nil, "concurrent_requests", SHORT_S, ticket
     end
@@ -184,6 +202,25 @@ function limits.enter(identity, tenant, bytes)
   end
   hold(ticket, bytes)
   return ticket
+end
+
+local function note_beside(ticket, now)
+  for at = 1, #ticket do
+    if ticket[at].limit.requests_per_minute then note_request(ring_of(ticket[at].meter, BESIDE), now) end
+  end
+end
+
+-- Counts a question that the gateway answers itself. true; or nil, the limit in the way and in how many seconds to try again.
+function limits.ask_beside(identity, tenant)
+  local now, ticket = posix.monotonic(), counted(identity, tenant)
+  for at = 1, #ticket do
+    local meter = ticket[at].meter
+    local full, retry_s = full_beside(ticket[at].limit, meter, now)
+    if full then return nil, "requests_per_minute", retry_s end
+    meter.used_at = now
+  end
+  note_beside(ticket, now)
+  return true
 end
 
 -- The body is there, and is that long; or nothing of it is kept any more.
@@ -207,7 +244,7 @@ function limits.count(ticket, tokens)
   local now = posix.monotonic()
   for at = 1, #ticket do
     local limit, meter = ticket[at].limit, ticket[at].meter
-    if limit.requests_per_minute then note_request(ring_of(meter), now) end
+    if limit.requests_per_minute then note_request(ring_of(meter, ASKED), now) end
     meter.promised = meter.promised + tokens
   end
   ticket.tokens = tokens
@@ -216,6 +253,7 @@ end
 -- Ends what `enter` began, with the tokens that it took.
 function limits.settle(ticket, tokens)
   local now = posix.monotonic()
+  if ticket.tokens == 0 then note_beside(ticket, now) end -- it was not let in
   hold(ticket, 0)
   for at = 1, #ticket do
     local meter, most = ticket[at].meter, ticket[at].limit.tokens_per_minute
@@ -231,7 +269,7 @@ function limits.remaining(ticket)
   for at = 1, #ticket do
     local limit = ticket[at].limit.requests_per_minute
     if limit then
-      local ring = ring_of(ticket[at].meter)
+      local ring = ring_of(ticket[at].meter, ASKED)
       forget_old(ring, now)
       local left = math.max(0, limit - ring.count)
       if left < remaining then

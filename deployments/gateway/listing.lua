@@ -10,7 +10,7 @@ local refusals = require("refusals")
 local registry = require("registry")
 local sha256 = require("sha256")
 local spool = require("spool")
-local strangers = require("strangers")
+local tallies = require("tallies")
 
 local concat, format = table.concat, string.format
 
@@ -74,7 +74,7 @@ end
 function listing.health(handle, id)
   exchanges.find_abandoned()
   ends.clear()
-  strangers.write()
+  tallies.write()
   registry.catch_up()
   local ready, why = spool.ready()
   if ready then return respond(handle, id, '{"status":"ok"}') end

@@ -5,7 +5,7 @@ local errors = require("errors")
 local exchanges = require("exchanges")
 local limits = require("limits")
 local records = require("records")
-local strangers = require("strangers")
+local tallies = require("tallies")
 
 local RETRY_S = "5" -- of what operators or a deployment must put right
 
@@ -97,7 +97,7 @@ function refusals.limited(reason, retry_s, headers)
 end
 
 local function too_many_strangers()
-  local wait = string.format("%.0f", strangers.wait_s())
+  local wait = string.format("%.0f", tallies.wait_s())
   return {
     status = 429, reason = "address", code = "rate_limit_exceeded", headers = { ["retry-after"] = wait },
     message = "Too many requests without a valid key came from this address. Requests with one are answered; others in " .. wait .. " s.",
@@ -105,16 +105,15 @@ local function too_many_strangers()
 end
 
 -- Puts a refused request on the record; nil and why it is not. `known`: id, at, tenant, model (the tenant's own, not what was
--- asked for), key, path, requested, remote, status, reason, as far as they are known, and whether it is authenticated.
--- `has_own`: whether a request of a stranger has a record of its own.
+-- asked for), key, path, requested, remote, status, reason, as far as they are known; meter where it is authenticated.
 local function record(known, has_own)
-  if known.authenticated or has_own then return records.denied(known) end
-  strangers.count(known)
+  if has_own then return records.denied(known) end
+  tallies.count(known)
   return true
 end
 
 -- Puts on the record what Envoy refused before the filter decided.
-function refusals.record(known) return record(known, known.authenticated or (strangers.note(known.remote))) end
+function refusals.record(known) return record(known, (tallies.note(known))) end
 
 -- What Envoy refused for want of memory, before anything was known of it.
 ends.refused(function(known)
@@ -124,8 +123,7 @@ end)
 
 -- Ends the request.
 function refusals.answer(handle, known, refusal)
-  local own, waits
-  if not known.authenticated then own, waits = strangers.note(known.remote) end
+  local own, waits = tallies.note(known)
   if waits then refusal = too_many_strangers() end
   known.status, known.reason = refusal.status, refusal.reason
   local recorded, why = record(known, own)

@@ -34,7 +34,7 @@ end
 local function authenticate(handle, known, name)
   local identity, tenant, door, owner = identify(handle, known.sent, name)
   if identity then
-    known.tenant, known.key, known.authenticated = name, identity.id, true
+    known.tenant, known.key, known.meter = name, identity.id, identity.meter
     return identity, tenant
   end
   known.tenant, known.key = door and name or nil, owner and owner.id
@@ -207,9 +207,11 @@ function requests.decide(handle, id)
   local known = { id = id, at = posix.now(), host = host, remote = requests.address_of(handle), sent = sent }
   local name, endpoint, model = find_endpoint(handle, known, method, host, target)
   local identity, tenant = authenticate(handle, known, name)
+  if endpoint ~= endpoints.MODELS and endpoint ~= endpoints.MODEL then return ask(handle, known, identity, tenant, endpoint) end
+  local fits, reason, retry_s = limits.ask_beside(identity, tenant)
+  if not fits then return refusals.answer(handle, known, refusals.limited(reason, retry_s, {})) end
   if endpoint == endpoints.MODELS then return listing.models(handle, known, identity, tenant) end
-  if endpoint == endpoints.MODEL then return tell_model(handle, known, identity, tenant, model) end
-  return ask(handle, known, identity, tenant, endpoint)
+  return tell_model(handle, known, identity, tenant, model)
 end
 
 return requests

@@ -155,12 +155,12 @@ def lua_source(settings: GatewaySettings) -> str:
         lua_text(text)
         for text in (f"{settings.lua_folder}/?.lua;", str(settings.folder.parent), settings.domain)
     )
-    strangers = f"{{recorded = {settings.strangers_recorded}, most = {settings.strangers_a_minute}}}"
+    refusals = f"{{recorded = {settings.refusals_recorded}, most = {settings.strangers_a_minute}}}"
     return (
         f"package.path = {path} .. package.path\n"
         'local gateway = require("gateway")\n'
         f"gateway.configure{{home = {home}, domain = {domain}, body_bytes = {settings.max_body_bytes}, "
-        f"bodies_bytes = {settings.held_bytes}, strangers = {strangers}}}\n"
+        f"bodies_bytes = {settings.held_bytes}, refusals = {refusals}}}\n"
         f"{CHOOSE_IN_LUA}"
         "function envoy_on_request(handle) choose_cluster(handle, gateway.on_request(handle)) end\n"
         "function envoy_on_response(handle) gateway.on_response(handle) end\n"

@@ -30,9 +30,9 @@ class GatewaySettings:
         request_s: For a request with its body, so that nobody holds a connection by sending a byte a minute.
         answer_idle_s: How long a deployment may say nothing, or a client take nothing.
         unread_s: How long a client may leave what was sent to it untaken; it is disconnected then.
-        strangers_recorded: Requests without a valid key, of one address in a minute, that have a record each;
-            those beyond are counted.
-        strangers_a_minute: How many of them are answered; 429 beyond.
+        refusals_recorded: Refused requests of a key, or without a valid one of an address, that have a record
+            each in a minute; those beyond are counted.
+        strangers_a_minute: Requests without a valid key, of one address in a minute; 429 beyond.
         retry_after_s: What a client is told to wait for where no deployment can answer.
 
     Raises:
@@ -58,7 +58,7 @@ class GatewaySettings:
     connection_idle_s: float = 300
     answer_idle_s: float = 900
     unread_s: int = 60
-    strangers_recorded: int = 100
+    refusals_recorded: int = 100
     strangers_a_minute: int = 1000
     retry_after_s: int = 2
 

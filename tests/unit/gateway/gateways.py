@@ -41,7 +41,7 @@ def script(home: Path) -> str:
 package.path = "{LUA}/?.lua;" .. package.path
 local gateway = require("gateway").configure({{
   home = "{home}", domain = "{DOMAIN}", body_bytes = {BODY_LIMIT_BYTES}, bodies_bytes = {BODIES_BYTES},
-  strangers = {{ recorded = {MANY}, most = {MANY} }},
+  refusals = {{ recorded = {MANY}, most = {MANY} }},
 }})
 function envoy_on_request(handle) gateway.on_request(handle) end
 function envoy_on_response(handle) gateway.on_response(handle) end

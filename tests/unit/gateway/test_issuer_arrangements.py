@@ -209,7 +209,7 @@ def doors(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Doors]:
     folder = tmp_path_factory.mktemp("doors")
     live = [Deployment(tenant=name, model="support_bot") for name in TENANTS]
     many = 10_000_000
-    with whole_gateway(folder, live, strangers_recorded=0, strangers_a_minute=many) as gateway:
+    with whole_gateway(folder, live, refusals_recorded=0, strangers_a_minute=many) as gateway:
         doors = Doors(gateway, folder)
         yield doors
         doors.client.close()

@@ -87,9 +87,11 @@ class Crowd:
     def refused(self, key: str) -> Counter[str]:
         """The reasons for which a key's requests were refused, as the record has them."""
         key_id = key.split("_")[1]
-        return Counter(
-            each["reason"] for each in self.records() if each["e"] == "denied" and each["key"] == key_id
-        )
+        found: Counter[str] = Counter()
+        for each in self.records():
+            if each["e"] == "denied" and each["key"] == key_id:
+                found[each["reason"]] += each.get("count", 1)
+        return found
 
     def memory_bytes(self) -> int:
         running = running_gateway(self.gateway.folder.parent)
@@ -100,7 +102,7 @@ class Crowd:
 @pytest.fixture(scope="module")
 def crowd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Crowd]:
     home = tmp_path_factory.mktemp("crowd")
-    with whole_gateway(home, LIVE, strangers_recorded=20, strangers_a_minute=400) as gateway:
+    with whole_gateway(home, LIVE, refusals_recorded=20, strangers_a_minute=400) as gateway:
         crowd = Crowd(gateway)
         yield crowd
         crowd.client.close()
@@ -165,7 +167,7 @@ STRANGERS = {
 
 def test_requests_without_a_key_cost_a_count_and_not_a_record_each(tmp_path: Path) -> None:
     count = 100
-    with whole_gateway(tmp_path, LIVE, strangers_recorded=20, strangers_a_minute=400) as gateway:
+    with whole_gateway(tmp_path, LIVE, refusals_recorded=20, strangers_a_minute=400) as gateway:
         crowd = Crowd(gateway)
         key, long = crowd.key(), "x" * 20_000
         asked = {
@@ -183,6 +185,37 @@ def test_requests_without_a_key_cost_a_count_and_not_a_record_each(tmp_path: Pat
     assert len(refused) < 60
     assert spool_bytes < 60_000
     assert {each["remote"] for each in refused} == {"127.0.0.1"}
+
+
+def test_a_key_cannot_fill_the_disk_by_being_refused(crowd: Crowd) -> None:
+    """Whatever it is refused for: its requests are counted, and none is lost from the count."""
+    count = 100
+    key, limited = crowd.key(), crowd.key(requests_per_minute=1)
+    head = "POST /t/team-a/v1/chat/completions HTTP/1.1\r\nhost: a\r\nauthorization: Bearer "
+    for each, body in ((key, b"{"), (key, b'{"model":"' + b"x" * 9000 + b'"}'), (limited, b'{"model":"x"}')):
+        request = f"{head}{each}\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body
+        for _ in range(count):
+            _send(crowd.gateway.port, [request])
+    refused = crowd.refused(key)
+    assert refused == {"bad_request": count, "model": count}
+    assert crowd.refused(limited) == {"model": 60, "requests_per_minute": count - 60}
+    lines = [
+        each for each in crowd.records() if each.get("key") in (key.split("_")[1], limited.split("_")[1])
+    ]
+    assert len(lines) < 60
+    assert len(json.dumps(lines)) < 40_000
+
+
+def test_lists_of_models_have_the_limit_of_requests_and_take_nothing_of_it(crowd: Crowd) -> None:
+    key = crowd.key(requests_per_minute=70)
+    headers = {"authorization": f"Bearer {key}"}
+    statuses = [crowd.client.get("/t/team-a/v1/models", headers=headers).status_code for _ in range(75)]
+    assert statuses == [200] * 70 + [429] * 5
+    other = crowd.key(requests_per_minute=1)
+    headers = {"authorization": f"Bearer {other}"}
+    for _ in range(3):
+        assert crowd.client.get("/t/team-a/v1/models/support_bot", headers=headers).status_code == 200
+    assert [crowd.ask(other).status_code for _ in range(2)] == [200, 429]
 
 
 def test_what_envoy_refuses_for_want_of_memory_has_its_own_error_and_its_own_record(tmp_path: Path) -> None:

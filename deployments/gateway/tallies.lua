@@ -1,23 +1,23 @@
--- Requests of nobody who is known: without a key, with a wrong one, to no address of a tenant. The first of a network in a
--- minute have a record each; what comes beyond is counted, and a record says how many there were, so that whoever may connect
--- cannot fill the disk. Beyond so many in a minute a network is told to wait; who has a key does not notice.
+-- Refused requests on the record: the first of a key in a minute have a record each, and of a network without one. What comes
+-- beyond is counted, and a record says how many there were, so that nobody fills the disk by being refused. Beyond so many in a
+-- minute a network is told to wait; who has a key does not notice.
 -- A network is an IPv4 address, or the 64 bits before an IPv6 address's own.
 local posix = require("posix")
 local records = require("records")
 
 local WINDOW_S, WRITE_EVERY_S = 60, 1
-local NETWORKS = 10000 -- that are told apart in a minute
+local NAMES = 10000 -- of keys and networks, that are told apart in a minute
 local KINDS = 1000 -- of counts at once; beyond that they have no address, tenant and key
-local RECORDED_OF_ALL = 6000 -- in a minute
+local RECORDED_OF_ALL = 6000 -- in a minute, of all networks
 
-local strangers = {}
+local tallies = {}
 local recorded_most, most = 0, 0
 local began, wrote_at = 0, 0
-local seen, networks, recorded = {}, 0, 0
+local seen, names, recorded = {}, 0, 0
 local counts, kinds = {}, 0
 
--- Of one network in a minute: how many have a record each, and how many are answered.
-function strangers.configure(settings) recorded_most, most = settings.recorded, settings.most end
+-- In a minute: how many of a key or a network have a record each, and how many of a network are answered.
+function tallies.configure(settings) recorded_most, most = settings.recorded, settings.most end
 
 local function groups_of(text)
   local groups = {}
@@ -38,31 +38,34 @@ local function network_of(address)
   return table.concat(groups, ":", 1, math.min(4, #groups))
 end
 
-local function number_of(network)
+-- Which one of its name in this minute.
+local function number_of(name)
   local now = posix.monotonic()
-  if now - began >= WINDOW_S then seen, networks, recorded, began = {}, 0, 0, now end
-  local number = seen[network]
+  if now - began >= WINDOW_S then seen, names, recorded, began = {}, 0, 0, now end
+  local number = seen[name]
   if not number then
-    if networks >= NETWORKS then return recorded_most + 1 end
-    networks, number = networks + 1, 0
+    if names >= NAMES then return recorded_most + 1 end
+    names, number = names + 1, 0
   end
-  seen[network] = number + 1
+  seen[name] = number + 1
   return number + 1
 end
 
--- Counts one more. Whether it has a record of its own, and whether its network has to wait.
-function strangers.note(address)
-  local number = number_of(network_of(address))
+-- Counts one more refused request. Whether it has a record of its own, and whether its network has to wait. `known.meter` names
+-- the key or token of one that is authenticated.
+function tallies.note(known)
+  if known.meter then return number_of(known.meter) <= recorded_most, false end
+  local number = number_of(network_of(known.remote))
   local own = number <= recorded_most and recorded < RECORDED_OF_ALL
   if own then recorded = recorded + 1 end
   return own, number > most
 end
 
 -- Seconds until a network that has to wait is answered again.
-function strangers.wait_s() return math.max(1, math.ceil(began + WINDOW_S - posix.monotonic())) end
+function tallies.wait_s() return math.max(1, math.ceil(began + WINDOW_S - posix.monotonic())) end
 
 -- Puts a refused request among those that have no record of their own.
-function strangers.count(refused)
+function tallies.count(refused)
   local known = kinds < KINDS and refused or { id = refused.id, at = refused.at, status = refused.status, reason = refused.reason }
   local kind = table.concat({ known.status, known.reason, known.remote or "", known.tenant or "", known.key or "" }, "\n")
   local count = counts[kind]
@@ -75,7 +78,7 @@ function strangers.count(refused)
 end
 
 -- Writes down what was counted. What the disk does not take waits.
-function strangers.write()
+function tallies.write()
   local now = posix.monotonic()
   if kinds == 0 or now - wrote_at < WRITE_EVERY_S then return end
   wrote_at = now
@@ -85,4 +88,4 @@ function strangers.write()
   end
 end
 
-return strangers
+return tallies
