@@ -44,6 +44,7 @@ COMMANDS = {
     "cache": "cache",
     "engines": "engines",
     "keys": "keys",
+    "signing-key": "signing_key",
 }
 """Each command's module, in the order of the help; the command is the function of its name, or `app`."""
 HIDDEN = ("demo",)

@@ -1,15 +1,17 @@
 """The keys on disk: one that signs, and the public ones that are trusted.
 
     <folder>/signing.pem     the private key, EC P-256, which only its owner may read; made when first used
+    <folder>/next.pem        the one that comes after it: trusted already, and signing nothing yet
     <folder>/<key id>.pub    every public key that is trusted; that of `signing.pem` is put here by itself
 
-A new key comes into force by removing `signing.pem`: the next signature makes another one, and what the old
-one signed stays trusted for as long as its `.pub` lies there. A key id is the SHA-256 of the public key's PEM
-text, as OpenSSF model-signing writes it into a signature.
+Keys overlap: `prepare` makes the next one and trusts it, so that everybody else can be told its id before
+`rotate` lets it sign. What the old one signed stays trusted for as long as its `.pub` lies there. A key id is
+the SHA-256 of the public key's PEM text, as OpenSSF model-signing writes it into a signature.
 """
 
 import hashlib
 import os
+import time
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +21,10 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes, PublicKeyTypes
 
 SIGNING_KEY = "signing.pem"
+NEXT_KEY = "next.pem"
 PUBLIC_SUFFIX = ".pub"
+SETTLE_S = 1.0
+"""Whoever had opened the old key's file has read it by then; it is overwritten where it lies."""
 
 
 class SignatureError(Exception):
@@ -41,6 +46,49 @@ def signing_key(folder: Path) -> Path:
         _make(folder, path)
     trust(folder, _private_key(path).public_key())
     return path
+
+
+def prepare(folder: Path) -> str:
+    """The id of the key that will sign next; made, and trusted, where there is none yet."""
+    path = folder / NEXT_KEY
+    if not path.is_file():
+        _make(folder, path)
+    trust(folder, _private_key(path).public_key())
+    return _id_of(path)
+
+
+def rotate(folder: Path, *, settle_s: float = SETTLE_S) -> tuple[str, str]:
+    """Lets the prepared key sign from now on: the old one's id and the new one's. The old one is destroyed.
+
+    Raises:
+        SignatureError: None was prepared.
+    """
+    current, coming = folder / SIGNING_KEY, folder / NEXT_KEY
+    if not coming.is_file():
+        raise SignatureError(
+            f"No key was prepared in {folder}: `llm-assets signing-key prepare` makes one and says its id. "
+            "Tell it to whoever verifies what is signed here, then rotate."
+        )
+    old, new = _id_of(signing_key(folder)), _id_of(coming)
+    trust(folder, _private_key(coming).public_key())
+    retired = folder / f".{uuid.uuid4().hex}"
+    os.link(current, retired)
+    coming.replace(current)
+    time.sleep(settle_s)
+    with retired.open("r+b") as stream:
+        stream.write(bytes(retired.stat().st_size))
+        stream.flush()
+        os.fsync(stream.fileno())
+    retired.unlink()
+    return old, new
+
+
+def role_of(folder: Path, key_id: str) -> str:
+    """What a trusted key is for: `signs`, `next` or `trusted`."""
+    for role, name in (("signs", SIGNING_KEY), ("next", NEXT_KEY)):
+        if (folder / name).is_file() and _id_of(folder / name) == key_id:
+            return role
+    return "trusted"
 
 
 def trust(folder: Path, key: "PublicKeyTypes") -> None:
@@ -118,6 +166,14 @@ def public_text(path: Path) -> bytes:
             "put the right file there."
         ) from error
     return key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+
+
+def _id_of(private: Path) -> str:
+    from cryptography.hazmat.primitives import serialization
+
+    pem = _private_key(private).public_key()
+    form = serialization.PublicFormat.SubjectPublicKeyInfo
+    return hashlib.sha256(pem.public_bytes(serialization.Encoding.PEM, form)).hexdigest()
 
 
 def _key_id_of(path: Path) -> str:

@@ -16,6 +16,7 @@ import pytest
 
 from llm_assets.settings import Settings
 from resources.artifact_store.store import ArtifactStore
+from resources.audit.places import PLATFORM
 from resources.audit.publishing import Publisher
 from resources.audit.segments import segments_in
 from resources.object_stores.opening import open_object_store
@@ -172,6 +173,23 @@ def test_a_backup_is_checked_with_its_keys_apart(log: Log, command: Command, tmp
     said = command("audit", "check-backup", str(backup), "--subject-keys", str(apart), "--json")
     assert json.loads(said)[0]["faults"] == []
     assert TEXT not in said
+
+
+def test_a_signing_key_is_rotated_over_the_log_that_it_signs(
+    log: Log, command: Command, tmp_path: Path
+) -> None:
+    (old,) = json.loads(command("signing-key", "list", "--json"))
+    assert "No key was prepared" in command("signing-key", "rotate", expect=1)
+    new = command("signing-key", "prepare").split()[0]
+    log.fill(1)
+    assert f"{new} signs from now on" in command("signing-key", "rotate")
+    log.fill(1)
+    assert command("audit", "verify").count("as sealed") == 2
+    prepared, rotated = log.records(PLATFORM)
+    assert (prepared["event"], prepared["key"]) == ("signing_key_prepared", new)
+    assert (rotated["event"], rotated["old"], rotated["new"]) == ("signing_key_rotated", old["id"], new)
+    roles = {key["id"]: key["role"] for key in json.loads(command("signing-key", "list", "--json"))}
+    assert roles == {old["id"]: "trusted", new: "signs"}
 
 
 def test_trace_walks_from_a_request_to_dataset_and_base_model(

@@ -41,7 +41,7 @@ from tests.unit.audit.tampering import (
 from tests.unit.audit.tampering import Log as Tampered
 
 TENANT = "team-a"
-BYTES, MANY_BYTES = 25, 3_000
+BYTES, MANY_BYTES = 25, 1_000
 
 
 @dataclass(frozen=True, kw_only=True)
