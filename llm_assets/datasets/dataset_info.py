@@ -24,6 +24,7 @@ REMOTE = ("hf_hub_url", "ms_hub_url", "om_hub_url", "script_url", "cloud_file_na
 MEDIA = ("images", "videos", "audios")
 SHOWN_ENTRIES = 3
 MOST_BYTES = 4_000_000  # LLaMA-Factory's own has 30,000
+MOST_ENTRIES = 1000
 LONGEST_NAME_BYTES = 255
 SAVED_TO_DISK = (
     "is of a dataset that `save_to_disk` of the library `datasets` wrote; take this file away and write "
@@ -158,6 +159,9 @@ def _entries(zone: LandingZone, path: Path) -> dict[str, Any]:
         raise mistake(path, SAVED_TO_DISK)
     if not isinstance(entries, dict) or not entries:
         raise mistake(path, 'lists no dataset; write {"my_data": {"file_name": "my_data.jsonl"}}')
+    if len(entries) > MOST_ENTRIES:
+        problem = f"has {len(entries):,} entries, and at most {MOST_ENTRIES:,} are read"
+        raise mistake(path, f"{problem}; leave out those of other datasets")
     return entries
 
 

@@ -77,7 +77,7 @@ def _document_rows(zone: LandingZone, path: Path, mistakes: Mistakes) -> Iterato
             else:
                 yield from _objects(path, document, mistakes)
         except NotTextError as error:
-            mistakes.add(path, error.line, "", f"{error}. {REST_UNREAD}")
+            mistakes.add(path, error.line, "", f"{error}; {REST_UNREAD}")
 
 
 def _is_wrapped(zone: LandingZone, path: Path) -> bool:

@@ -151,6 +151,11 @@ DATASETS = (
         for name, said in (("nul", "a\0.jsonl"), ("long", "a" * 5000 + ".jsonl"), ("climbing", "../" * 3000))
     ),
     Bomb("deep_dataset_info", text('{"a": ' + "[" * 100_000), r"dataset_info\.json: is not JSON"),
+    Bomb(
+        "many_dataset_info",
+        text(json.dumps({str(number): {"file_name": "."} for number in range(100_000)})),
+        r"dataset_info\.json: has 100,000 entries, and at most 1,000 are read",
+    ),
     Bomb("sparse_dataset_info", sparse(), r"dataset_info\.json: has more than 4,000,000 bytes"),
 )
 CATALOG = (

@@ -10,6 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
+from llm_assets.datasets.json_document import Document, NotTextError
+from llm_assets.datasets.json_rows import REST_UNREAD, _listed_rows, _objects
 from llm_assets.datasets.landing_zone import opened_landing_zone
 from llm_assets.datasets.limits import Limits
 from llm_assets.datasets.mistakes import DatasetError, Mistakes
@@ -50,6 +52,54 @@ def test_a_json_list_comes_back_as_written(tmp_path: Path, written: list[dict[st
     path = tmp_path / "rows.json"
     path.write_text(json.dumps(written, indent=indent))
     assert [row for _, row in rows(path)] == written
+
+
+class Pieces(io.BytesIO):
+    """A file that gives a few bytes at a time, so that every value lies across the end of a window."""
+
+    def __init__(self, content: bytes, size: int) -> None:
+        super().__init__(content)
+        self._size = size
+
+    def read(self, _most: int | None = -1) -> bytes:
+        return super().read(self._size)
+
+
+def read_in_pieces(content: bytes, size: int) -> tuple[list[Any], list[Any]]:
+    """The rows with their lines, and the mistakes, of a document that comes in pieces of this size."""
+    mistakes, document = Mistakes(), Document(Pieces(content, size), USUAL)
+    found: list[Any] = []
+    try:
+        read = _listed_rows if document.take("[") else _objects
+        found = list(read(Path("rows.json"), document, mistakes))
+    except NotTextError as error:
+        return [], [(error.line, f"{error}; {REST_UNREAD}")]
+    return found, [(each.line, each.problem) for each in mistakes._kept]
+
+
+@settings(max_examples=150)
+@given(
+    written=ROWS,
+    indent=some.sampled_from([None, 0, 2]),
+    listed=some.booleans(),
+    size=some.integers(1, 9),
+    cut=some.integers(0, 60),
+    spoiled=some.integers(0, 200),
+)
+def test_a_document_reads_the_same_in_pieces_of_any_size(
+    written: list[dict[str, str]], indent: int | None, listed: bool, size: int, cut: int, spoiled: int
+):
+    """Rows, lines and mistakes, also of one that is cut or has a wrong byte in it."""
+    rows = [row | {"é": [1, 2.5, None, True]} for row in written]
+    texts = [json.dumps(row, indent=indent, ensure_ascii=False) for row in rows]
+    content = (f"[{', '.join(texts)}]" if listed else " ".join(texts)).encode()
+    whole = read_in_pieces(content, 1 << 20)
+    assert ([row for _, row in whole[0]], whole[1]) == (rows, [])
+    assert read_in_pieces(content, size) == whole
+    broken = content[: len(content) - cut]
+    broken = broken[:spoiled] + b"\xff" + broken[spoiled + 1 :] if spoiled < len(broken) else broken
+    in_pieces = read_in_pieces(broken, size)
+    assert in_pieces[1] == read_in_pieces(broken, 1 << 20)[1]
 
 
 @one_folder
