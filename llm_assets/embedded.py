@@ -17,19 +17,12 @@ PACKAGE = str(Path(llm_assets.__file__).parent)
 
 def embedded_resources(settings: Settings) -> dict[str, Any]:
     """By resource key: what the assets and sensors ask for."""
-    mlflow_server = embedded_mlflow(settings)
     return {
         "settings": settings,
         "artifact_store": embedded_store(settings),
         "compute": embedded_compute(settings),
-        "mlflow_server": mlflow_server,
-        "registry": MlflowRegistry(
-            tracking_uri=mlflow_server.url,
-            locks=str(settings.locks),
-            token_file=str(mlflow_server.console.token_file("full")),
-            promotions=str(settings.promotions),
-            signing_keys=str(settings.keys),
-        ),
+        "mlflow_server": embedded_mlflow(settings),
+        "registry": embedded_registry(settings),
         "serving": embedded_serving(settings),
     }
 
@@ -56,6 +49,17 @@ def embedded_store(settings: Settings) -> ArtifactStore:
 
 def embedded_mlflow(settings: Settings) -> MlflowServer:
     return MlflowServer(home=settings.home, port=settings.mlflow_port, tokens=settings.console_tokens)
+
+
+def embedded_registry(settings: Settings) -> MlflowRegistry:
+    server = embedded_mlflow(settings)
+    return MlflowRegistry(
+        tracking_uri=server.url,
+        locks=str(settings.locks),
+        token_file=str(server.console.token_file("full")),
+        promotions=str(settings.promotions),
+        signing_keys=str(settings.keys),
+    )
 
 
 def embedded_serving(settings: Settings) -> LocalServing:

@@ -1,6 +1,8 @@
 """What must hold before a version becomes production, and before a rollback goes back to one.
 
-Every broken rule is told at once, each with what is wrong, where, and the remedy. Signature, bytes and risk
+Every broken rule is told at once, each with what is wrong, where, and the remedy. What is known of a version
+is read from signed manifests (the losses from that of its adapter, what is missing from that of its card) and
+from the signed log of promotions (digest, risk class), never from MLflow's tags. Signature, bytes and risk
 class stand whatever anybody says; thresholds and model card may be overridden by a person who says why, and
 the registry's history keeps the rules that were overridden.
 """
@@ -12,11 +14,13 @@ from typing import Literal
 from llm_assets.catalog.loading import Catalog
 from llm_assets.catalog.models import ModelEntry
 from llm_assets.catalog.tenants import TenantEntry
-from llm_assets.loss_rules import missed_fall
+from llm_assets.loss_rules import Measured, missed_fall
+from llm_assets.made_from import parent_of
 from llm_assets.model_cards.ai_act import can_be_filled_in
 from llm_assets.settings import Settings
 from llm_assets.signature_policy import bundle_of, require_signature, verifier_of
-from resources.artifact_store.artifacts import Artifact, ArtifactError, Line
+from llm_assets.version_cards import card_of
+from resources.artifact_store.artifacts import Artifact, ArtifactError
 from resources.artifact_store.store import ArtifactStore
 from resources.mlflow.registry import RegisteredVersion
 from resources.signing.signatures import SignatureError, Verifier
@@ -54,8 +58,15 @@ class PromotionRules:
 
     def of_promotion(self, version: RegisteredVersion) -> Iterator[Broken]:
         yield from self.of_rollback(version)
-        yield from broken_thresholds(self.model, version)
-        yield from broken_card(self.model, version, self._card(version))
+        try:
+            merged = self.store.get(version.source)
+        except ArtifactError:
+            return  # told already; nothing else is known of it
+        yield from self._of_training(version, merged)
+        card = card_of(self.store, merged)
+        if card is not None:
+            yield from self._signature(card)
+        yield from broken_card(self.model, version, card)
 
     def of_rollback(self, version: RegisteredVersion) -> Iterator[Broken]:
         """What holds even when a bad version must go at once: it served before, but is it still the same?"""
@@ -67,12 +78,20 @@ class PromotionRules:
             yield Broken(rule="artifact", what=str(error), where=version.source, remedy=remedy)
             return
         yield from broken_artifact(merged, version)
-        yield from broken_signature(self.tenant, self.verifier, merged, bundle_of(self.store, merged))
+        yield from self._signature(merged)
 
-    def _card(self, version: RegisteredVersion) -> Artifact | None:
-        line = Line(collection="cards", tenant=version.tenant, name=version.model)
-        digest = version.tags.get("card_digest")
-        return next((card for card in self.store.versions(line) if card.digest == digest), None)
+    def _of_training(self, version: RegisteredVersion, merged: Artifact) -> Iterator[Broken]:
+        try:
+            adapter = parent_of(self.store.get, merged, "adapter")
+        except ArtifactError as error:
+            remedy = _another_version(version)
+            yield Broken(rule="artifact", what=str(error), where=merged.uri, remedy=remedy)
+            return
+        yield from self._signature(adapter)
+        yield from broken_thresholds(self.model, adapter.attributes["training"])
+
+    def _signature(self, artifact: Artifact) -> Iterator[Broken]:
+        return broken_signature(self.tenant, self.verifier, artifact, bundle_of(self.store, artifact))
 
 
 def rules_of(
@@ -129,9 +148,9 @@ def _overridden(
     )
 
 
-def broken_thresholds(model: ModelEntry, version: RegisteredVersion) -> Iterator[Broken]:
+def broken_thresholds(model: ModelEntry, measured: Measured) -> Iterator[Broken]:
     """The model's thresholds of today against what was measured when the version was trained."""
-    asked, measured = model.thresholds, version.metrics
+    asked = model.thresholds
     loss, limit = measured.get("eval_loss"), asked.max_eval_loss
     if limit is not None and (loss is None or not loss <= limit):
         found = (
@@ -158,8 +177,7 @@ def broken_card(model: ModelEntry, version: RegisteredVersion, card: Artifact | 
     blocking = "high" in _risk_classes(model, version)
     again = f"`llm-assets run {version.model} --tenant {version.tenant}` writes the card anew."
     if card is None:
-        digest = version.tags.get("card_digest", "none")
-        gone = f"the version's card ({digest[:19]}) is not in the store"
+        gone = f"no card of version {version.label} is in the store"
         yield Broken(rule="model card", what=gone, where="cards", remedy=again, blocking=blocking)
         return
     for missing in can_be_filled_in(card.attributes["missing"]):
@@ -222,7 +240,7 @@ def broken_reason(
 
 
 def _risk_classes(model: ModelEntry, version: RegisteredVersion) -> list[str]:
-    """Today's and that of its registration, each once."""
+    """Today's and that of its registration, by the signed log, each once."""
     return list(dict.fromkeys((model.risk_class, version.tags.get("risk_class", model.risk_class))))
 
 

@@ -21,7 +21,7 @@ from llm_assets.keys import VLLM_DEPLOYMENT
 from llm_assets.model_cards.html import card_html, without_header
 from llm_assets.operator import operator
 from llm_assets.promotion_rules import promotion_check, rollback_check, rules_of
-from resources.artifact_store.artifacts import Line
+from llm_assets.version_cards import card_of
 from resources.mlflow.registry import Move
 from resources.mlflow.traffic import MlflowTraffic, TrafficChange
 from resources.serving.routes import WHOLE
@@ -135,8 +135,7 @@ def card(
     here, registry = with_registry(model, tenant)
     wanted = named_or_production(registry, model, tenant, version)
     store = embedded_store(here.settings)
-    cards = store.versions(Line(collection="cards", tenant=tenant, name=model))
-    found = next((each for each in cards if each.digest == wanted.tags.get("card_digest")), None)
+    found = card_of(store, store.get(wanted.source))
     if found is None:
         raise UsageError(
             f"The card of version {wanted.label} is not in the store any more: "

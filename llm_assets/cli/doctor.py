@@ -19,7 +19,7 @@ from llm_assets.catalog.loading import load_catalog
 from llm_assets.catalog.mistakes import CatalogError
 from llm_assets.cli.options import AsJson
 from llm_assets.code_location import check_location
-from llm_assets.embedded import embedded_stack
+from llm_assets.embedded import embedded_mlflow, embedded_registry, embedded_stack
 from llm_assets.gateway.parts import gateway_of
 from llm_assets.identifiers_file import further_identifiers
 from llm_assets.settings import Settings, find_settings
@@ -28,12 +28,14 @@ from resources.engines.installation import EngineStatus, engine_status
 from resources.engines.locks import ENGINES
 from resources.gateway.envoy import METRICS_PORT_SETTING, PORT_SETTING, envoy_program, running_gateway
 from resources.gateway.errors import GatewayError
+from resources.mlflow.registry import MlflowRegistry, RegistryError
 from resources.private_files import close_to_others, is_open_to_others, open_to_others
 from resources.processes.local_processes import own_network_fault
 
 GIB = 2**30
 NEEDED_DISK_GIB = 8
 NEEDED_MEMORY_GIB = 4
+SHOWN_DIFFERENCES = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +49,7 @@ class Finding:
 
 
 def doctor(as_json: AsJson = False) -> None:
-    """Looks at Python, disk, memory, engines, ports and the catalog. Exit code 1 when one is not well.
+    """Looks at Python, disk, memory, engines, ports, catalog, promotions. Exit code 1 when one is not well.
 
     Example: `llm-assets doctor`
     """
@@ -89,6 +91,29 @@ def examine(settings: Settings) -> Iterator[Finding]:
     yield _catalog(settings)
     yield _personal_data(settings)
     yield from _locations(settings)
+    yield promotions(embedded_registry(settings), running=embedded_mlflow(settings).ready())
+
+
+def promotions(registry: MlflowRegistry, *, running: bool) -> Finding:
+    """The signed log of promotions, and, where MLflow is running, whether it shows what the log says."""
+    what = "promotions"
+    try:
+        count = sum(1 for _ in registry.move_log.lines())
+        differences = registry.all_differences() if running else ()
+    except RegistryError as error:
+        return Finding(what=what, well=False, found="cannot be read or compared", remedy=str(error))
+    if not differences:
+        compared = "MLflow shows the same" if running else "MLflow is not running, so it was not compared"
+        return Finding(what=what, well=True, found=f"the signed log has {count} models; {compared}")
+    shown = "; ".join(differences[:SHOWN_DIFFERENCES])
+    more = len(differences) - SHOWN_DIFFERENCES
+    return Finding(
+        what=what,
+        well=False,
+        found=f"{shown}; and {more} more" if more > 0 else shown,
+        remedy="The log counts, and what it says is served. "
+        "`llm-assets history MODEL --tenant TENANT --restore` writes MLflow anew.",
+    )
 
 
 def _standing(status: EngineStatus) -> str:

@@ -15,6 +15,7 @@ from llm_assets.cli.versions import Version, named_or_production, with_registry
 from llm_assets.embedded import embedded_store
 from llm_assets.made_from import lineage_of
 from llm_assets.signature_policy import bundle_of, require_signature, sign_published, signer_of, verifier_of
+from llm_assets.version_cards import card_of
 from resources.artifact_store.artifacts import Artifact, ArtifactError, Line
 from resources.artifact_store.store import ArtifactStore
 from resources.mlflow.registry import RegisteredVersion
@@ -37,7 +38,7 @@ class Finding:
 
 
 def verify(model: Model, tenant: Tenant, version: Version = None, as_json: AsJson = False) -> None:
-    """Compares every byte of a version, and of all that it was made from, and says who signed it.
+    """Compares every byte of a version, of what it was made from and of its card, and says who signed it.
 
     Example: `llm-assets verify support_bot --tenant team-a`
     """
@@ -76,6 +77,8 @@ def sign(model: Model, tenant: Tenant, version: Version = None) -> None:
 def _made_of(store: ArtifactStore, source: str) -> Iterator[Artifact]:
     lineage = lineage_of(store.get, store.get(source))
     yield from (lineage.merged, lineage.adapter, lineage.dataset, lineage.base)
+    if (card := card_of(store, lineage.merged)) is not None:
+        yield card
 
 
 def _finding(

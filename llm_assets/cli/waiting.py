@@ -6,18 +6,18 @@ from rich.console import Console
 
 from llm_assets.assets.deployments import says_waiting
 from llm_assets.cli.installation import Installation
-from llm_assets.embedded import embedded_mlflow, embedded_resources
+from llm_assets.embedded import embedded_mlflow, embedded_registry
 from llm_assets.outdated_recipes import outdated_recipes
 from llm_assets.runs import dagster_instance
 from llm_assets.settings import Settings
-from resources.mlflow.registry import MlflowRegistry, RegisteredVersion
+from resources.mlflow.registry import RegisteredVersion
 
 
 def waiting_candidates(settings: Settings) -> tuple[RegisteredVersion, ...] | None:
     """Of all tenants and models; None where MLflow does not run, which is not started for this."""
     if not embedded_mlflow(settings).ready():
         return None
-    registry: MlflowRegistry = embedded_resources(settings)["registry"]
+    registry = embedded_registry(settings)
     return registry.all_waiting()
 
 
@@ -45,7 +45,7 @@ def print_differences(console: Console, settings: Settings) -> None:
     """A line for each thing that MLflow says otherwise than the signed log of promotions; while it runs."""
     if not embedded_mlflow(settings).ready():
         return
-    registry: MlflowRegistry = embedded_resources(settings)["registry"]
+    registry = embedded_registry(settings)
     remedy = "`llm-assets history MODEL --tenant TENANT --restore` writes MLflow anew."
     for each in registry.all_differences():
         text = f"{each}. The log counts; {remedy}"

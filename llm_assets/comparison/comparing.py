@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from llm_assets.comparison.rows import RowChanges
+from llm_assets.loss_rules import LOSSES
 from llm_assets.made_from import Lineage
 from resources.mlflow.registry import RegisteredVersion
 
@@ -15,6 +16,7 @@ HIGHER_IS_BETTER: Mapping[str, bool] = {
     "final_loss": False,
     "loss_drop": True,
 }
+MEASURED = (*LOSSES, "train_seconds")
 DIGITS = 4  # what is equal to so many digits counts as the same
 
 
@@ -91,7 +93,7 @@ def compare(before: Side, after: Side, rows: RowChanges) -> Comparison:
         model=before.version.model,
         before=_named(before.version),
         after=_named(after.version),
-        metrics=_metrics(before.version.metrics, after.version.metrics, rows),
+        metrics=_metrics(measured(before), measured(after), rows),
         dataset=Change(name="digest", before=old.dataset.digest, after=new.dataset.digest),
         rows=rows,
         recipe=changes(old.adapter.attributes["recipe"], new.adapter.attributes["recipe"]),
@@ -113,6 +115,12 @@ def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[Change
 
 def _named(version: RegisteredVersion) -> Named:
     return Named(number=version.number, label=version.label, digest=version.digest, aliases=version.aliases)
+
+
+def measured(side: Side) -> dict[str, float]:
+    """What was measured in its training, by the adapter's manifest."""
+    training = side.lineage.adapter.attributes["training"]
+    return {name: float(training[name]) for name in MEASURED if training.get(name) is not None}
 
 
 def _metrics(before: Mapping[str, float], after: Mapping[str, float], rows: RowChanges) -> tuple[Metric, ...]:

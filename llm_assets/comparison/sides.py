@@ -9,7 +9,8 @@ from llm_assets.comparison.markdown import comparison_markdown
 from llm_assets.comparison.rows import compare_rows
 from llm_assets.made_from import lineage_of
 from llm_assets.model_cards.markdown import inline
-from resources.artifact_store.artifacts import ArtifactError, Line
+from llm_assets.version_cards import card_of
+from resources.artifact_store.artifacts import Artifact, ArtifactError
 from resources.artifact_store.store import ArtifactStore
 from resources.mlflow.registry import RegisteredVersion
 
@@ -36,15 +37,10 @@ def compared(store: ArtifactStore, before: RegisteredVersion, after: RegisteredV
 
 
 def _side(store: ArtifactStore, version: RegisteredVersion) -> Side:
-    return Side(
-        version=version, lineage=lineage_of(store.get, store.get(version.source)), card=_card(store, version)
-    )
+    merged = store.get(version.source)
+    return Side(version=version, lineage=lineage_of(store.get, merged), card=_card(store, merged))
 
 
-def _card(store: ArtifactStore, version: RegisteredVersion) -> Mapping[str, Any] | None:
-    line, digest = (
-        Line(collection="cards", tenant=version.tenant, name=version.model),
-        version.tags.get("card_digest"),
-    )
-    card = next((each for each in store.versions(line) if each.digest == digest), None)
+def _card(store: ArtifactStore, merged: Artifact) -> Mapping[str, Any] | None:
+    card = card_of(store, merged)
     return None if card is None else dict(json.loads(store.read(card, "card.json")))

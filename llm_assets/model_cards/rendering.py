@@ -17,6 +17,7 @@ RISK_WORDS = {
     "minimal": "minimal risk",
 }
 SHOWN_ANSWERS_IN_SUMMARY = 3
+SHORT_DIGEST = 12
 
 
 def card_markdown(evidence: Evidence) -> str:
@@ -42,13 +43,14 @@ def model_summary(evidence: Evidence) -> str:
 
 
 def version_summary(evidence: Evidence) -> str:
-    """Verdict, results, answers and what is missing of one version, as Markdown: for the registry's page."""
+    """Verdict, results, digests, answers and what is missing of one version: Markdown for the registry."""
     card = card_json(evidence)
     missing = len(card["missing"])
     return "\n\n".join(
         [
             f"Thresholds: {_verdict(card)}.",
             "\n".join(f"- {_result_line(each)}" for each in card["results"]),
+            _lineage(card),
             *_answers(card, most=SHOWN_ANSWERS_IN_SUMMARY),
             f"Not filled in: {missing} fields of the model card."
             if missing
@@ -194,7 +196,13 @@ def _lineage(card: Mapping[str, Any]) -> str:
         "merged_model": "Merged model",
     }
     digests = card["lineage"]
-    return table(["What", "Digest"], [[titles[each], f"`{is_}`"] for each, is_ in digests.items() if is_])
+    rows = [[titles[each], f"`{_short(is_)}`", f"`{is_}`"] for each, is_ in digests.items() if is_]
+    return table(["What", "Short", "Digest"], rows)
+
+
+def _short(digest: str) -> str:
+    """Enough to tell it apart by eye."""
+    return digest.removeprefix("sha256:")[:SHORT_DIGEST]
 
 
 def _missing(card: Mapping[str, Any]) -> list[str]:

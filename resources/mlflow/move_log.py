@@ -1,20 +1,28 @@
-"""The signed log of what was promoted: what MLflow shows can be changed by whoever reaches it, this cannot.
+"""The signed log of what was registered and promoted: MLflow's registry can be changed by whoever reaches it.
 
 A hash-chained, signed log per tenant, of the same making as the audit log (`resources/audit/chain.py`) but
-never deleted from: each record is one move of `production` or one change of the traffic, by the tag that
-MLflow has of it (`history.<UTC time>`, `traffic.<UTC time>`). The last move in the log is what is in
-production, whatever MLflow's aliases say; `differences` names where they say something else.
+never deleted from. Each record is one entry of a line, by a tag `<kind>.<UTC time>`:
 
-An installation that is older than its log adopts MLflow's state once, as records that say so (`adopted`);
-from then on a line without a record has nothing in production.
+    version.…     a version was registered, or what is known of it changed: number, label, digest, tags
+    candidate.…   a version became the candidate, and whether it may still be promoted by itself
+    history.…     `production` moved
+    traffic.…     versions got a share of the requests
+
+The log decides: what is in production, what the candidate is, which version a number means. A version is told
+by its label; numbers are MLflow's, which gives a new one to what was deleted there and is written anew.
+
+An installation that is older than its log, or whose log is older than versions in it, adopts what MLflow says
+once, as records that say so (`adopted`).
 
 Does not cover: somebody who can write to the state folder and has the signing key.
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,33 +33,112 @@ from resources.audit.segments import record_in, segments_in
 from resources.audit.statements import Signing
 from resources.audit.verifying import verify_tenant
 from resources.mlflow.client import RegistryError
+from resources.mlflow.versions import every_model, every_version, is_own, is_registered_name
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities.model_registry import RegisteredModel
-    from mlflow.store.entities.paged_list import PagedList
+    from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 
 CANDIDATE = "candidate"
 PRODUCTION = "production"
 PREVIOUS = "previous"
+ALIASES = (CANDIDATE, PRODUCTION, PREVIOUS)
 HISTORY_TAG = "history."
 TRAFFIC_TAG = "traffic."
-MOVE_TAG = "move"
-MODELS_A_PAGE = 1000
-LOGGED_TAGS = (HISTORY_TAG, TRAFFIC_TAG)
+VERSION_TAG = "version."
+CANDIDATE_TAG = "candidate."
 TIME = "%Y-%m-%dT%H:%M:%S.%fZ"  # a tag's name may hold no plus sign
 FAULTS_NAMED = 3
-LIMITS = SegmentLimits(age_s=366 * 86400)  # a day with a move is a segment
+LIMITS = SegmentLimits(age_s=366 * 86400)  # a day with an entry is a segment
+BEGAN = "began"
+
+Entry = Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoggedVersion:
+    """A version as the log has it; `about` are the tags of the model that it was registered with."""
+
+    number: int
+    label: str
+    digest: str
+    tags: Mapping[str, str]
+    about: Mapping[str, str]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """A registered model as the log has it: `production`, `previous` and the tags of moves are the log's."""
+    """The versions of one tenant and model: every entry of the log, oldest first, by tag."""
 
     name: str
-    aliases: Mapping[str, int]
-    tags: Mapping[str, str]
-    logged: frozenset[str]  # which of the tags are in the log
+    entries: Mapping[str, Entry]
+
+    @property
+    def tenant(self) -> str:
+        return self.name.partition(".")[0]
+
+    @property
+    def model(self) -> str:
+        return self.name.partition(".")[2]
+
+    @property
+    def last(self) -> str:
+        """When the newest entry was made; "" before the first."""
+        return max(map(time_of, self.entries), default="")
+
+    def of(self, kind: str) -> list[tuple[str, Entry]]:
+        """Tag and value of the entries of a kind, oldest first."""
+        return [(tag, value) for tag, value in self.entries.items() if tag.startswith(kind)]
+
+    @cached_property
+    def versions(self) -> Mapping[str, LoggedVersion]:
+        """By label, in the order of their first registration, each as it was registered last."""
+        return {value["label"]: LoggedVersion(**value) for _, value in self.of(VERSION_TAG)}
+
+    def numbered(self, number: int) -> LoggedVersion | None:
+        """The version that has this number in MLflow now."""
+        return next((each for each in self.versions.values() if each.number == number), None)
+
+    def label(self, number: int | str, at: str) -> str:
+        """Of the version that had `number` at that time; the number itself where none ever had it."""
+        named = [(tag, value) for tag, value in self.of(VERSION_TAG) if value["number"] == int(number)]
+        if not named:
+            return str(number)
+        then = [value for tag, value in named if time_of(tag) <= at] or [named[0][1]]
+        return str(then[-1]["label"])
+
+    @cached_property
+    def pointed(self) -> Mapping[str, str]:
+        """Label by alias."""
+        found = {}
+        if candidate := self.of(CANDIDATE_TAG):
+            tag, value = candidate[-1]
+            found[CANDIDATE] = self.label(value["to"], time_of(tag))
+        if moves := self.of(HISTORY_TAG):
+            tag, value = moves[-1]
+            found[PRODUCTION] = self.label(value["to"], time_of(tag))
+            if value["production"] is not None:
+                found[PREVIOUS] = self.label(value["production"], time_of(tag))
+        return found
+
+    @property
+    def aliases(self) -> Mapping[str, int]:
+        """The number that MLflow has now of what each alias points to."""
+        return {
+            alias: self.versions[label].number
+            for alias, label in self.pointed.items()
+            if label in self.versions
+        }
+
+    @property
+    def waits(self) -> bool:
+        """Whether the candidate was not in production since it became the candidate."""
+        if not (candidate := self.of(CANDIDATE_TAG)):
+            return False
+        tag, value = candidate[-1]
+        since = [(each, move) for each, move in self.of(HISTORY_TAG) if time_of(each) > time_of(tag)]
+        moved_to = {self.label(move["to"], time_of(each)) for each, move in since}
+        return bool(value["due"]) and self.pointed[CANDIDATE] not in moved_to
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,31 +150,39 @@ class MoveLog:
 
     @property
     def begun(self) -> bool:
-        return any(segments_in(self._places.log(PLATFORM)))
+        """Whether it has the versions that there were before it."""
+        segments = segments_in(self._places.log(PLATFORM))
+        return any(b'"versions":' in each.path.read_bytes() for each in segments)
 
-    def begin(self, client: "MlflowClient", lines: Callable[[], Iterable["RegisteredModel"]]) -> None:
-        """Adopts what MLflow says is in production, once."""
-        if self.begun:
-            return
+    def begin(self, client: "MlflowClient") -> None:
+        """Adopts what MLflow says, once."""
         with self._places.lock(PLATFORM):
             if self.begun:
                 return
+            known = {line.name: line for line in self.lines()}
+            versions: dict[str, list[ModelVersion]] = {}
+            for version in every_version(client):
+                versions.setdefault(str(version.name), []).append(version)
             adopted = 0
-            for line in lines():
-                for tag, value in _standing(line):
-                    self.record(line.name, tag, value, adopted=True)
-                    client.set_registered_model_tag(line.name, tag, json.dumps(value))
+            for model in every_model(client):
+                if not is_registered_name(model.name):
+                    continue  # somebody else's, on a server that is shared
+                line = known.get(model.name, Line(name=model.name, entries={}))
+                for tag, value in _standing(model, versions.get(model.name, ()), line):
+                    self.record(model.name, tag, value, adopted=True)
                     adopted += 1
-            began = {"id": "began", "kind": "event", "event": "began", "adopted": adopted}
-            self._append(PLATFORM, began)
+                    if tag not in model.tags and tag.startswith(HISTORY_TAG):
+                        self._mark_cut_off(model.name)  # MLflow does not show it yet
+            began = {"id": BEGAN, "kind": "event", "event": BEGAN, "adopted": adopted}
+            self._append(PLATFORM, began | {"versions": sum(map(len, versions.values()))})
 
-    def record(self, name: str, tag: str, value: Mapping[str, Any], *, adopted: bool = False) -> None:
-        """Seals one move or change of the traffic; this is when it happens.
+    def record(self, name: str, tag: str, value: Entry, *, adopted: bool = False) -> None:
+        """Seals one entry; this is when it happens.
 
         Raises:
             RegistryError: The disk does not take it, so it did not happen.
         """
-        tenant = _tenant(name)
+        tenant = name.partition(".")[0]
         entry = {"id": f"{name}:{tag}", "kind": "move", "line": name, "tag": tag, "value": dict(value)}
         try:
             with self._places.lock(tenant):
@@ -95,32 +190,50 @@ class MoveLog:
         except (OSError, AuditError) as error:
             raise RegistryError(f"{name}: the signed log of promotions was not written. {error}") from error
 
-    def line(self, line: "RegisteredModel") -> Line:
-        """What MLflow has of it, with what the log has in the place of what can be changed by hand.
-
-        Raises:
-            RegistryError: The log was altered; nothing in it can be relied on.
+    def line(self, name: str) -> Line:
+        """Raises:
+        RegistryError: The log was altered; nothing in it can be relied on.
         """
-        return _line(line, self._tags(_tenant(line.name)).get(line.name, {}))
+        return self._lines(name.partition(".")[0]).get(name) or Line(name=name, entries={})
 
-    def lines(self, lines: Iterable["RegisteredModel"]) -> list[Line]:
-        """As `line`, of many; each tenant's log is read once."""
-        logs: dict[str, dict[str, dict[str, str]]] = {}
-        found = []
-        for line in lines:
-            tenant = _tenant(line.name)
-            if tenant not in logs:
-                logs[tenant] = self._tags(tenant)
-            found.append(_line(line, logs[tenant].get(line.name, {})))
-        return found
+    def lines(self) -> Iterator[Line]:
+        """Every line that the log has entries of."""
+        for tenant in self._places.tenants():
+            if tenant != PLATFORM:
+                yield from self._lines(tenant).values()
 
-    def _tags(self, tenant: str) -> dict[str, dict[str, str]]:
-        """Every move and change of the traffic, by line and tag."""
-        tags: dict[str, dict[str, str]] = {}
+    @contextmanager
+    def showing(self, name: str) -> Iterator[None]:
+        """While MLflow is brought to what the log says. What is cut off is finished by who comes next."""
+        self._mark_cut_off(name)
+        yield
+        self._mark(name).unlink(missing_ok=True)
+
+    def cut_off(self, name: str) -> bool:
+        """Whether MLflow was not brought to what the log says, or is being brought to it."""
+        return self._mark(name).exists()
+
+    def all_cut_off(self) -> list[str]:
+        folder = self.folder / "showing"
+        return sorted(mark.name for mark in folder.iterdir()) if folder.is_dir() else []
+
+    def _mark_cut_off(self, name: str) -> None:
+        mark = self._mark(name)
+        mark.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        mark.touch(mode=0o600)
+
+    def _mark(self, name: str) -> Path:
+        return self.folder / "showing" / name
+
+    def _lines(self, tenant: str) -> dict[str, Line]:
+        entries: dict[str, dict[str, Entry]] = {}
         for record in self._records(tenant):
             if record.get("kind") == "move":
-                tags.setdefault(record["line"], {})[record["tag"]] = json.dumps(record["value"])
-        return tags
+                entries.setdefault(record["line"], {})[record["tag"]] = record["value"]
+        return {
+            name: Line(name=name, entries={tag: of[tag] for tag in sorted(of, key=time_of)})
+            for name, of in entries.items()
+        }
 
     def _records(self, tenant: str) -> Iterator[dict[str, Any]]:
         folder = self._places.log(tenant)
@@ -150,57 +263,6 @@ class MoveLog:
         return AuditPlaces(folder=self.folder)
 
 
-class LoggedClient:
-    """An MLflow client whose registered models are `Line`s: as the log has them."""
-
-    def __init__(self, client: "MlflowClient", log: MoveLog) -> None:
-        self._client, self._log = client, log
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._client, name)
-
-    def get_registered_model(self, name: str) -> Line:
-        return self._log.line(self._client.get_registered_model(name))
-
-    def search_registered_models(self, **options: Any) -> "PagedList[Line]":
-        from mlflow.store.entities.paged_list import PagedList
-
-        page = self._client.search_registered_models(**options)
-        return PagedList(self._log.lines(page), page.token)
-
-    def restore(self, name: str) -> None:
-        """Writes the tags of moves as the log has them, and removes those that it has not."""
-        known = self._client.get_registered_model(name)
-        line = self._log.line(known)
-        for tag in known.tags.keys() - line.tags.keys():
-            self._client.delete_registered_model_tag(name, tag)
-        for tag in line.logged:
-            self._client.set_registered_model_tag(name, tag, line.tags[tag])
-        if PREVIOUS in known.aliases and PREVIOUS not in line.aliases:
-            self._client.delete_registered_model_alias(name, PREVIOUS)
-        if PRODUCTION in known.aliases and PRODUCTION not in line.aliases:
-            self._client.delete_registered_model_alias(name, PRODUCTION)
-
-    def differences(self, name: str) -> list[str]:
-        """What MLflow itself says otherwise than the log, of a line."""
-        known = self._client.get_registered_model(name)
-        return list(differences(known, self._log.line(known)))
-
-    def all_differences(self) -> list[str]:
-        """As `differences`, of every line that nobody moves at this moment."""
-        known, token = [], None
-        while True:
-            page = self._client.search_registered_models(max_results=MODELS_A_PAGE, page_token=token)
-            known += [line for line in page if MOVE_TAG not in line.tags]
-            if not (token := page.token):
-                break
-        return [
-            each
-            for line, logged in zip(known, self._log.lines(known), strict=True)
-            for each in differences(line, logged)
-        ]
-
-
 def time_after(last: str) -> str:
     """Now, or just after the last one: another machine's clock may be ahead of this one's."""
     now = datetime.now(UTC)
@@ -209,92 +271,72 @@ def time_after(last: str) -> str:
     return now.strftime(TIME)
 
 
-def differences(line: "RegisteredModel", logged: Line) -> Iterator[str]:
-    """What MLflow says otherwise than the log, a sentence for each."""
-    told = {alias: int(number) for alias, number in line.aliases.items()}
-    for alias in (PRODUCTION, PREVIOUS):
-        if told.get(alias) != logged.aliases.get(alias):
-            yield (
-                f"MLflow's alias {alias!r} of {line.name} is {_version(told.get(alias))}, "
-                f"the signed log says {_version(logged.aliases.get(alias))}"
-            )
-    shown = {tag: text for tag, text in line.tags.items() if tag.startswith(LOGGED_TAGS)}
-    wanted = {tag: logged.tags[tag] for tag in logged.logged}
-    began = min(map(_time, logged.logged), default="")
-    for tag in sorted(shown.keys() | wanted.keys(), key=_time):
-        if tag not in shown:
-            yield f"MLflow's tag {tag!r} of {line.name} is gone, the signed log has it"
-        elif tag not in wanted:
-            if _time(tag) >= began:
-                yield f"MLflow's tag {tag!r} of {line.name} is in no signed log: nobody moved anything then"
-        elif _parsed(shown[tag]) != json.loads(wanted[tag]):
-            yield f"MLflow's tag {tag!r} of {line.name} was altered"
+def time_of(tag: str) -> str:
+    return tag.partition(".")[2]
 
 
-def _standing(line: "RegisteredModel") -> Iterator[tuple[str, dict[str, Any]]]:
-    """The records that say what MLflow says now: who is in production, and who shares its traffic."""
-    if PRODUCTION not in line.aliases:
-        return
-    production = int(line.aliases[PRODUCTION])
-    moves, changes = _tagged(line.tags, HISTORY_TAG), _tagged(line.tags, TRAFFIC_TAG)
-    move = next(reversed(moves.values()), None)
-    if move is None or int(move["to"]) != production:
-        previous = line.aliases.get(PREVIOUS)
-        move = {
-            "action": "promote",
-            "to": production,
-            "production": int(previous) if previous else None,
-            "previous": None,
-            "who": "llm-assets",
-            "why": "MLflow's aliases when the signed log began",
-            "at": time_after(""),
-            "overridden": [],
-        }
-    yield HISTORY_TAG + move["at"], move
-    for traffic_tag, change in reversed(changes.items()):
-        if (change["production"], change["promotion"]) == (production, move["at"]):
-            yield traffic_tag, change
-        return
+def _standing(
+    model: "RegisteredModel", versions: Sequence["ModelVersion"], line: Line
+) -> Iterator[tuple[str, Entry]]:
+    """What MLflow says now and the log does not have: moves from before it, versions, the candidate."""
+    began = min(map(time_of, line.entries), default=None)
+    before = {tag: value for tag, value in _told(model) if began is None or time_of(tag) < began}
+    yield from before.items()
+    at = max([line.last, *map(time_of, before)], default="")
+    for version in sorted(versions, key=lambda each: int(each.version)):
+        if line.numbered(int(version.version)) is None and is_own(version):
+            yield VERSION_TAG + (at := time_after(at)), _adopted(model, version)
+    aliases = {alias: int(number) for alias, number in model.aliases.items()}
+    if CANDIDATE in aliases and not line.of(CANDIDATE_TAG):
+        due = any(int(each.version) == aliases[CANDIDATE] and _was_due(each) for each in versions)
+        value = {"to": aliases[CANDIDATE], "due": due and aliases.get(PRODUCTION) != aliases[CANDIDATE]}
+        yield CANDIDATE_TAG + (at := time_after(at)), value
+    moves = [value for tag, value in before.items() if tag.startswith(HISTORY_TAG)]
+    told = int(moves[-1]["to"]) if moves else None
+    if PRODUCTION in aliases and not line.of(HISTORY_TAG) and told != aliases[PRODUCTION]:
+        at = time_after(at)
+        yield (
+            HISTORY_TAG + at,
+            {
+                "action": "promote",
+                "to": aliases[PRODUCTION],
+                "production": aliases.get(PREVIOUS),
+                "previous": None,
+                "who": "llm-assets",
+                "why": "MLflow's aliases when the signed log began",
+                "at": at,
+                "overridden": [],
+            },
+        )
 
 
-def _line(line: "RegisteredModel", logged: Mapping[str, str]) -> Line:
-    began = min(map(_time, logged), default="")
-    tags = {tag: text for tag, text in line.tags.items() if _stands(tag, began)} | dict(logged)
-    own = {alias: int(of) for alias, of in line.aliases.items() if alias not in (PRODUCTION, PREVIOUS)}
-    return Line(name=line.name, aliases=own | _pointed(logged), tags=tags, logged=frozenset(logged))
+def _told(model: "RegisteredModel") -> Iterator[tuple[str, Entry]]:
+    """MLflow's own tags of moves and traffic, oldest first."""
+    for tag in sorted(model.tags, key=time_of):
+        if tag.startswith((HISTORY_TAG, TRAFFIC_TAG)) and isinstance(value := parsed(model.tags[tag]), dict):
+            yield tag, value
 
 
-def _tenant(name: str) -> str:
-    return name.partition(".")[0]
-
-
-def _stands(tag: str, began: str) -> bool:
-    """Whether MLflow's own tag counts: one of a move only from before the log began."""
-    return not tag.startswith(LOGGED_TAGS) or _time(tag) < began
-
-
-def _pointed(tags: Mapping[str, str]) -> dict[str, int]:
-    last = next(reversed(_tagged(tags, HISTORY_TAG).values()), None)
-    if last is None:
-        return {}
-    before = {} if last["production"] is None else {PREVIOUS: int(last["production"])}
-    return {PRODUCTION: int(last["to"]), **before}
-
-
-def _tagged(tags: Mapping[str, str], prefix: str) -> dict[str, dict[str, Any]]:
-    return {tag: json.loads(tags[tag]) for tag in sorted(tags) if tag.startswith(prefix)}
-
-
-def _parsed(text: str) -> object:
+def parsed(text: str) -> object:
+    """What a tag holds; None where that is no JSON."""
     try:
         return json.loads(text)
     except ValueError:
         return None
 
 
-def _time(tag: str) -> str:
-    return tag.partition(".")[2]
+def _adopted(model: "RegisteredModel", version: "ModelVersion") -> dict[str, Any]:
+    return {
+        "number": int(version.version),
+        "label": version.tags.get("version", str(version.version)),
+        "digest": version.tags.get("digest", ""),
+        "tags": {tag: text for tag, text in version.tags.items() if not tag.startswith(_OF_MOVES)},
+        "about": {tag: model.tags[tag] for tag in ("owner", "risk_class") if tag in model.tags},
+    }
 
 
-def _version(number: int | None) -> str:
-    return "no version" if number is None else f"version {number}"
+_OF_MOVES = ("promoted_", "automatic_promotion")
+
+
+def _was_due(version: "ModelVersion") -> bool:
+    return version.tags.get("automatic_promotion") == "due"

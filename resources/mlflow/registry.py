@@ -1,39 +1,61 @@
-"""MLflow as the register of versions: what exists, which one is in production, who decided it.
+"""The register of versions: what exists, which one is in production, who decided it.
 
-Weights never go through MLflow: a version's source is `artifact://models/<tenant>/<model>/<version>`,
-which the artifact store resolves. A tenant's model is one registered model, `<tenant>.<model>`, with
-three aliases: `candidate` (registered last), `production` (what is to be served), `previous` (what was
-served before, where a rollback goes).
+A signed log on this machine's disk decides (`resources/mlflow/move_log.py`); MLflow shows it, and is asked
+for nothing but how it differs. Weights never go through MLflow: a version's source is
+`artifact://models/<tenant>/<model>/<version>`, which the artifact store resolves. A tenant's model is one
+registered model, `<tenant>.<model>`, with three aliases: `candidate` (registered last), `production` (what is
+to be served), `previous` (what was served before, where a rollback goes).
 
 Every verb may be cut off at any moment and called again. Does not cover: see `resources/mlflow/promotion.py`.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
 from resources.mlflow import promotion
 from resources.mlflow.client import RegistryError, mlflow_client, refuse_credentials
-from resources.mlflow.move_log import Line, LoggedClient, MoveLog
-from resources.mlflow.promotion import CANDIDATE, PREVIOUS, PRODUCTION, Move, turn
+from resources.mlflow.move_log import (
+    CANDIDATE,
+    CANDIDATE_TAG,
+    PREVIOUS,
+    PRODUCTION,
+    VERSION_TAG,
+    Line,
+    LoggedVersion,
+    MoveLog,
+    time_after,
+)
+from resources.mlflow.promotion import Move, turn
+from resources.mlflow.shown import (
+    differences,
+    find_model,
+    make_version,
+    number_in_mlflow,
+    remove_foreign,
+    show,
+    version_tags,
+    versions_in_mlflow,
+)
 from resources.mlflow.tracking import log_run
 from resources.mlflow.versions import (
     DESCRIPTION_CHARACTERS,
     RegisteredVersion,
     RegistryEntry,
+    address_of,
     every_model,
-    find_by_source,
-    find_model,
-    find_versions,
-    get_version,
+    every_version,
+    is_registered_name,
     registered_name,
 )
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
 
 __all__ = ["MlflowRegistry", "Move", "RegisteredVersion", "RegistryEntry", "RegistryError"]
 
@@ -68,19 +90,28 @@ class MlflowRegistry(dg.ConfigurableResource):
         Raises:
             RegistryError: The label is registered with another digest, or MLflow fails.
         """
-        with self.client(f"registering {entry.source}") as client:
-            _ensure_model(client, entry)
-            version = find_by_source(client, entry) or _create_version(client, entry)
-            if version.digest != entry.digest:
+        with self.settled(entry.tenant, entry.model, f"registering {entry.source}") as (client, line):
+            logged = line.versions.get(entry.version)
+            if logged and logged.digest != entry.digest:
                 raise RegistryError(
-                    f"{entry.source} is registered with the digest {version.digest}, not {entry.digest}. "
+                    f"{entry.source} is registered with the digest {logged.digest}, not {entry.digest}. "
                     "A version never changes: publish the new files under a new label."
                 )
-            if entry.card_digest and version.tags.get("card_digest") != entry.card_digest:
-                _document(client, version, entry)
-            if CANDIDATE not in version.aliases:
-                _make_candidate(client, version)
-            return get_version(client, entry.tenant, entry.model, version.number)
+            with self.move_log.showing(line.name):
+                if find_model(client, line.name) is None:
+                    line = self._written_anew(client, line)
+                before = line
+                _ensure_model(client, entry)
+                version = _logged(client, line, entry)
+                if line.versions.get(entry.version) != version:
+                    line = self._record(line, VERSION_TAG, asdict(version))
+                    description = entry.description[:DESCRIPTION_CHARACTERS]
+                    client.update_model_version(line.name, str(version.number), description)
+                if line.pointed.get(CANDIDATE) != entry.version:
+                    due = line.pointed.get(PRODUCTION) != entry.version
+                    line = self._record(line, CANDIDATE_TAG, {"to": version.number, "due": due})
+                show(client, line, since=before)
+        return registered(line, entry.version)
 
     def promote(
         self,
@@ -97,9 +128,9 @@ class MlflowRegistry(dg.ConfigurableResource):
         A version that is in production already stays as it is, with the record of its own promotion.
         `check` is asked while nobody else on this machine can move the model, before anything is moved.
         """
-        with self._moving(tenant, model, "promoting") as client:
-            target = _version(client, tenant, model, version)
-            return self._move(client, target, "promote", who=who, why=why, check=check)
+        with self.settled(tenant, model, f"promoting {model} of {tenant}") as (client, line):
+            target = _found(line, version)
+            return self._move(client, line, target, "promote", who=who, why=why, check=check)
 
     def promote_candidate(
         self, tenant: str, model: str, *, who: str, why: str, check: Check = unchecked
@@ -111,11 +142,12 @@ class MlflowRegistry(dg.ConfigurableResource):
             A version that becomes the candidate anew, because the data went back to what it was, may be
             promoted again.
         """
-        with self._moving(tenant, model, "promoting the candidate of") as client:
-            candidate = _by_alias(client, tenant, model, CANDIDATE)
-            if candidate is None or candidate.tags.get(promotion.AUTOMATIC_TAG) != promotion.DUE:
+        doing = f"promoting the candidate of {model} of {tenant}"
+        with self.settled(tenant, model, doing) as (client, line):
+            if not line.waits:
                 return None
-            return self._move(client, candidate, "promote", who=who, why=why, check=check)
+            candidate = registered(line, line.pointed[CANDIDATE])
+            return self._move(client, line, candidate, "promote", who=who, why=why, check=check)
 
     def rollback(
         self, tenant: str, model: str, *, who: str, why: str, check: Check = unchecked
@@ -128,81 +160,91 @@ class MlflowRegistry(dg.ConfigurableResource):
         Raises:
             RegistryError: There is no previous version.
         """
-        with self._moving(tenant, model, "rolling back") as client:
-            name = _known(client, tenant, model)
-            line = promotion.settle(client, self.move_log, name)
-            aliases = line.aliases
+        with self.settled(tenant, model, f"rolling back {model} of {tenant}") as (client, line):
+            _require_versions(line)
             last = next(reversed(promotion.history(line)), None)
-            if last and last.action == "rollback" and last.to == aliases.get(PRODUCTION):
-                return get_version(client, tenant, model, last.to)
-            if PREVIOUS not in aliases:
+            if last and last.action == "rollback":
+                return registered(line, line.pointed[PRODUCTION])
+            if PREVIOUS not in line.pointed:
                 raise RegistryError(
                     f"{model} of {tenant} has no previous version to go back to. "
                     f"`llm-assets promote {model} --tenant {tenant} VERSION` takes any registered version."
                 )
-            target = get_version(client, tenant, model, aliases[PREVIOUS])
-            return self._move(client, target, "rollback", who=who, why=why, check=check)
+            target = registered(line, line.pointed[PREVIOUS])
+            return self._move(client, line, target, "rollback", who=who, why=why, check=check)
+
+    def line(self, tenant: str, model: str) -> Line:
+        """Everything that the signed log has of a tenant's model."""
+        name = registered_name(tenant, model)
+        self._begin(f"reading what was registered of {model} of {tenant}")
+        return self.move_log.line(name)
 
     def production(self, tenant: str, model: str) -> RegisteredVersion | None:
         """The version that is to be served, if any was ever promoted."""
-        return self._alias(tenant, model, PRODUCTION)
+        return _by_alias(self.line(tenant, model), PRODUCTION)
 
     def candidate(self, tenant: str, model: str) -> RegisteredVersion | None:
         """The version that was registered last."""
-        return self._alias(tenant, model, CANDIDATE)
+        return _by_alias(self.line(tenant, model), CANDIDATE)
 
     def waiting(self, tenant: str, model: str) -> RegisteredVersion | None:
         """The candidate, unless it was promoted already: it waits for a person (or for its own promotion)."""
-        candidate = self.candidate(tenant, model)
-        return candidate if candidate and _is_waiting(candidate) else None
+        line = self.line(tenant, model)
+        return _by_alias(line, CANDIDATE) if line.waits else None
 
     def all_waiting(self) -> tuple[RegisteredVersion, ...]:
         """The candidates of all tenants and models that wait, by tenant and model."""
-        with self.client("looking for candidates that wait") as client:
-            waiting = [
-                get_version(client, line.tags["tenant"], line.tags["model"], int(line.aliases[CANDIDATE]))
-                for line in every_model(client)
-                if line.aliases.get(CANDIDATE) not in (None, line.aliases.get(PRODUCTION))
-                and {"tenant", "model"} <= line.tags.keys()
-            ]
-        return tuple(version for version in waiting if _is_waiting(version))
+        self._begin("looking for candidates that wait")
+        waiting = sorted((line for line in self.move_log.lines() if line.waits), key=lambda line: line.name)
+        return tuple(registered(line, line.pointed[CANDIDATE]) for line in waiting)
 
     def versions(self, tenant: str, model: str) -> tuple[RegisteredVersion, ...]:
         """All versions, newest first; none of a model that was never registered."""
-        with self.client(f"listing the versions of {model} of {tenant}") as client:
-            return tuple(find_versions(client, tenant, model))
+        line = self.line(tenant, model)
+        return tuple(registered(line, each.label) for each in _newest_first(line))
 
     def history(self, tenant: str, model: str) -> tuple[Move, ...]:
         """Every promotion and rollback, oldest first: who, why, when, from which version to which."""
-        with self.client(f"reading the history of {model} of {tenant}") as client:
-            line = client.get_registered_model(_known(client, tenant, model))
-            return promotion.history(cast(Line, line))
+        line = self.line(tenant, model)
+        _require_versions(line)
+        return promotion.history(line)
 
     def all_differences(self) -> tuple[str, ...]:
-        """As `differences`, of all tenants and models."""
+        """As `differences`, of all tenants and models but those that somebody changes at this moment."""
         with self.client("comparing MLflow with the signed log") as client:
-            return tuple(cast(LoggedClient, client).all_differences())
+            for name in self.move_log.all_cut_off():
+                with suppress(RegistryError), turn(self.locks, name, timeout_s=0):
+                    self._settle(client, name)
+            versions: dict[str, dict[int, ModelVersion]] = {}
+            for version in every_version(client):
+                versions.setdefault(str(version.name), {})[int(version.version)] = version
+            known = {model.name: model for model in every_model(client) if is_registered_name(model.name)}
+            lines = {line.name: line for line in self.move_log.lines()}
+            return tuple(
+                each
+                for name in sorted(known.keys() | lines.keys())
+                if not self.move_log.cut_off(name)
+                for each in differences(
+                    known.get(name), versions.get(name, {}), lines.get(name) or Line(name=name, entries={})
+                )
+            )
 
     def differences(self, tenant: str, model: str) -> tuple[str, ...]:
-        """Where MLflow's aliases and tags say something else than the signed log, a sentence for each."""
-        with (
-            turn(self.locks, registered_name(tenant, model)),
-            self.client(f"comparing {model} of {tenant} with the signed log") as client,
+        """Where MLflow says something else than the signed log, a sentence for each."""
+        with self.settled(tenant, model, f"comparing {model} of {tenant} with the signed log") as (
+            client,
+            line,
         ):
-            name = registered_name(tenant, model)
-            if find_model(client, name) is None:
-                return ()
-            promotion.settle(client, self.move_log, name)
-            return tuple(cast(LoggedClient, client).differences(name))
+            versions = versions_in_mlflow(client, line)
+            return tuple(differences(find_model(client, line.name), versions, line))
 
     def restore(self, tenant: str, model: str) -> None:
-        """Brings MLflow's aliases and tags to what the signed log says."""
-        with self._moving(tenant, model, "restoring") as client:
-            name = _known(client, tenant, model)
-            line = promotion.settle(client, self.move_log, name)
-            cast(LoggedClient, client).restore(name)
-            if moves := promotion.history(line):
-                promotion.show(client, name, moves[-1])
+        """Brings MLflow to what the signed log says; versions that were deleted there get new numbers, and
+        those that are in no log go."""
+        with self.settled(tenant, model, f"restoring {model} of {tenant}") as (client, line):
+            _require_versions(line)
+            with self.move_log.showing(line.name):
+                remove_foreign(client, self._written_anew(client, line))
 
     def log_training(
         self,
@@ -237,12 +279,45 @@ class MlflowRegistry(dg.ConfigurableResource):
         return address if number is None else f"{address}/versions/{number}"
 
     @contextmanager
-    def _moving(self, tenant: str, model: str, doing: str) -> Iterator["MlflowClient"]:
-        with (
-            turn(self.locks, registered_name(tenant, model)),
-            self.client(f"{doing} {model} of {tenant}") as client,
-        ):
-            yield client
+    def settled(self, tenant: str, model: str, doing: str) -> Iterator[tuple["MlflowClient", Line]]:
+        """A line that nobody else on this machine changes, shown in MLflow as far as it was cut off."""
+        name = registered_name(tenant, model)
+        with turn(self.locks, name), self.client(doing) as client:
+            yield client, self._settle(client, name)
+
+    def _settle(self, client: "MlflowClient", name: str) -> Line:
+        line = self.move_log.line(name)
+        if self.move_log.cut_off(name):
+            with self.move_log.showing(name):
+                line = self._written_anew(client, line)
+        return line
+
+    def _written_anew(self, client: "MlflowClient", line: Line) -> Line:
+        """The line, with the numbers that its versions have in MLflow now."""
+        if not line.versions:
+            return line
+        if find_model(client, line.name) is None:
+            client.create_registered_model(line.name, {"tenant": line.tenant, "model": line.model})
+        there = versions_in_mlflow(client, line)
+        for logged in line.versions.values():
+            number = number_in_mlflow(line, logged.label, there)
+            if number is None:
+                number = make_version(client, line, logged.label, version_tags(line, logged.label))
+            if number != logged.number:
+                line = self._record(line, VERSION_TAG, asdict(logged) | {"number": number})
+        show(client, line)
+        return line
+
+    def _record(self, line: Line, kind: str, value: Mapping[str, Any]) -> Line:
+        """The line with one entry more."""
+        self.move_log.record(line.name, kind + time_after(line.last), value)
+        return self.move_log.line(line.name)
+
+    def _begin(self, doing: str) -> None:
+        refuse_credentials(self.tracking_uri)
+        if not self.move_log.begun:
+            with self.client(doing):
+                pass
 
     @property
     def move_log(self) -> MoveLog:
@@ -250,15 +325,17 @@ class MlflowRegistry(dg.ConfigurableResource):
 
     @contextmanager
     def client(self, doing: str) -> Iterator["MlflowClient"]:
-        """A client whose registered models are as the signed log has them."""
+        """A client of MLflow, which shows what was registered and promoted and decides nothing."""
         token_file = Path(self.token_file) if self.token_file else None
         with mlflow_client(self.tracking_uri, doing, token_file=token_file) as client:
-            self.move_log.begin(client, lambda: every_model(client))
-            yield cast("MlflowClient", LoggedClient(client, self.move_log))
+            if not self.move_log.begun:
+                self.move_log.begin(client)
+            yield client
 
     def _move(
         self,
         client: "MlflowClient",
+        line: Line,
         target: RegisteredVersion,
         action: promotion.Action,
         *,
@@ -266,26 +343,35 @@ class MlflowRegistry(dg.ConfigurableResource):
         why: str,
         check: Check,
     ) -> RegisteredVersion:
-        name = registered_name(target.tenant, target.model)
-        line = promotion.settle(client, self.move_log, name)
-        if line.aliases.get(PRODUCTION) != target.number:
+        if line.pointed.get(PRODUCTION) != target.label:
             overridden = check(target)
             move = promotion.new_move(action, target.number, line, who=who, why=why, overridden=overridden)
-            promotion.carry_out(client, self.move_log, name, move)
-        elif target.tags.get(promotion.AUTOMATIC_TAG) == promotion.DUE:
-            # Else a rerun would promote it by itself after a person has promoted another version.
-            client.set_model_version_tag(name, str(target.number), promotion.AUTOMATIC_TAG, promotion.DONE)
-        return get_version(client, target.tenant, target.model, target.number)
+            with self.move_log.showing(line.name):
+                self.move_log.record(line.name, move.history_tag, asdict(move))
+                line = self.show_change(client, line)
+        return registered(line, target.label)
 
-    def _alias(self, tenant: str, model: str, alias: str) -> RegisteredVersion | None:
-        with self.client(f"looking up {alias} of {model} of {tenant}") as client:
-            return _by_alias(client, tenant, model, alias)
+    def show_change(self, client: "MlflowClient", before: Line) -> Line:
+        """The line as it is now, shown in MLflow; what was deleted there and is needed for it comes back."""
+        line = self.move_log.line(before.name)
+        there = versions_in_mlflow(client, line)
+        if all(number in there for number in line.aliases.values()):
+            show(client, line, since=before)
+            return line
+        return self._written_anew(client, line)
 
 
-def _is_waiting(candidate: RegisteredVersion) -> bool:
-    return (
-        PRODUCTION not in candidate.aliases and candidate.tags.get(promotion.AUTOMATIC_TAG) == promotion.DUE
-    )
+def _logged(client: "MlflowClient", line: Line, entry: RegistryEntry) -> LoggedVersion:
+    """A version as the log is to have it, with its number in MLflow."""
+    known = line.versions.get(entry.version)
+    tags = {**known.tags, **entry.follows} if known else entry.tags
+    number = number_in_mlflow(line, entry.version, versions_in_mlflow(client, line))
+    if number is None:
+        number = make_version(
+            client, line, entry.version, tags, run_id=entry.training_run_id, description=entry.description
+        )
+    about = {"owner": entry.owner, "risk_class": entry.risk_class}
+    return LoggedVersion(number=number, label=entry.version, digest=entry.digest, tags=tags, about=about)
 
 
 def _ensure_model(client: "MlflowClient", entry: RegistryEntry) -> None:
@@ -293,69 +379,61 @@ def _ensure_model(client: "MlflowClient", entry: RegistryEntry) -> None:
 
     name = registered_name(entry.tenant, entry.model)
     description = entry.model_description[:DESCRIPTION_CHARACTERS]
-    tags = {
-        "tenant": entry.tenant,
-        "model": entry.model,
-        "owner": entry.owner,
-        "risk_class": entry.risk_class,
-    }
     try:
-        client.create_registered_model(name, tags, description)
+        client.create_registered_model(name, {"tenant": entry.tenant, "model": entry.model}, description)
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
         client.update_registered_model(name, description)
-        for tag, value in tags.items():
-            client.set_registered_model_tag(name, tag, value)
 
 
-def _create_version(client: "MlflowClient", entry: RegistryEntry) -> RegisteredVersion:
-    created = client.create_model_version(
-        registered_name(entry.tenant, entry.model),
-        entry.source,
-        run_id=entry.training_run_id,
-        tags=entry.tags | {promotion.AUTOMATIC_TAG: promotion.DUE},
-        description=entry.description[:DESCRIPTION_CHARACTERS],
-        await_creation_for=0,
-    )
-    return get_version(client, entry.tenant, entry.model, int(created.version))
-
-
-def _document(client: "MlflowClient", version: RegisteredVersion, entry: RegistryEntry) -> None:
-    """A version's files never change; what people wrote about it may: the entry follows the newest card."""
-    name, number = registered_name(version.tenant, version.model), str(version.number)
-    client.update_model_version(name, number, entry.description[:DESCRIPTION_CHARACTERS])
-    client.set_model_version_tag(name, number, "card_digest", entry.card_digest)
-
-
-def _make_candidate(client: "MlflowClient", version: RegisteredVersion) -> None:
-    name = registered_name(version.tenant, version.model)
-    client.set_model_version_tag(name, str(version.number), promotion.AUTOMATIC_TAG, promotion.DUE)
-    client.set_registered_model_alias(name, CANDIDATE, str(version.number))
-
-
-def _known(client: "MlflowClient", tenant: str, model: str) -> str:
-    name = registered_name(tenant, model)
-    if find_model(client, name) is None:
+def _require_versions(line: Line) -> None:
+    if not line.versions:
         raise RegistryError(
-            f"{model} of {tenant} has no registered version. "
-            f"`llm-assets run {model} --tenant {tenant}` makes one."
+            f"{line.model} of {line.tenant} has no registered version. "
+            f"`llm-assets run {line.model} --tenant {line.tenant}` makes one."
         )
-    return name
 
 
-def _version(client: "MlflowClient", tenant: str, model: str, version: str | int) -> RegisteredVersion:
-    every = find_versions(client, tenant, model)
-    for known in every:
+def _found(line: Line, version: str | int) -> RegisteredVersion:
+    """By number or label."""
+    _require_versions(line)
+    for known in line.versions.values():
         if str(version) in (str(known.number), known.label):
-            return known
-    listed = ", ".join(f"{known.number} ({known.label})" for known in every[:5]) or "none"
+            return registered(line, known.label)
+    newest = _newest_first(line)[:5]
+    listed = ", ".join(f"{known.number} ({known.label})" for known in newest)
     raise RegistryError(
-        f"{model} of {tenant} has no version {version}. The newest registered ones: {listed}."
+        f"{line.model} of {line.tenant} has no version {version}. The newest registered ones: {listed}."
     )
 
 
-def _by_alias(client: "MlflowClient", tenant: str, model: str, alias: str) -> RegisteredVersion | None:
-    line = find_model(client, registered_name(tenant, model))
-    number = line.aliases.get(alias) if line else None
-    return get_version(client, tenant, model, int(number)) if number else None
+def _newest_first(line: Line) -> list[LoggedVersion]:
+    return list(line.versions.values())[::-1]
+
+
+def _by_alias(line: Line, alias: str) -> RegisteredVersion | None:
+    label = line.pointed.get(alias)
+    return None if label is None else registered(line, label)
+
+
+def registered(line: Line, label: str) -> RegisteredVersion:
+    """Raises:
+    RegistryError: The line has no such version.
+    """
+    logged = line.versions.get(label)
+    if logged is None:
+        raise RegistryError(
+            f"Version {label} of {line.model} of {line.tenant} is in no signed log, so nobody knows it. "
+            f"`llm-assets promote {line.model} --tenant {line.tenant} VERSION` takes a registered one."
+        )
+    return RegisteredVersion(
+        tenant=line.tenant,
+        model=line.model,
+        number=logged.number,
+        label=label,
+        source=address_of(line.tenant, line.model, label),
+        digest=logged.digest,
+        aliases=tuple(sorted(alias for alias, of in line.pointed.items() if of == label)),
+        tags=version_tags(line, label),
+    )

@@ -1,13 +1,12 @@
 """What the registry holds of a version: the entry that goes in and the registered version that comes out.
 
 A version is one MLflow model version: its source is the artifact's address, everything else that
-is known about it is a tag. A version's tags are written in the same request that makes it, so an entry is
-there with all of them or not at all.
+is known about it is a tag. What counts is the signed log (`resources/mlflow/move_log.py`); MLflow shows it.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from resources.mlflow.client import RegistryError
 from resources.names import MODEL, TENANT, VERSION
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
 
 DESCRIPTION_CHARACTERS = 5000  # MLflow's column
 MODELS_A_PAGE = 1000
+VERSIONS_A_PAGE = 10_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +51,12 @@ class RegistryEntry:
 
     @property
     def source(self) -> str:
-        return f"{_home(self.tenant, self.model)}/{self.version}"
+        return address_of(self.tenant, self.model, self.version)
+
+    @property
+    def follows(self) -> dict[str, str]:
+        """The tags of a registered version that follow a new entry: its files never change, its card may."""
+        return {"card_digest": self.card_digest} if self.card_digest else {}
 
     @property
     def tags(self) -> dict[str, str]:
@@ -70,7 +75,7 @@ class RegistryEntry:
 
 @dataclass(frozen=True, kw_only=True)
 class RegisteredVersion:
-    """A version as the registry has it now."""
+    """A version as the signed log has it now, its tags too; what MLflow was made to say is not in it."""
 
     tenant: str
     model: str
@@ -80,14 +85,6 @@ class RegisteredVersion:
     digest: str
     aliases: tuple[str, ...]
     tags: Mapping[str, str]
-
-    @property
-    def metrics(self) -> dict[str, float]:
-        return {
-            name.removeprefix("metric."): float(value)
-            for name, value in self.tags.items()
-            if name.startswith("metric.")
-        }
 
 
 def check_names(tenant: str, model: str) -> None:
@@ -107,88 +104,41 @@ def registered_name(tenant: str, model: str) -> str:
     return f"{tenant}.{model}"
 
 
-def find_model(client: "MlflowClient", name: str) -> "RegisteredModel | None":
-    """The registered model with its aliases and tags, or None where there is none yet."""
-    from mlflow.exceptions import MlflowException
+def is_registered_name(name: str) -> bool:
+    tenant, _, model = name.partition(".")
+    return bool(TENANT.fullmatch(tenant) and MODEL.fullmatch(model))
 
-    try:
-        return client.get_registered_model(name)
-    except MlflowException as error:
-        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-            return None
-        raise
+
+def is_own(version: "ModelVersion") -> bool:
+    """Whether its source is an artifact of the tenant and model that it is registered of."""
+    tenant, _, model = str(version.name).partition(".")
+    home, _, label = str(version.source).rpartition("/")
+    return f"{home}/{label}" == address_of(tenant, model, label) and bool(VERSION.fullmatch(label))
 
 
 def every_model(client: "MlflowClient") -> Iterator["RegisteredModel"]:
     """All registered models with their aliases and tags, by name."""
-    token = None
-    while True:
-        page = client.search_registered_models(max_results=MODELS_A_PAGE, page_token=token)
-        yield from page
-        token = page.token
-        if not token:
-            return
+    return _pages(lambda token: client.search_registered_models(max_results=MODELS_A_PAGE, page_token=token))
 
 
-def get_version(client: "MlflowClient", tenant: str, model: str, number: int) -> RegisteredVersion:
-    """The version with that number, which must exist."""
-    version = client.get_model_version(name := registered_name(tenant, model), str(number))
-    line = client.get_registered_model(name)
-    aliases = tuple(alias for alias, of in line.aliases.items() if int(of) == number)
-    return _registered(tenant, model, version, aliases)
-
-
-def find_versions(client: "MlflowClient", tenant: str, model: str, also: str = "") -> list[RegisteredVersion]:
-    """All versions, newest first; `also` narrows them in MLflow's filter language."""
-    line = find_model(client, name := registered_name(tenant, model))
-    if line is None:
-        return []
-    numbers = {alias: int(number) for alias, number in line.aliases.items()}  # a search tells no aliases
-    found = [
-        _registered(
-            tenant, model, each, tuple(alias for alias, of in numbers.items() if of == int(each.version))
-        )
-        for each in _pages(client, f"name = '{name}'{also and ' and '}{also}")
-    ]
-    return sorted(found, key=lambda version: version.number, reverse=True)
-
-
-def find_by_source(client: "MlflowClient", entry: RegistryEntry) -> RegisteredVersion | None:
-    """The version of that artifact. A request that was sent twice may have made two: the first one counts."""
-    found = find_versions(client, entry.tenant, entry.model, f"source_path = '{entry.source}'")
-    return found[-1] if found else None
-
-
-def _pages(client: "MlflowClient", query: str) -> Iterator["ModelVersion"]:
-    token = None
-    while True:
-        page = client.search_model_versions(query, max_results=1000, page_token=token)
-        yield from page
-        token = page.token
-        if not token:
-            return
-
-
-def _home(tenant: str, model: str) -> str:
-    """Where the artifacts of a tenant's model are."""
-    return f"artifact://models/{tenant}/{model}"
-
-
-def _registered(
-    tenant: str, model: str, version: "ModelVersion", aliases: tuple[str, ...]
-) -> RegisteredVersion:
-    if str(version.source).rpartition("/")[0] != _home(tenant, model):
-        raise RegistryError(
-            f"Version {version.version} of {registered_name(tenant, model)} is not of {model} of {tenant}: "
-            f"its source is {version.source}. Somebody registered it by hand; delete that version in MLflow."
-        )
-    return RegisteredVersion(
-        tenant=tenant,
-        model=model,
-        number=int(version.version),
-        label=version.tags.get("version", str(version.version)),
-        source=version.source,
-        digest=version.tags.get("digest", ""),
-        aliases=tuple(sorted(aliases)),
-        tags=dict(version.tags),
+def every_version(client: "MlflowClient", name: str = "") -> Iterator["ModelVersion"]:
+    """All versions with their tags, of that registered model or of all."""
+    query = f"name = '{name}'" if name else ""
+    return _pages(
+        lambda token: client.search_model_versions(query, max_results=VERSIONS_A_PAGE, page_token=token)
     )
+
+
+def _pages(page_of: Callable[[str | None], Any]) -> Iterator[Any]:
+    token = None
+    while True:
+        page = page_of(token)
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+def address_of(tenant: str, model: str, label: str) -> str:
+    """Where the artifact of a version is."""
+    return f"artifact://models/{tenant}/{model}/{label}"

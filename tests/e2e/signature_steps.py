@@ -19,7 +19,7 @@ def demand_signatures(project: Project) -> None:
 def every_version_is_signed_by_one_key(project: Project) -> None:
     found = json.loads(project.run("verify", *MODEL, "--json"))
     collections = [each["artifact"].split("/")[2] for each in found]
-    assert collections == ["models", "adapters", "datasets", "base_models"]
+    assert collections == ["models", "adapters", "datasets", "base_models", "cards"]
     assert len({each["signer"] for each in found}) == 1
     assert found[0]["signer"].startswith("key ")
 

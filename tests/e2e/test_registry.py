@@ -106,8 +106,8 @@ def test_a_registered_version_carries_its_lineage_and_is_the_candidate(
     version = registry.register(entry(model))
     assert (version.number, version.digest, version.aliases) == (1, "sha256:1", ("candidate",))
     assert version.source == f"artifact://models/{TENANT}/{model}/{version.label}"
-    assert version.metrics == {"eval_loss": 1.4}
     assert {
+        "metric.eval_loss": "1.4",
         "tenant": TENANT,
         "base_digest": "sha256:b",
         "dataset_digest": "sha256:d",
@@ -141,8 +141,8 @@ def test_the_server_refuses_a_source_that_is_no_artifact(server: MlflowServer) -
         client.create_model_version("team-a.other", "gs://elsewhere/model", await_creation_for=0)
 
 
-@pytest.mark.parametrize("source", ["team-b/{model}/v1", "team-a/another/v1", "team-a/{model}/v1/more"])
-def test_a_version_whose_source_is_anothers_is_refused(
+@pytest.mark.parametrize("source", ["team-b/{model}/v1", "team-a/another/v1", "team-a/{model}/v1"])
+def test_a_version_that_was_registered_by_hand_is_none_and_is_named(
     server: MlflowServer, registry: MlflowRegistry, model: str, source: str
 ) -> None:
     from mlflow import MlflowClient
@@ -152,8 +152,13 @@ def test_a_version_whose_source_is_anothers_is_refused(
     client.create_registered_model(f"{TENANT}.{model}")
     client.create_model_version(f"{TENANT}.{model}", address, await_creation_for=0)
     client.set_registered_model_alias(f"{TENANT}.{model}", "candidate", "1")
-    with pytest.raises(RegistryError, match=rf"is not of {model} of {TENANT}: its source is {address}"):
-        registry.candidate(TENANT, model)
+    assert registry.candidate(TENANT, model) is None
+    assert registry.versions(TENANT, model) == ()
+    said = registry.differences(TENANT, model)
+    assert (
+        f"MLflow's alias 'candidate' of team-a.{model} is version 1, the signed log says no version" in said
+    )
+    assert f"MLflow's version 1 of team-a.{model} is in no signed log: no run registered it" in said
 
 
 @pytest.mark.parametrize("tenant", ["Team A", "../x", "", "a" * 64, "x' OR '1'='1"])
@@ -209,9 +214,7 @@ def test_a_rerun_does_not_undo_a_promotion_by_a_person(registry: MlflowRegistry,
         registry.promote(TENANT, model, version=number, who="ann", why="good")
     registry.register(entry(model, 1))
     registry.register(entry(model, 2))  # the candidate anew, and in production already
-    promoted = registry.promote_candidate(TENANT, model, who="run", why="checks passed")
-    assert promoted is not None
-    assert promoted.number == 2
+    assert registry.promote_candidate(TENANT, model, who="run", why="checks passed") is None
     registry.promote(TENANT, model, version=1, who="bob", why="the new one lies")
     assert registry.promote_candidate(TENANT, model, who="run", why="checks passed") is None
     assert aliases(registry, model) == {"candidate": 2, "production": 1, "previous": 2}
@@ -340,7 +343,7 @@ def test_a_promotion_killed_at_any_moment_happened_or_did_not(registry: MlflowRe
         before = aliases(registry, model)["production"]
         wanted = 3 - before
         pid = promote_in_another_process(registry, model, wanted)
-        time.sleep(moments.uniform(0, 1.2 * lasts_s))
+        time.sleep(1.2 * lasts_s * moments.random() ** 6)  # the log is written at its very beginning
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
         now = aliases(registry, model)["production"]
@@ -523,7 +526,7 @@ def test_moving_production_that_is_cut_off_anywhere_happened_or_did_not(
         assert aliases(registry, model) == {"candidate": 3, "production": target, "previous": 2}
         assert [move.to for move in registry.history(TENANT, model)] == [1, 2, target]
         assert registry.differences(TENANT, model) == ()
-    assert states == {2, target}
+    assert states == {target}, "the log has it before MLflow is asked"
 
 
 def test_a_training_log_that_is_cut_off_anywhere_is_finished_by_the_next_try(

@@ -47,15 +47,14 @@ def publish_version(store: ArtifactStore, work: Path, made: Made) -> RegisteredV
         {
             "recipe": dict(made.recipe),
             "base_digest": base.digest,
-            "training": {"engine_versions": dict(made.engines)},
+            "training": {"engine_versions": dict(made.engines), **made.metrics},
         },
     )
     merged = _publish(
         store, work, _line("models"), {"model": f"{made.number}"}, _merged(base, dataset, adapter, made)
     )
-    card = _publish(
-        store, work, _line("cards"), {"card.json": json.dumps(_card(made))}, {"missing": list(made.missing)}
-    )
+    described = {"model_uri": merged.uri, "model_digest": merged.digest, "missing": list(made.missing)}
+    _publish(store, work, _line("cards"), {"card.json": json.dumps(_card(made))}, described)
     return RegisteredVersion(
         tenant=TENANT,
         model=MODEL,
@@ -64,8 +63,7 @@ def publish_version(store: ArtifactStore, work: Path, made: Made) -> RegisteredV
         source=merged.uri,
         digest=merged.digest,
         aliases=(),
-        tags={"card_digest": card.digest, "risk_class": made.risk_class}
-        | {f"metric.{name}": str(value) for name, value in made.metrics.items()},
+        tags={"risk_class": made.risk_class},
     )
 
 

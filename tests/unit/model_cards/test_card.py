@@ -142,4 +142,6 @@ def test_the_registry_gets_summaries_in_markdown(evidence: Make) -> None:
     assert model_summary(evidence()).startswith("**support_bot of team-a**: Answers customers'")
     summary = version_summary(evidence())
     assert summary.startswith("Thresholds: 2 of 2 met.\n\n- Loss on held-out rows: 1.4 (at most 2)\n")
+    assert "| Merged model | `" in summary
+    assert re.search(r"\| Base model \| `(\w{12})` \| `sha256:\1\w+` \|", summary), "short and whole"
     assert summary.endswith("Not filled in: 5 fields of the model card.")

@@ -8,10 +8,12 @@ import pytest
 
 from llm_assets.catalog.models import ModelEntry
 from llm_assets.catalog.tenants import TenantEntry
+from llm_assets.made_from import lineage_of
 from llm_assets.model_cards.ai_act import ai_act
 from llm_assets.promotion_rules import PromotionRefused, PromotionRules, promotion_check, rollback_check
 from llm_assets.signature_policy import sign_published
-from resources.artifact_store.artifacts import SIGNATURE_NAME
+from llm_assets.version_cards import cards_of
+from resources.artifact_store.artifacts import MANIFEST_NAME, SIGNATURE_NAME, Artifact, manifest_text
 from resources.artifact_store.store import ArtifactStore
 from resources.mlflow.registry import RegisteredVersion
 from resources.signing.signatures import Signer, Verifier
@@ -61,9 +63,15 @@ class Bench:
 
     def version(self, *, signed: bool = True, **made: Any) -> RegisteredVersion:
         version = publish_version(self.store, self.root, Made(**made))
-        if signed:
-            sign_published(self.store, Signer(keys=self.root / "keys"), self.store.get(version.source))
+        for artifact in self.made_of(version) if signed else ():
+            if self.store.signature(artifact) is None:  # the base model is that of every version
+                sign_published(self.store, Signer(keys=self.root / "keys"), artifact)
         return version
+
+    def made_of(self, version: RegisteredVersion) -> list[Artifact]:
+        merged = self.store.get(version.source)
+        lineage = lineage_of(self.store.get, merged)
+        return [merged, lineage.adapter, lineage.dataset, lineage.base, *cards_of(self.store, merged)]
 
     def rules(self, model: ModelEntry, tenant: TenantEntry) -> PromotionRules:
         return PromotionRules(
@@ -145,9 +153,16 @@ def test_what_no_field_can_answer_does_not_keep_a_high_risk_model_out_for_ever(b
 
 def test_a_high_risk_model_without_its_card_is_refused(bench: Bench) -> None:
     version = bench.version(risk_class="high")
-    lost = replace(version, tags={**version.tags, "card_digest": "sha256:0"})
-    with pytest.raises(PromotionRefused, match=r"card .* is not in the store"):
-        bench.promote(lost, model=model(risk_class="high"))
+    bench.store.delete(bench.made_of(version)[-1])
+    with pytest.raises(PromotionRefused, match=rf"no card of version {version.label} is in the store"):
+        bench.promote(version, model=model(risk_class="high"))
+
+
+def test_the_card_of_another_version_does_not_count(bench: Bench) -> None:
+    bench.version(number=1, risk_class="high")
+    version = bench.version(number=2, missing=[MISSING], risk_class="high")
+    with pytest.raises(PromotionRefused, match="Contact is missing"):
+        bench.promote(version, model=model(risk_class="high"))
 
 
 def test_a_risk_class_that_the_tenant_does_not_allow_is_refused(bench: Bench) -> None:
@@ -180,6 +195,40 @@ def test_an_altered_version_is_refused_always(bench: Bench, signatures: str) -> 
     (folder_of(bench.store, bench.store.get(version.source)) / SIGNATURE_NAME).write_bytes(b"{}")
     with pytest.raises(PromotionRefused, match="was altered after it was signed"):
         bench.promote(version, tenant=tenant(signatures=signatures), force=True)
+
+
+@pytest.mark.parametrize("which", ["adapter", "card"])
+@pytest.mark.parametrize("how", ["altered", "unsigned"])
+def test_what_is_read_from_a_manifest_that_nobody_signed_is_refused(
+    bench: Bench, which: str, how: str
+) -> None:
+    version = bench.version()
+    _, adapter, _, _, card = bench.made_of(version)
+    artifact = adapter if which == "adapter" else card
+    folder = folder_of(bench.store, artifact)
+    if how == "unsigned":
+        (folder / SIGNATURE_NAME).unlink()
+    else:  # a better loss, or nothing missing, with a checksum that is right
+        changed = replace(artifact, attributes={**artifact.attributes, "training": {"eval_loss": 0.1}})
+        (folder / MANIFEST_NAME).write_text(manifest_text(changed))
+    said = "is not signed" if how == "unsigned" else "was altered after it was signed"
+    with pytest.raises(PromotionRefused, match=rf"signature: {artifact.uri} {said}"):
+        bench.promote(version, force=True)
+
+
+@pytest.mark.parametrize(
+    "tags", [{}, {"metric.eval_loss": "0.1", "metric.final_loss": "0.1", "card_digest": "x"}]
+)
+def test_a_versions_tags_decide_no_threshold_and_no_card(bench: Bench, tags: dict[str, str]) -> None:
+    version = bench.version(
+        metrics={"eval_loss": 9.0, "first_loss": 4.0, "final_loss": 3.0}, missing=[MISSING]
+    )
+    told = replace(version, tags={**version.tags, **tags})
+    with pytest.raises(
+        PromotionRefused, match=r"held-out loss 9 is above 2[^§]*from 4 to 3, not down by 50%"
+    ):
+        bench.promote(told)
+    assert bench.warnings == [warning for warning in bench.warnings if "Contact is missing" in warning] != []
 
 
 def test_a_damaged_file_is_refused_by_name(bench: Bench) -> None:
