@@ -63,7 +63,7 @@ class PromotionRules:
         except ArtifactError:
             return  # told already; nothing else is known of it
         yield from self._of_training(version, merged)
-        card = card_of(self.store, merged)
+        card = card_of(self.store, merged.uri, merged.digest)
         if card is not None:
             yield from self._signature(card)
         yield from broken_card(self.model, version, card)

@@ -2,18 +2,18 @@
 
 from collections.abc import Iterator
 
-from resources.artifact_store.artifacts import Artifact, Line
+from resources.artifact_store.artifacts import Artifact, Line, parse_uri
 from resources.artifact_store.store import ArtifactStore
 
 
-def cards_of(store: ArtifactStore, merged: Artifact) -> Iterator[Artifact]:
-    """Of a merged model, the newest first."""
-    described = (merged.uri, merged.digest)
-    for card in store.versions(Line(collection="cards", tenant=merged.line.tenant, name=merged.line.name)):
-        if (card.attributes.get("model_uri"), card.attributes.get("model_digest")) == described:
+def cards_of(store: ArtifactStore, uri: str, digest: str) -> Iterator[Artifact]:
+    """Of the merged model with that address and digest, which may be pruned by now; the newest card first."""
+    line, _ = parse_uri(uri)
+    for card in store.versions(Line(collection="cards", tenant=line.tenant, name=line.name)):
+        if (card.attributes.get("model_uri"), card.attributes.get("model_digest")) == (uri, digest):
             yield card
 
 
-def card_of(store: ArtifactStore, merged: Artifact) -> Artifact | None:
+def card_of(store: ArtifactStore, uri: str, digest: str) -> Artifact | None:
     """The newest one; None where there is none, or it is not in the store any more."""
-    return next(cards_of(store, merged), None)
+    return next(cards_of(store, uri, digest), None)

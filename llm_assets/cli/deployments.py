@@ -135,7 +135,7 @@ def card(
     here, registry = with_registry(model, tenant)
     wanted = named_or_production(registry, model, tenant, version)
     store = embedded_store(here.settings)
-    found = card_of(store, store.get(wanted.source))
+    found = card_of(store, wanted.source, wanted.digest)
     if found is None:
         raise UsageError(
             f"The card of version {wanted.label} is not in the store any more: "

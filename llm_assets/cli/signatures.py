@@ -77,7 +77,7 @@ def sign(model: Model, tenant: Tenant, version: Version = None) -> None:
 def _made_of(store: ArtifactStore, source: str) -> Iterator[Artifact]:
     lineage = lineage_of(store.get, store.get(source))
     yield from (lineage.merged, lineage.adapter, lineage.dataset, lineage.base)
-    if (card := card_of(store, lineage.merged)) is not None:
+    if (card := card_of(store, lineage.merged.uri, lineage.merged.digest)) is not None:
         yield card
 
 

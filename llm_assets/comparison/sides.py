@@ -42,5 +42,5 @@ def _side(store: ArtifactStore, version: RegisteredVersion) -> Side:
 
 
 def _card(store: ArtifactStore, merged: Artifact) -> Mapping[str, Any] | None:
-    card = card_of(store, merged)
+    card = card_of(store, merged.uri, merged.digest)
     return None if card is None else dict(json.loads(store.read(card, "card.json")))

@@ -12,7 +12,7 @@ from llm_assets.made_from import lineage_of
 from llm_assets.model_cards.ai_act import ai_act
 from llm_assets.promotion_rules import PromotionRefused, PromotionRules, promotion_check, rollback_check
 from llm_assets.signature_policy import sign_published
-from llm_assets.version_cards import cards_of
+from llm_assets.version_cards import card_of, cards_of
 from resources.artifact_store.artifacts import MANIFEST_NAME, SIGNATURE_NAME, Artifact, manifest_text
 from resources.artifact_store.store import ArtifactStore
 from resources.mlflow.registry import RegisteredVersion
@@ -71,7 +71,8 @@ class Bench:
     def made_of(self, version: RegisteredVersion) -> list[Artifact]:
         merged = self.store.get(version.source)
         lineage = lineage_of(self.store.get, merged)
-        return [merged, lineage.adapter, lineage.dataset, lineage.base, *cards_of(self.store, merged)]
+        cards = cards_of(self.store, merged.uri, merged.digest)
+        return [merged, lineage.adapter, lineage.dataset, lineage.base, *cards]
 
     def rules(self, model: ModelEntry, tenant: TenantEntry) -> PromotionRules:
         return PromotionRules(
@@ -195,6 +196,14 @@ def test_an_altered_version_is_refused_always(bench: Bench, signatures: str) -> 
     (folder_of(bench.store, bench.store.get(version.source)) / SIGNATURE_NAME).write_bytes(b"{}")
     with pytest.raises(PromotionRefused, match="was altered after it was signed"):
         bench.promote(version, tenant=tenant(signatures=signatures), force=True)
+
+
+def test_the_card_of_a_version_that_was_pruned_is_still_found(bench: Bench) -> None:
+    other, version = bench.version(number=1), bench.version(number=2)
+    merged, *_, card = bench.made_of(version)
+    bench.store.delete(merged)
+    assert card_of(bench.store, version.source, version.digest) == card
+    assert card_of(bench.store, other.source, version.digest) is None
 
 
 @pytest.mark.parametrize("which", ["adapter", "card"])
