@@ -5,6 +5,7 @@ local ends = require("ends")
 local limits = require("limits")
 local new_table = require("table.new")
 local records = require("records")
+local tallies = require("tallies")
 
 local METADATA = "llm.exchange"
 local BYTES_OF_A_TOKEN = 4 -- a rough guess, for answers that were cut off before vLLM counted
@@ -39,7 +40,8 @@ local function end_abandoned(exchange)
   if exchange.recorded then return records.aborted(exchange) end
   local known = exchange.known
   known.status, known.reason = LEFT.status, LEFT.reason
-  records.left(known)
+  if tallies.note(known) then return records.left(known) end
+  tallies.count(known)
 end
 
 -- The server broke off, or said nothing more, and Envoy ended the answer.

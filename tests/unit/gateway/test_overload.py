@@ -206,6 +206,18 @@ def test_a_key_cannot_fill_the_disk_by_being_refused(crowd: Crowd) -> None:
     assert len(json.dumps(lines)) < 40_000
 
 
+def test_who_leaves_before_the_end_of_a_body_is_counted_as_well(crowd: Crowd) -> None:
+    key, count = crowd.key(), 60
+    head = f"POST /t/team-a/v1/chat/completions HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {key}\r\n"
+    for _ in range(count):
+        with socket.create_connection(("127.0.0.1", crowd.gateway.port)) as client:
+            client.sendall(f"{head}content-length: 9\r\n\r\n{{".encode())
+            select.select([client], [], [], 0.005)
+    assert crowd.refused(key) == {"client_left": count}
+    lines = [each for each in crowd.records() if each.get("key") == key.split("_")[1]]
+    assert len(lines) < 30
+
+
 def test_lists_of_models_have_the_limit_of_requests_and_take_nothing_of_it(crowd: Crowd) -> None:
     key = crowd.key(requests_per_minute=70)
     headers = {"authorization": f"Bearer {key}"}
