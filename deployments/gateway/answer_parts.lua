@@ -9,7 +9,18 @@ local USAGE = { prompt_tokens = true, completion_tokens = true }
 local CHOICE = { finish_reason = true }
 local FIELDS = 16 -- room for all that an outcome learns
 
+local MOST_COUNTED = 2 ^ 53 -- beyond, no number of tokens
+
 local answer_parts = {}
+
+-- A value where it is an object or a list; an empty one in the place of any other.
+function answer_parts.object(value) return type(value) == "table" and value or {} end
+
+-- How many tokens a text says; nil: it says no such number.
+function answer_parts.count(text)
+  local said = tonumber(text)
+  return said and said >= 0 and said < MOST_COUNTED and said or nil
+end
 
 -- What an outcome is before anything is known.
 function answer_parts.outcome(exchange)
@@ -21,7 +32,7 @@ end
 local function read_usage(text, first, last, outcome)
   local firsts, lasts = json_scan.members(text, first, last, USAGE, json.name)
   if not firsts then return end
-  for name, at in pairs(firsts) do outcome[name] = tonumber(text:sub(at, lasts[name])) or outcome[name] end
+  for name, at in pairs(firsts) do outcome[name] = answer_parts.count(text:sub(at, lasts[name])) or outcome[name] end
 end
 
 -- Keeps a piece of a text for the record, where the outcome keeps texts, until what it stands in has gone out.
@@ -42,15 +53,17 @@ end
 
 -- What a choice says: chat or completion, whole or a piece of it, tools that it calls.
 local function collect(choice, outcome)
-  local index = (choice.index or 0) + 1
-  local message, say = choice.message or choice.delta or {}, answer_parts.say
+  local object, say = answer_parts.object, answer_parts.say
+  choice = object(choice)
+  local index = (type(choice.index) == "number" and choice.index or 0) + 1
+  local message = object(choice.message or choice.delta)
   say(outcome, index, message.reasoning_content or message.reasoning)
   say(outcome, index, message.content)
   say(outcome, index, message.refusal)
   say(outcome, index, choice.text)
-  for _, call in ipairs(message.tool_calls or {}) do
-    local called = call["function"] or {}
-    say(outcome, index, called.name and called.name .. " ")
+  for _, call in ipairs(object(message.tool_calls)) do
+    local called = object(object(call)["function"])
+    say(outcome, index, type(called.name) == "string" and called.name .. " ")
     say(outcome, index, called.arguments)
   end
 end
@@ -92,9 +105,10 @@ end
 -- The texts of all choices, in their order.
 function answer_parts.text(outcome)
   if not outcome.texts then return nil end
-  local parts, last = {}, 0
-  for index in pairs(outcome.texts) do last = math.max(last, index) end
-  for index = 1, last do parts[#parts + 1] = outcome.texts[index] and table.concat(outcome.texts[index]) end
+  local indices, parts = {}, {}
+  for index in pairs(outcome.texts) do indices[#indices + 1] = index end
+  table.sort(indices)
+  for _, index in ipairs(indices) do parts[#parts + 1] = table.concat(outcome.texts[index]) end
   return table.concat(parts, "\n")
 end
 

@@ -148,6 +148,7 @@ function event_streams.give(handle, exchange, held)
   local stream = new_stream(exchange)
   exchange.stream = stream
   receipts.put(handle:headers(), exchange, true)
+  handle:headers():remove("content-length") -- what goes out may be longer or shorter than what comes
   for chunk in held.chunks do
     held.chunk = chunk
     local length = chunk:length()

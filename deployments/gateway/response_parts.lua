@@ -11,7 +11,7 @@ local DETAILS = { reason = true }
 local EVENT = { type = true, response = true, delta = true, output_index = true, error = true }
 local ENDS = { ["response.completed"] = true, ["response.incomplete"] = true, ["response.failed"] = true }
 
-local say = answer_parts.say
+local count, object, say = answer_parts.count, answer_parts.object, answer_parts.say
 local response_parts = {}
 
 local function text_at(text, first, last)
@@ -25,10 +25,11 @@ end
 
 -- What an item of the output says: a message, reasoning, a tool that it calls.
 local function collect(item, outcome, index)
-  for _, part in ipairs(item.content or {}) do say(outcome, index, part.text or part.refusal) end
-  for _, part in ipairs(item.summary or {}) do say(outcome, index, part.text) end
+  item = object(item)
+  for _, part in ipairs(object(item.content)) do say(outcome, index, object(part).text or object(part).refusal) end
+  for _, part in ipairs(object(item.summary)) do say(outcome, index, object(part).text) end
   if item.type == "function_call" then
-    say(outcome, index, item.name and item.name .. " ")
+    say(outcome, index, type(item.name) == "string" and item.name .. " ")
     say(outcome, index, item.arguments)
   end
 end
@@ -51,8 +52,8 @@ local function read_response(text, first, last, outcome)
   if from then outcome.finish_reason = text_at(text, from.reason, to.reason) or outcome.finish_reason end
   from, to = object_at(text, firsts.usage, lasts.usage, USAGE)
   if from and from.input_tokens then
-    outcome.prompt_tokens = tonumber(text:sub(from.input_tokens, to.input_tokens))
-    outcome.completion_tokens = from.output_tokens and tonumber(text:sub(from.output_tokens, to.output_tokens)) or nil
+    outcome.prompt_tokens = count(text:sub(from.input_tokens, to.input_tokens))
+    outcome.completion_tokens = from.output_tokens and count(text:sub(from.output_tokens, to.output_tokens)) or nil
   end
   if outcome.texts and firsts.output and text:sub(firsts.output, firsts.output) == "[" then
     read_output(text, firsts.output, lasts.output, outcome)

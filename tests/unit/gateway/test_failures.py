@@ -1,6 +1,7 @@
 """What breaks behind the gateway or in it: nothing unrecorded passes; refusals are in OpenAI's shape."""
 
 import fcntl
+import hashlib
 import json
 import os
 import resource
@@ -148,6 +149,31 @@ def test_an_engine_s_error_stands_where_its_stream_ends_after_it(gateway: Gatewa
     answer = gateway.ask(gateway.key(), **V1, stream=True, stand_in=how)
     assert answer.text == said
     assert gateway.record("response", answer.headers["x-request-id"])["reason"] == "engine_error"
+
+
+def test_a_stream_that_said_how_long_it_is_has_room_for_what_the_gateway_adds(gateway: Gateway) -> None:
+    how = {"body": 'data: {"choices": []}\n\n', "content_type": "text/event-stream"}
+    answer = gateway.ask(gateway.key(), **V1, stream=True, stand_in=how)
+    last = answer.text.strip().split("\n\n")[-1]
+    assert json.loads(last.removeprefix("data: "))["error"]["code"] == "stream_cut"
+    record = gateway.record("response", answer.headers["x-request-id"])
+    assert record["output_sha256"] == hashlib.sha256(answer.content).hexdigest()
+
+
+ODD_CHOICES = [None, 7, "a", [1], {"message": 7}, {"message": {"tool_calls": [{"function": 7}]}}]
+
+
+@pytest.mark.parametrize("odd", ODD_CHOICES)
+def test_a_choice_of_another_form_is_passed_on_and_recorded_without_its_text(
+    gateway: Gateway, odd: object
+) -> None:
+    said: dict[str, Any] = {"choices": [odd, {"index": 10**9, "message": {"content": "Hi"}}]}
+    said["system_fingerprint"] = DIGESTS["d1"]
+    said["usage"] = {"prompt_tokens": 10**400, "completion_tokens": "many"}
+    answer = gateway.ask(gateway.key(), model="screening@v1", stand_in={"body": json.dumps(said)})
+    assert answer.json() == said
+    record = gateway.record("response", answer.headers["x-request-id"])
+    assert (record["output"], record["prompt_tokens"], record["reason"]) == ("Hi", None, None)
 
 
 def test_lines_may_end_as_the_standard_allows(gateway: Gateway) -> None:
