@@ -21,8 +21,11 @@ _log = logging.getLogger(__name__)
 
 
 def _boot_id() -> str:
-    """Another one each time that the kernel begins."""
-    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    """Another one each time that the kernel begins; '' where a container does not show it."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
 
 
 def _up_s() -> float:
@@ -69,7 +72,7 @@ class RunTime:
             elapsed_s = self._since(kept)
             passed_s = now - float(kept["at"])
             ran_s = float(kept["ran_s"]) + elapsed_s
-            step_s = passed_s - elapsed_s if kept["boot"] == self.clocks.boot() else min(passed_s, 0.0)
+            step_s = passed_s - elapsed_s if self._same_boot(kept) else min(passed_s, 0.0)
         stated = {"kind": "run_time", "ran_s": ran_s, "at": now}
         stated |= {"up_s": self.clocks.up_s(), "boot": self.clocks.boot()}
         private_folder(self.places.folder)
@@ -78,9 +81,10 @@ class RunTime:
 
     def _since(self, kept: dict[str, Any]) -> float:
         """What the machine counted since; nothing is known of the time before it began anew."""
-        if kept["boot"] != self.clocks.boot():
-            return 0.0
-        return max(self.clocks.up_s() - float(kept["up_s"]), 0.0)
+        return self.clocks.up_s() - float(kept["up_s"]) if self._same_boot(kept) else 0.0
+
+    def _same_boot(self, kept: dict[str, Any]) -> bool:
+        return kept["boot"] == self.clocks.boot() and self.clocks.up_s() >= float(kept["up_s"])
 
     def _kept(self) -> dict[str, Any] | None:
         try:

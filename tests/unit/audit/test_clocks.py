@@ -4,7 +4,7 @@ import random
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -244,6 +244,20 @@ def test_days_on_which_the_machine_was_off_do_not_count(log: Log, machine: Machi
     assert log.sealer.run_time.moment().ran_s == 200 * DAY_S
     assert delete_due(log.sealer, TENANT, Keeping(days=201)) == 0
     assert delete_due(log.sealer, TENANT, Keeping(days=200)) == 1
+
+
+def test_where_no_boot_has_a_name_a_new_one_is_told_by_the_seconds_since_it_began(make_log: MakeLog) -> None:
+    """As in a container that does not show it."""
+    machine = Machine()
+    log = make_log(clocks=replace(machine.clocks, boot=lambda: ""))
+    machine.passed_s = 10 * DAY_S
+    log.sealer.run_time.tick()
+    machine.passed_s += DAY_S
+    assert log.sealer.run_time.tick() == 0
+    machine.passed_s += 5 * DAY_S
+    machine.begin_anew()
+    log.sealer.run_time.tick()
+    assert log.sealer.run_time.moment().ran_s == DAY_S
 
 
 def test_a_run_time_that_is_altered_or_taken_away_begins_anew(
