@@ -84,6 +84,7 @@ class Chain:
         self._signing, self._run_time, self._limits = signing, run_time, limits
         self._tail: _Tail | None = None
         self._stamp: Stamp | None = None
+        self._headed = 0  # the number that the head is of
 
     def append(self, records: Sequence[dict[str, Any]]) -> Sealed:
         """Seals the records in this order and says where they are.
@@ -134,6 +135,9 @@ class Chain:
         return full or now - tail.opened_at >= limits.age_s or _day(now) != _day(tail.opened_at)
 
     def _close(self, tail: _Tail, now: float) -> None:
+        """The head first, where a kill or a full disk kept it back: no seal is ever ahead of it."""
+        if self._headed != tail.seq:
+            self._write_head(tail, now)
         with tail.segment.path.open("rb") as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
         content = tail.segment.path.read_bytes()
@@ -195,7 +199,7 @@ class Chain:
         }
         private_folder(self.folder)
         write_durably(self.folder / HEAD, self._signing.signed(statement), replaced=True)
-        self._stamp = self._stamp_of_head()
+        self._stamp, self._headed = self._stamp_of_head(), tail.seq
 
     def take_back(self) -> None:
         """Cuts off what nobody signed, before anybody reads it as a record."""
@@ -230,7 +234,8 @@ class Chain:
             if not tail.seq:
                 return tail
             return self._with_a_hole(tail.seq + 1, tail.hash, "has no signed head that counts")
-        seq, digest = int(head["seq"]), str(head["hash"])
+        self._headed = seq = int(head["seq"])
+        digest = str(head["hash"])
         if seq > tail.seq:
             return self._with_a_hole(seq, digest, f"ends at {tail.seq} but was sealed up to {seq}")
         if seq < tail.seq:

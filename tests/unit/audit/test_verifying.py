@@ -3,6 +3,7 @@
 import json
 import shutil
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -175,6 +176,24 @@ def test_a_collector_that_finds_its_tail_cut_off_goes_on_and_the_hole_stays_visi
     log.fill(2)
     problems = [fault.problem for fault in log.faults()]
     assert any("records 3 to 3 before it are missing" in problem for problem in problems), problems
+
+
+def test_a_batch_whose_head_a_kill_kept_back_is_closed_with_a_head_and_nobody_is_accused(
+    make_log: MakeLog,
+) -> None:
+    log = make_log()
+    log.fill(2)
+    head = (log.places.log("team-a") / HEAD).read_bytes()
+    log.fill(2)
+    (log.places.log("team-a") / HEAD).write_bytes(head)
+    assert log.faults() == ()
+    log.begin()
+    log.sealer.close_due(time.time() + 7200)
+    assert log.faults() == ()
+    log.begin()
+    log.fill(1)
+    assert [record["seq"] for record in log.records()] == [1, 2, 3, 4, 5]
+    assert log.faults() == ()
 
 
 def test_a_new_signing_key_leaves_what_the_old_one_signed_verified(make_log: MakeLog) -> None:
