@@ -1,6 +1,7 @@
 """500 clients of one key, whatever they do, are no worse to the others than 500 clients with a key each.
 
-`long`: what is compared are 99th percentiles under the same load in the same run, which takes minutes.
+Who waits, waits for the one worker: what a request costs it says how much others wait. `long` are the waits
+themselves, their 99th percentiles under the same load in the same run, which takes minutes.
 """
 
 import asyncio
@@ -8,18 +9,23 @@ import contextlib
 import json
 import os
 import random
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from functools import cached_property
+from http.client import HTTPResponse
 from pathlib import Path
 from statistics import median
 
+import psutil
 import pytest
 
 from benchmarks.gateway_load import quantile
 from resources.gateway.api_keys import create_key
+from resources.gateway.envoy import running_gateway
 from resources.gateway.limits import Limits
 from tests.unit.gateway.gateways import question
 from tests.unit.gateway.test_overload import BODY_BYTES, MODELS, TENANTS, Crowd
@@ -29,6 +35,7 @@ CLIENTS = 500
 PAUSE_MS = 1000  # of each, on average, between an answer and the next question
 ROUND_S = 6
 ROUNDS = 5
+COUNT = 250
 PROBES = 8  # clients that are neither
 SCRIPT = """
 local requests = {}
@@ -74,9 +81,13 @@ class Loaded:
 
     def __init__(self, crowd: Crowd, folder: Path) -> None:
         self.crowd, self.folder = crowd, folder
-        self.keys = [crowd.key() for _ in range(CLIENTS)]
         self.probe = crowd.key("team-b")
         (folder / "load.lua").write_text(SCRIPT)
+
+    @cached_property
+    def keys(self) -> list[str]:
+        """One for each of the fair clients."""
+        return [self.crowd.key() for _ in range(CLIENTS)]
 
     def p99_s(self, lines: list[str], *, hanging: bool = False) -> float:
         """Of the others, while wrk's clients ask these."""
@@ -116,6 +127,29 @@ class Loaded:
                 assert answer.status_code == 200, answer.text
                 time.sleep(0.05)
 
+    def worker_s(self, request: bytes, count: int) -> float:
+        """Seconds of Envoy's processor for so many of a request, one after another."""
+        running = running_gateway(self.crowd.gateway.folder.parent)
+        assert running
+        process = psutil.Process(running.pid)
+        before = process.cpu_times()
+        with contextlib.ExitStack() as stack:
+            client: socket.socket | None = None
+            for _ in range(count):
+                if client is None:
+                    client = socket.create_connection(("127.0.0.1", self.crowd.gateway.port), timeout=20)
+                    stack.callback(client.close)
+                client.sendall(request)
+                with HTTPResponse(client) as answer:
+                    answer.begin()
+                    answer.read()
+                    closed = answer.will_close
+                if closed:
+                    client.close()
+                    client = None
+        after = process.cpu_times()
+        return after.user + after.system - before.user - before.system
+
 
 @pytest.fixture(scope="module")
 def loaded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loaded]:
@@ -124,6 +158,29 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loaded]:
         crowd = Crowd(gateway)
         yield Loaded(crowd, tmp_path_factory.mktemp("load"))
         crowd.client.close()
+
+
+@pytest.mark.parametrize("abuse", [each for each in ABUSES if each != f"{UNFINISHED}, without a limit"])
+def test_what_is_refused_costs_the_worker_no_more_than_what_is_answered(loaded: Loaded, abuse: str) -> None:
+    limits, body, how = ABUSES[abuse]
+    keys, asked = loaded.crowd.gateway.keys, {}
+    for name, given in (("fair", Limits()), ("abuse", limits)):
+        asked[name] = create_key(keys, tenant="team-a", name=name, actor="x", by="tests", limits=given)[1]
+    if abuse == "a revoked key":
+        asked["abuse"] = asked["abuse"][:-1] + ("A" if asked["abuse"][-1] != "A" else "B")
+    fair = line(asked["fair"], ASKED, tenant="team-a")
+    other = line(asked["abuse"], body, tenant="team-a", **how)
+    with socket.create_connection(("127.0.0.1", loaded.crowd.gateway.port)) as first:
+        if limits.concurrent_requests:  # the place is taken, and every other one is refused
+            first.sendall(
+                line(asked["abuse"], b"{", tenant="team-a", length=9).replace("\\n", "\r\n").encode()
+            )
+        taken = [
+            loaded.worker_s(each.replace("\\n", "\r\n").encode(), COUNT)
+            for each in (fair, other, fair, other)
+        ]
+    assert taken[0] > 0.02, "a processor's time of a few ticks says nothing"
+    assert taken[1] + taken[3] <= 2 * (taken[0] + taken[2]), taken
 
 
 @pytest.mark.long
