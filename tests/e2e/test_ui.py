@@ -1,6 +1,7 @@
 """The whole local stack under `llm-assets up`, looked at in a real browser, ended by one Ctrl-C."""
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -22,10 +23,13 @@ from resources.waiting import wait_until
 from tests.chromium import chromium
 from tests.conftest import MakeProject, Project
 from tests.e2e.projects import RUN, engines_at_work, family
+from tests.e2e.stranger import what_a_stranger_can_do
 
 pytestmark = [pytest.mark.engine, pytest.mark.browser]
 
 PAGE_S = 60
+HANGS_S = 90  # at the most, until a server that hangs is given up
+QUESTION = {"model": "support_bot", "messages": [{"role": "user", "content": "?"}], "max_tokens": 1}
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +70,7 @@ def running(make_project: MakeProject) -> Iterator[tuple[Project, subprocess.Pop
 
 @pytest.mark.filterwarnings("ignore:Using variable_values and operation_name")  # Dagster's own client
 def test_the_ui_shows_the_lineage_and_the_partition_and_one_ctrl_c_ends_it_all(
-    running: tuple[Project, subprocess.Popen[bytes]], browser: Chrome
+    running: tuple[Project, subprocess.Popen[bytes]], browser: Chrome, capsys: pytest.CaptureFixture[str]
 ) -> None:
     project, stack = running
     links = {(each["title"], each["access"]): each for each in json.loads(project.run("links", "--json"))}
@@ -99,6 +103,11 @@ def test_the_ui_shows_the_lineage_and_the_partition_and_one_ctrl_c_ends_it_all(
     [state] = [each for each in json.loads(project.run("status", "--json")) if each["tenant"] == "team-a"]
 
     the_door_is_open(project, state["door"])
+    if os.geteuid() == 0:
+        assert what_a_stranger_can_do(project) == []
+    else:
+        with capsys.disabled():
+            print("\nNot tried as another user: only root can become one. Run this test as root.")
 
     what_dies_is_started_again(
         project, state["door"], {"dagster": f"{ui}/server_info", "mlflow": f"{mlflow}/health"}
@@ -130,7 +139,7 @@ def the_door_is_open(project: Project, door: str) -> None:
 
 
 def what_dies_is_started_again(project: Project, door: str, servers: dict[str, str]) -> None:
-    """Serving depends neither on MLflow nor on the UI; the server that died comes back by itself.
+    """Serving depends neither on MLflow nor on the UI; the server that hangs comes back by itself.
 
     `servers` has an address of each console.
     """
@@ -150,7 +159,11 @@ def what_dies_is_started_again(project: Project, door: str, servers: dict[str, s
 
     wait_until(started_again, what="MLflow and the UI", timeout_s=150)
 
-    kill(project, next(record.name for record in processes.all() if record.name.startswith("vllm--")))
+    server = next(record for record in processes.all() if record.name.startswith("vllm--"))
+    os.kill(server.pid, signal.SIGSTOP)  # it hangs; killing it is the gateway's keeper's
+    asked_of_it = {**asked, "json": QUESTION, "timeout": HANGS_S}
+    assert httpx.post(f"{door}/chat/completions", **asked_of_it).status_code == 503
+    assert "support_bot" not in httpx.get(f"{door}/models", **asked).text
     serving = LocalServing(home=str(project.settings.home), engines=project.environment["LLM_ASSETS_ENGINES"])
     wait_until(
         lambda: serving.state("team-a", "support_bot").status == "live", what="the server", timeout_s=150
@@ -159,7 +172,8 @@ def what_dies_is_started_again(project: Project, door: str, servers: dict[str, s
     printed = project.run("status")
     for part in ("MLflow", "the Dagster UI", "team-a/support_bot"):
         assert f"{part} was started again once, the last time at" in printed
-    assert re.search(r"vLLM of team-a/support_bot .* died: it was killed by SIGKILL \(signal 9\)", printed)
+    killed_for = r"it was killed by SIGKILL \(signal 9\): it had not answered /health for \d+ s"
+    assert re.search(rf"vLLM of team-a/support_bot .* died: {killed_for}", printed)
 
 
 def kill(project: Project, name: str) -> int:
