@@ -173,20 +173,20 @@ class Rollout:
         production = self.wanted[0].serving
         for server in self.servers.of(production.tenant, production.model):
             if server.name not in kept:
-                self._let_finish(server)
-                self.servers.end(server)
+                answers = self.servers.ready(server)
+                if answers:
+                    self._let_finish(server)
+                self.servers.end(server, answers=answers)
 
     def _let_finish(self, server: ProcessRecord) -> None:
         """Waits until nobody asks it anything, at most `DRAIN_S`; vLLM itself lets its last answers end.
 
-        What it says of itself lags behind what has reached it, so the connections to it decide. One that does
-        not even say that it is well answers nobody.
+        What it says of itself lags behind what has reached it, so the connections to it decide.
         """
-        if self.servers.ready(server):
-            with suppress(WaitTimeout):
-                wait_until(
-                    lambda: not self.servers.asked(server), what=server.name, timeout_s=DRAIN_S, every_s=0.1
-                )
+        with suppress(WaitTimeout):
+            wait_until(
+                lambda: not self.servers.asked(server), what=server.name, timeout_s=DRAIN_S, every_s=0.1
+            )
 
 
 def _live(serving: Serving, server: ProcessRecord) -> LiveServer:

@@ -35,6 +35,7 @@ from resources.waiting import WaitError, WaitTimeout, wait_until
 KIND = "vllm"
 START_TIMEOUT_S = 900
 STOP_S = SHUTDOWN_S + 10
+UNWELL_STOP_S = 2
 LOG_TAIL_LINES = 12
 GIVEN_UP = "llm-assets gave this server up: "
 Log = Callable[[str], Any]
@@ -226,14 +227,17 @@ class VllmServers:
         except FileNotFoundError:
             return ""
 
-    def end(self, server: ProcessRecord) -> None:
+    def end(self, server: ProcessRecord, *, answers: bool = True) -> None:
         """Ends a server. What it was asked before it answers still, within `SHUTDOWN_S` seconds.
+
+        Args:
+            answers: False for one that does not say that it is well, for which nobody waits.
 
         Raises:
             VllmError: It cannot be ended.
         """
         try:
-            self.processes.stop(server.name, timeout_s=STOP_S)
+            self.processes.stop(server.name, timeout_s=STOP_S if answers else UNWELL_STOP_S)
         except ProcessError as fault:
             who = f"{server.attributes['tenant']}/{server.attributes['model']}"
             raise VllmError(f"vLLM of {who} cannot be ended: {fault}") from fault

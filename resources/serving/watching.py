@@ -20,8 +20,8 @@ from resources.serving.deployment_state import LiveServer
 from resources.serving.servers import VllmServers
 from resources.vllm.program import VllmError
 
-UNWELL_S = 20.0
-UNWELL_LOOKS = 3
+UNWELL_S = 30.0
+UNWELL_LOOKS = 4
 STALLED_S = 60.0
 QUESTION_S = 30.0
 AT_ONCE = 16

@@ -23,6 +23,7 @@ from resources.processes.local_processes import (
     ProcessEnd,
     ProcessError,
     ProcessRecord,
+    own_network_fault,
     require_free_port,
 )
 from resources.waiting import wait_until
@@ -296,6 +297,50 @@ def _launching(mark: str) -> list[psutil.Process]:
     launchers = _marked(mark, "launcher.py")
     ordered = {process.ppid() for process in _marked(mark, "time.sleep") if process.is_running()}
     return [process for process in launchers if process.is_running() and process.pid not in ordered]
+
+
+LISTENS = """
+import socket, time
+with socket.create_server(("127.0.0.1", 0)) as listening:
+    with socket.create_connection(listening.getsockname()):
+        print(listening.getsockname()[1], flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("own_network", [False, True])
+def test_in_a_network_of_its_own_a_process_reaches_itself_and_nobody_reaches_it(
+    processes: LocalProcesses, own_network: bool
+) -> None:
+    log = processes.folder.parent / "it.log"
+    command = (sys.executable, "-c", LISTENS)
+    processes.start("it", command=command, env=ENV, log=log, attributes={}, own_network=own_network)
+    wait_for_line(log)
+    *said, port = log.read_text().splitlines()
+    with socket.socket() as asking:
+        reached = asking.connect_ex(("127.0.0.1", int(port))) == 0
+    fault = own_network_fault() if own_network else None
+    assert reached is (not own_network or fault is not None)
+    assert said == (
+        [f"The network of the whole machine is used, not one of its own: {fault}"] if fault else []
+    )
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs the right to become another user")
+def test_a_user_without_privileges_has_a_network_of_its_own_where_the_system_lets_it() -> None:
+    """As the system's own `unshare` finds it."""
+    code = (  # what it imports is imported before, while it can be read
+        "import ctypes, os, socket, struct, sys\n"
+        "from resources.processes.launcher import own_network_fault\n"
+        "os.setgid(65534); os.setuid(65534)\n"
+        "ctypes.CDLL(None).prctl(4, 1)\n"  # PR_SET_DUMPABLE: its /proc is its own, as after an exec
+        "sys.exit(own_network_fault() or 0)\n"
+    )
+    command = [sys.executable, "-c", code]
+    tried = subprocess.run(command, capture_output=True, text=True, check=False)
+    unshare = ["setpriv", "--reuid", "65534", "--clear-groups", "unshare", "--user", "--net", "true"]
+    allowed = subprocess.run(unshare, capture_output=True, check=False).returncode == 0
+    assert (tried.returncode == 0) is allowed, tried.stderr
 
 
 def test_a_port_in_use_is_refused_with_its_holder() -> None:
