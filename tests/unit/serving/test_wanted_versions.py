@@ -61,7 +61,8 @@ def registered(store: ArtifactStore, tmp_path: Path, number: int) -> RegisteredV
     adapter = publish(store, tmp_path, adapters, f"adapter {number}", recipe={})
     models = Line(collection="models", tenant=TENANT, name=MODEL)
     merge = {"answers": [known_answer("Polaris")]}
-    merged = publish(store, tmp_path, models, f"{number}", adapter_uri=adapter.uri, merge=merge)
+    of_adapter = {"adapter_uri": adapter.uri, "adapter_digest": adapter.digest}
+    merged = publish(store, tmp_path, models, f"{number}", merge=merge, **of_adapter)
     return RegisteredVersion(
         tenant=TENANT,
         model=MODEL,
