@@ -42,8 +42,7 @@ class Collector:
         self.sealed = 0  # records, by this collector
         self._gateway_gone = False
         self._looked_at = 0.0
-        sealer.take_back_unsigned()  # before the index could say that it is sealed
-        sealer.index.catch_up()
+        sealer.index.catch_up(sealer.take_back_unsigned())  # nothing unsigned is called sealed
 
     def step(self) -> bool:
         """Whether there was anything to do."""

@@ -15,6 +15,8 @@ import base64
 import hashlib
 import json
 import re
+import shutil
+import stat
 import subprocess
 import sys
 import tempfile
@@ -28,6 +30,7 @@ PART = re.compile(r"(\d{12,})(\.jsonl|\.seal\.json|\.deleted\.json)")
 END = re.compile(rb',"hash":"([0-9a-f]{64})"\}\n?$')
 BATCH = re.compile(rb',"batch":"([0-9a-f]{64}):([A-Za-z0-9+/=]+)"$')
 MANIFEST, OPENED = "manifest.json", "opened.jsonl"
+NO_FILE = -1  # the size of a link or a folder
 PRIVATE = ("personal", "personal_actor")
 
 Check = Callable[[bytes, str, bytes], None]
@@ -118,7 +121,9 @@ class Walk:
         found: dict[str, list[int]] = {LINES: [], SEAL: [], DELETED: []}
         for name in sorted(self._files):
             part = PART.fullmatch(name)
-            if part and name == _name(int(part[1]), part[2]):
+            if self._files[name] == NO_FILE:
+                self._fault(name, 0, "it is no plain file")
+            elif part and name == _name(int(part[1]), part[2]):
                 found[part[2]].append(int(part[1]))
             elif name != HEAD:
                 self._fault(name, 0, "it is no part of a log")
@@ -126,7 +131,7 @@ class Walk:
 
     def read_head(self) -> bool:
         """Whether there is a head that counts; of the same moment as the sizes."""
-        if HEAD not in self._files:
+        if self._files.get(HEAD, NO_FILE) == NO_FILE:
             self._fault(HEAD, 0, "the signed head is missing")
             return False
         head = self._statement(HEAD, "the head", "head")
@@ -276,7 +281,8 @@ class Walk:
 
 def sizes_in(folder: Path) -> "dict[str, int]":
     """Names and sizes in a log's folder, but of unfinished files: their names begin with a dot."""
-    return {path.name: path.stat().st_size for path in folder.glob("[!.]*")}
+    found = {path.name: path.lstat() for path in folder.glob("[!.]*")}
+    return {name: each.st_size if stat.S_ISREG(each.st_mode) else NO_FILE for name, each in found.items()}
 
 
 def _name(first: int, suffix: str) -> str:
@@ -397,6 +403,8 @@ def main() -> int:
     parser.add_argument("folder", nargs="?", default=".", type=Path)
     parser.add_argument("--key", action="append", default=[], help="a key id that you trust")
     asked = parser.parse_args()
+    if shutil.which("openssl") is None:
+        parser.error("the command `openssl` is not installed; signatures are checked with it")
     export = Export(asked.folder, frozenset(asked.key))
     print(export.verify())
     for fault in export.faults:

@@ -107,8 +107,7 @@ class AuditPlaces:
 
     def tenants(self) -> list[str]:
         """Who has a chain, sorted."""
-        folder = self.folder / "log"
-        return sorted(entry.name for entry in os.scandir(folder)) if folder.is_dir() else []
+        return _tenants_in(self.folder / "log")
 
     def tenants_with_keys(self) -> list[str]:
         """Whose subjects have keys, so who had records, sorted."""
@@ -126,12 +125,18 @@ class AuditPlaces:
             os.close(descriptor)
 
 
-def _tenants_in(keys: Path) -> list[str]:
-    return sorted(entry.name for entry in os.scandir(keys) if entry.is_dir()) if keys.is_dir() else []
+def _tenants_in(folder: Path) -> list[str]:
+    """A mount has a lost+found as well."""
+    names = [entry.name for entry in os.scandir(folder) if entry.is_dir()] if folder.is_dir() else []
+    return sorted(name for name in names if _is_tenant(name))
+
+
+def _is_tenant(name: str) -> bool:
+    return name == PLATFORM or TENANT.fullmatch(name) is not None
 
 
 def checked_tenant(tenant: str) -> str:
-    if tenant != PLATFORM and not TENANT.fullmatch(tenant):
+    if not _is_tenant(tenant):
         raise AuditError(f"{tenant!r} cannot be a tenant: a DNS label such as team-a is.")
     return tenant
 

@@ -121,17 +121,33 @@ class Sealer:
         self.index.add(tenant, sealed)
         return True
 
-    def take_back_unsigned(self) -> None:
-        """Cuts off what a kill left behind the signed end of each chain; nothing else changes."""
+    def take_back_unsigned(self) -> list[str]:
+        """Cuts off what a kill left behind the signed end of each chain; the tenants where it could."""
+        done = []
         for tenant in self.places.tenants():
-            with self.places.lock(tenant):
-                self._chain(tenant).take_back()
+            try:
+                with self.places.lock(tenant):
+                    self._chain(tenant).take_back()
+                done.append(tenant)
+            except (AuditError, OSError) as fault:  # the other tenants' go on
+                _log.error("%s", fault)
+        return done
 
     def close_due(self, now: float) -> None:
-        """Closes the open segments that are old, of every tenant."""
+        """Closes the open segments that are old, of every tenant.
+
+        Raises:
+            AuditError, OSError: One could not be closed; the others were.
+        """
+        faults: list[Exception] = []
         for tenant in self.places.tenants():
-            with self.places.lock(tenant):
-                self._chain(tenant).close_if_due(now)
+            try:
+                with self.places.lock(tenant):
+                    self._chain(tenant).close_if_due(now)
+            except (AuditError, OSError) as fault:
+                faults.append(fault)
+        if faults:
+            raise faults[0]
 
     def close(self) -> None:
         self._threads.shutdown()

@@ -158,6 +158,16 @@ def signature_cut(log: Log) -> None:
     (log.folder / HEAD).write_text(json.dumps(file))
 
 
+def becomes_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def becomes_link(path: Path, target: Path) -> None:
+    path.unlink(missing_ok=True)
+    path.symlink_to(target)
+
+
 def older_log(log: Log) -> None:
     shutil.rmtree(log.folder)
     shutil.copytree(log.earlier, log.folder)
@@ -246,6 +256,14 @@ TABLE: dict[str, Tamper] = {
     ),
     "a segment gets a short name": lambda log: log.closed.rename(log.closed.with_name("6.jsonl")),
     "a segment is there twice": lambda log: copied(log.closed, log.open.with_name("000000009999.jsonl")),
+    "a segment becomes a folder": lambda log: becomes_folder(log.closed),
+    "a segment becomes a link to another": lambda log: becomes_link(log.closed, log.segments[0]),
+    "a segment becomes a link to itself elsewhere": lambda log: becomes_link(
+        log.closed, log.closed.rename(log.folder.parent / "aside")
+    ),
+    "a segment becomes a link to nowhere": lambda log: becomes_link(log.closed, Path("nowhere")),
+    "the head becomes a link to nowhere": lambda log: becomes_link(log.folder / HEAD, Path("nowhere")),
+    "a seal becomes a folder": lambda log: becomes_folder(log.seals[0]),
     "a file is added": lambda log: (log.folder / "notes.txt").write_text("nothing happened"),
     "everything is emptied": lambda log: [path.write_bytes(b"") for path in log.folder.iterdir()],
     "everything is removed": lambda log: [path.unlink() for path in log.folder.iterdir()],

@@ -176,6 +176,18 @@ def test_a_tenant_that_cannot_be_one_has_no_folder(log: Log) -> None:
         log.places.log("../outside")
 
 
+def test_what_is_no_tenant_s_in_the_folder_of_logs_and_keys_stops_nothing(log: Log) -> None:
+    log.fill(1)
+    for folder in (log.home / "audit" / "log", log.home / "audit" / "keys"):
+        (folder / "lost+found").mkdir()
+        (folder / ".DS_Store").write_bytes(b"")
+    log.begin()
+    log.fill(1)
+    log.sealer.close_due(time.time() + 7200)
+    assert log.places.tenants() == log.places.tenants_with_keys() == ["team-a"]
+    assert log.faults() == ()
+
+
 def test_starting_anew_at_any_point_seals_nothing_twice(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is sealed but not yet taken out of the spool, as after a kill between the two."""
     ids = [log.spool.exchange() for _ in range(50)]
@@ -206,6 +218,25 @@ def test_a_disk_that_takes_nothing_loses_nothing(log: Log, caplog: pytest.LogCap
     assert log.collect() == 3
     assert [record["id"] for record in log.records()][1:] == ids
     assert [record["id"] for record in log.records("team-b")] == [other]
+
+
+def test_a_chain_that_cannot_be_read_holds_up_no_other(log: Log, caplog: pytest.LogCaptureFixture) -> None:
+    log.fill(1)
+    log.fill(1, "team-b")
+    head = log.places.log("team-a") / "head.json"
+    head.unlink()
+    head.mkdir()
+    log.begin()
+    assert "The audit log of team-a could not be written" in caplog.text
+    id, other = log.spool.exchange(), log.spool.exchange("team-b")
+    log.collector.step()
+    assert log.records("team-b")[-1]["id"] == other
+    with pytest.raises((AuditError, OSError)):
+        log.sealer.close_due(time.time() + 7200)
+    assert (log.places.log("team-b") / "000000000001.seal.json").exists()
+    head.rmdir()
+    log.collect()
+    assert log.records()[-1]["id"] == id
 
 
 def test_full_and_old_segments_are_closed_and_signed(make_log: MakeLog) -> None:

@@ -275,3 +275,13 @@ def test_the_program_that_an_export_brings_along_says_what_is_wrong_and_where(
     code, said = verified("--key", made.key)
     assert code == 1
     assert "line 1: edited: its hash does not fit its content" in said
+
+
+def test_without_openssl_the_program_says_so(made: Made, tmp_path: Path) -> None:
+    folder = shutil.copytree(made.export, tmp_path / "export")
+    command = [sys.executable, "-I", "-S", "verify.py"]
+    done = subprocess.run(
+        command, cwd=folder, env={"PATH": str(tmp_path)}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert "`openssl` is not installed" in done.stderr
