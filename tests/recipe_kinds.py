@@ -128,7 +128,8 @@ KINDS: dict[str, Kind] = {
         tied_export=_keys("lora_target"),
     ),
     "pissa and lora on the output embeddings": Kind(
-        recipe={"pissa_init": True, "lora_target": "q_proj,lm_head"},
+        # half of the rank there is: taking the first state out twice would be seen
+        recipe={"pissa_init": True, "lora_rank": 32, "lora_target": "q_proj,lm_head"},
         in_stage=_PISSA,
         as_adapter=_keys("pissa_init"),
         tied=_keys("lora_target"),
