@@ -107,6 +107,11 @@ class Line:
         then = [value for tag, value in named if time_of(tag) <= at] or [named[0][1]]
         return str(then[-1]["label"])
 
+    def now(self, number: int | str, at: str) -> int:
+        """The number that the version has now which had `number` at that time."""
+        label = self.label(number, at)
+        return self.versions[label].number if label in self.versions else int(number)
+
     @cached_property
     def pointed(self) -> Mapping[str, str]:
         """Label by alias."""

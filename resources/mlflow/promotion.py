@@ -10,7 +10,7 @@ Does not cover: two machines at the same moment, each with a log of its own.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -90,3 +90,12 @@ def history(line: Line) -> tuple[Move, ...]:
         Move(**{**value, "overridden": tuple(value.get("overridden", ()))})
         for _, value in line.of(HISTORY_TAG)
     )
+
+
+def as_of_today(move: Move, line: Line) -> Move:
+    """With the numbers that its versions have now."""
+    numbers = {
+        name: None if number is None else line.now(number, move.at)
+        for name, number in (("to", move.to), ("production", move.production), ("previous", move.previous))
+    }
+    return replace(move, **numbers)  # type: ignore[arg-type]  # `to` is never None

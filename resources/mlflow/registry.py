@@ -204,10 +204,13 @@ class MlflowRegistry(dg.ConfigurableResource):
         return tuple(registered(line, each.label) for each in _newest_first(line))
 
     def history(self, tenant: str, model: str) -> tuple[Move, ...]:
-        """Every promotion and rollback, oldest first: who, why, when, from which version to which."""
+        """Every promotion and rollback, oldest first: who, why, when, from which version to which.
+
+        Versions have the numbers of today.
+        """
         line = self.line(tenant, model)
         _require_versions(line)
-        return promotion.history(line)
+        return tuple(promotion.as_of_today(move, line) for move in promotion.history(line))
 
     def all_differences(self) -> tuple[str, ...]:
         """As `differences`, of all tenants and models but those that somebody changes at this moment."""

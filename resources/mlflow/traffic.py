@@ -9,7 +9,7 @@ Does not cover: two machines that change the traffic of one model at the same mo
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from resources.mlflow import promotion
 from resources.mlflow.client import RegistryError
@@ -101,8 +101,9 @@ class MlflowTraffic:
             return _shares(line)
 
     def history(self, tenant: str, model: str) -> tuple[TrafficChange, ...]:
-        """Every change of the traffic, oldest first; those too that a promotion has ended."""
-        return tuple(_changes(self._registry.line(tenant, model)))
+        """Every change of the traffic, oldest first, in numbers of today; ended ones as well."""
+        line = self._registry.line(tenant, model)
+        return tuple(_as_of_today(change, line) for change in _changes(line))
 
 
 def _shares(line: Line) -> tuple[TrafficShare, ...]:
@@ -129,6 +130,11 @@ def _changes(line: Line) -> list[TrafficChange]:
         TrafficChange(**{**value, "overridden": tuple(value["overridden"])})
         for _, value in line.of(TRAFFIC_TAG)
     ]
+
+
+def _as_of_today(change: TrafficChange, line: Line) -> TrafficChange:
+    weights = {str(line.now(number, change.at)): weight for number, weight in change.weights.items()}
+    return replace(change, weights=weights, production=line.now(change.production, change.at))
 
 
 def _promotion_of(line: Line) -> str:

@@ -178,6 +178,11 @@ def test_what_was_deleted_in_mlflow_is_named_goes_on_being_served_and_is_restore
         registry.restore(TENANT, model)
         assert registry.differences(TENANT, model) == ()
         assert decided(registry, model) == decisions, f"restored again: {again}"
+        labels = {each.number: each.label for each in registry.versions(TENANT, model)}
+        first, second = registry.history(TENANT, model)
+        assert (labels[second.production], labels[second.to]) == (labels[first.to], live)  # type: ignore[index]
+        (change,) = MlflowTraffic(registry).history(TENANT, model)
+        assert [labels[int(number)] for number in change.weights] == [other]
         assert shown(client, name) == before
     assert registry.promote(TENANT, model, version=other, **ANN).label == other
     assert registry.rollback(TENANT, model, **ANN).label == live
