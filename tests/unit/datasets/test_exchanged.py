@@ -3,11 +3,10 @@
 import json
 import os
 import shutil
+import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -134,44 +133,98 @@ def test_a_file_that_is_another_than_was_looked_at_is_refused_in_every_format(
             prepared(zone, tmp_path / "out", tokenizer_file)
 
 
-def exchange_again_and_again(root: Path, ended: threading.Event) -> None:
-    """The tenant's folder, its landing zone and a file, in turn: each to a link and back."""
-    own, others = root / "team-a", root / "team-b"
-    for place in cycle([own, own / "bot", own / "bot" / "rows.jsonl"]):
-        if ended.is_set():
-            return
-        (root / ".link").symlink_to(others / place.relative_to(own))
-        place.rename(root / ".aside")
-        (root / ".link").rename(place)
-        time.sleep(0.002)
-        place.unlink()
-        (root / ".aside").rename(place)
-        time.sleep(0.002)
+class Moments:
+    """Does something right before a file or folder is opened, counted by Python's audit hook."""
+
+    def __init__(self) -> None:
+        self.passed = 0
+        self.planned: dict[int, Callable[[], None]] = {}
+        self._counting = False
+        sys.addaudithook(self._heard)
+
+    def _heard(self, event: str, _arguments: tuple[Any, ...]) -> None:
+        if self._counting and event in ("open", "os.scandir"):
+            self.passed += 1
+            self.planned.get(self.passed, lambda: None)()
+
+    @contextmanager
+    def counted(self, **planned: Callable[[], None]) -> Iterator[None]:
+        """`at_7=…` is done at the seventh."""
+        self.passed, self.planned = 0, {int(name.removeprefix("at_")): do for name, do in planned.items()}
+        self._counting = True
+        try:
+            yield
+        finally:
+            self._counting = False
 
 
-@pytest.mark.parametrize("races", [30, pytest.param(1000, marks=pytest.mark.long)])
-def test_whoever_wins_no_row_of_another_tenant_is_read(
-    root: Path, tmp_path: Path, tokenizer_file: Path, races: int
+@pytest.fixture(scope="module")
+def moments() -> Moments:
+    return Moments()
+
+
+@pytest.mark.parametrize("step", [13, pytest.param(1, marks=pytest.mark.long)])
+def test_at_no_moment_an_exchange_makes_a_row_of_another_tenant_read(
+    root: Path, tmp_path: Path, tokenizer_file: Path, moments: Moments, step: int
 ):
-    ended = threading.Event()
-    racer = threading.Thread(target=exchange_again_and_again, args=(root, ended))
-    racer.start()
+    """The tenant's folder, the landing zone or a file becomes a link, for good or until the next moment."""
+    own, others = root / "team-a", root / "team-b"
+    for tenant in (own, others):
+        (tenant / "bot" / "rows.parquet").unlink()  # a process for each race; the tests above have it
+        (tenant / "bot" / "parts").mkdir()
+        (tenant / "bot" / "rows.csv").rename(tenant / "bot" / "parts" / "rows.csv")
+        names = ("rows.jsonl", "rows.json", "rows.txt", "parts/rows.csv")
+        info = {name: {"file_name": name, "columns": {"prompt": "text"}} for name in names}
+        (tenant / "bot" / "dataset_info.json").write_text(json.dumps(info))
+    with moments.counted():
+        read_once(root, tmp_path / "out", tokenizer_file)
+    places = [own, *sorted(own.rglob("*"))]
+    cases = [
+        (place, moment, undone)
+        for place in places
+        for moment in range(1, moments.passed + 1)
+        for undone in (False, True)
+    ]
     outcomes = {"refused": 0, "prepared": 0}
+    for place, moment, undone in cases[::step]:
+        exchange = Exchange(place, others / place.relative_to(own))
+        planned = {f"at_{moment}": exchange.make} | ({f"at_{moment + 1}": exchange.undo} if undone else {})
+        try:
+            with moments.counted(**planned):
+                written = read_once(root, tmp_path / "out", tokenizer_file)
+            assert OTHERS not in written
+            assert OWN in written
+            outcomes["prepared"] += 1
+        except DatasetError:
+            outcomes["refused"] += 1
+        exchange.undo()
+    assert sum(outcomes.values()) > 1000 / step
+    assert min(outcomes.values()) > sum(outcomes.values()) / 20, outcomes
+
+
+def read_once(root: Path, output: Path, tokenizer_file: Path) -> str:
     try:
-        while sum(outcomes.values()) < races:
-            try:
-                with opened(root) as zone:
-                    written = fingerprint(zone) + prepared(zone, tmp_path / "out", tokenizer_file)
-                assert OTHERS not in written
-                assert OWN in written
-                outcomes["prepared"] += 1
-            except DatasetError:
-                outcomes["refused"] += 1
-            shutil.rmtree(tmp_path / "out", ignore_errors=True)
+        with opened(root) as zone:
+            return fingerprint(zone) + prepared(zone, output, tokenizer_file)
     finally:
-        ended.set()
-        racer.join()
-    assert outcomes["refused"] > 0, outcomes
+        shutil.rmtree(output, ignore_errors=True)
+
+
+class Exchange:
+    """A link to the other tenant's in a place, and the place as it was again."""
+
+    def __init__(self, place: Path, others: Path) -> None:
+        self._place, self._others = place, others
+        self._aside = place.with_name(".aside")
+
+    def make(self) -> None:
+        self._place.rename(self._aside)
+        self._place.symlink_to(self._others)
+
+    def undo(self) -> None:
+        if self._aside.exists():
+            self._place.unlink()
+            self._aside.rename(self._place)
 
 
 def test_a_run_that_waited_its_turn_opens_the_landing_zone_afterwards(tmp_path: Path, tokenizer_file: Path):
