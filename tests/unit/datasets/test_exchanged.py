@@ -23,6 +23,7 @@ from llm_assets.embedded import embedded_store
 from llm_assets.graph import build_definitions
 from llm_assets.keys import DATASET, base_model_key, model_key
 from llm_assets.line_lock import line_lock
+from llm_assets.lineage import DATA_VERSION_TAG
 from llm_assets.presentation import artifact_metadata
 from llm_assets.settings import Settings
 from resources.artifact_store.artifacts import Line
@@ -250,7 +251,9 @@ def test_a_run_that_waited_its_turn_opens_the_landing_zone_afterwards(tmp_path: 
     (tmp_path / "dagster").mkdir()
     with dg.DagsterInstance.local_temp(str(tmp_path / "dagster")) as instance:
         key = base_model_key("tiny")
-        instance.report_runless_asset_event(dg.AssetMaterialization(key, metadata=artifact_metadata(base)))
+        tags = {DATA_VERSION_TAG: base.digest}
+        event = dg.AssetMaterialization(key, metadata=artifact_metadata(base), tags=tags)
+        instance.report_runless_asset_event(event)
         instance.add_dynamic_partitions("support_bot", ["team-a"])
         other = threading.Thread(target=exchange, args=(instance,))
         other.start()
