@@ -24,6 +24,7 @@ SHOWS: dict[str, tuple[str, ...]] = {
     "cache status": (),
     "engines status": (),
     "keys list": (),
+    "signing-key list": (),
 }
 NARROW, WIDE = "40", "400"
 
