@@ -172,7 +172,7 @@ def test_what_changes_nothing_may_stay_in_a_models_recipe(catalog: CatalogFolder
             "serving: {tool_call_parser: hermess}\nrecipe:",
             "serving.tool_call_parser: vLLM has no parser 'hermess' of tool calls; did you mean hermes?",
         ),
-        ("recipe:", "serving: {prot: 1}\nrecipe:", "serving.prot: unknown field; did you mean port?"),
+        ("recipe:", "serving: {mod: merged}\nrecipe:", "serving.mod: unknown field; did you mean mode?"),
         ("recipe:", "thresholds: {max_eval_loss: low}\nrecipe:", "thresholds.max_eval_loss: 'low' is not"),
         (
             "recipe:",
