@@ -15,7 +15,8 @@ from llm_assets.datasets.limits import Limits
 from llm_assets.datasets.parquet_process import LENGTH, Fault, Other
 
 ENDING_S = 30
-# Nothing of this process's own. One thread and the plain allocator: what is counted is what is used.
+PASSED_ON = ("PATH", "LD_LIBRARY_PATH")
+# No credentials. One thread and the plain allocator: what is counted is what is used.
 ENVIRONMENT = {
     "ARROW_DEFAULT_MEMORY_POOL": "system",
     "ARROW_IO_THREADS": "1",
@@ -77,7 +78,7 @@ class ParquetDecoder:
                     stdin=theirs.fileno(),
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,
-                    env=ENVIRONMENT,
+                    env=ENVIRONMENT | {name: os.environ[name] for name in PASSED_ON if name in os.environ},
                 )
         return self._orders
 
