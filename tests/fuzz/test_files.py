@@ -182,6 +182,7 @@ def test_a_landing_zone_is_read_or_its_mistakes_are_listed(
         assert len(found.mistakes) <= found.total
 
 
+@settings(max_examples=settings.default.max_examples // 5)  # each starts a process that loads Arrow
 @given(content=changed(parquet(), (b"\x00", b"\xff", b"PAR1", b"\x15\x02", b"\x7f" * 4), most=3))
 def test_a_damaged_parquet_file_is_read_or_told(content: bytes) -> None:
     with tempfile.TemporaryDirectory() as made:
