@@ -6,21 +6,26 @@ Few tests, because every start of vLLM takes 20 s and more.
 import json
 import re
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import httpx
 import openai
+import psutil
 import pytest
 
 from resources.gateway.api_keys import create_key, revoke
 from resources.gateway.envoy import EnvoyGateway
 from resources.gateway.envoy_settings import GatewaySettings
 from resources.gateway.journals import Journal
+from resources.gateway.metrics import TOKEN_FILE
 from resources.serving.deployment_state import Wanted
 from resources.serving.local import LocalServing, Serving
+from resources.serving.watching import ServerWatch
 from resources.waiting import wait_until
 from tests.e2e.adapted_models import NAMES, QUESTIONS
 from tests.e2e.test_serving import MODEL, TENANT, merged
@@ -109,6 +114,7 @@ def test_openai_clients_ask_as_they_are_and_promotions_lose_no_request(door: Doo
         assert {each.digest for each in hammer.answers} == {one.digest, two.digest}
         assert hammer.answers[-1].digest == two.digest
         _a_cancelled_stream_frees_the_server(door, client)
+        _a_stopped_engine_is_given_up(door, client)
         _a_dead_server_is_told_at_once(door, client)
         revoke(door.keys, [door.key_id], by="a test")
         with pytest.raises(openai.AuthenticationError):
@@ -251,13 +257,50 @@ def _a_cancelled_stream_frees_the_server(door: Door, client: openai.OpenAI) -> N
     )
     next(iter(stream))
     stream.close()
-    with door.serving.servers.client(server) as vllm:
-        wait_until(lambda: vllm.in_flight() == 0, what="the cancelled answer's end", timeout_s=3)
+    wait_until(lambda: _in_flight(door, server.name) == 0, what="the cancelled answer's end", timeout_s=3)
+
+
+def _in_flight(door: Door, server: str) -> float:
+    """As Prometheus is told at the gateway's metrics address."""
+    url = f"http://127.0.0.1:{door.gateway.settings.metrics_port}/metrics/vllm/{server}"
+    token = (door.gateway.folder.parent / TOKEN_FILE).read_text()
+    assert httpx.get(url).status_code == 401
+    text = httpx.get(url, headers={"Authorization": f"Bearer {token}"}).raise_for_status().text
+    names = ("vllm:num_requests_running{", "vllm:num_requests_waiting{")
+    counts = [float(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith(names)]
+    assert counts
+    return sum(counts)
+
+
+def _a_stopped_engine_is_given_up(door: Door, client: openai.OpenAI) -> None:
+    """Its API server goes on saying that it is well."""
+    (server,) = door.serving.servers.of(TENANT, MODEL)
+    [engine] = [each for each in psutil.Process(server.pid).children() if "EngineCor" in each.name()]
+    engine.suspend()
+
+    def ask() -> None:
+        with pytest.raises(openai.InternalServerError, match=r"can answer now"):
+            client.chat.completions.create(model=MODEL, messages=ASKED)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    watch = ServerWatch(servers=door.serving.servers, stalled_s=2, question_s=2)
+    with closing(watch):
+        [found] = wait_until(
+            lambda: list(watch.look(list(door.serving.running()))) or None,
+            what="the stopped engine",
+            timeout_s=60,
+            every_s=0.5,
+        )
+    assert door.serving.servers.ready(server)
+    assert found.why.startswith("it was asked and had answered nothing for ")
+    door.serving.give_up(found.live, found.server, found.why)
+    asking.join(timeout=10)
+    assert not asking.is_alive()
+    assert list(client.models.list()) == []
 
 
 def _a_dead_server_is_told_at_once(door: Door, client: openai.OpenAI) -> None:
-    (server,) = door.serving.servers.of(TENANT, MODEL)
-    door.serving.servers.processes.stop(server.name)
     started = time.monotonic()
     for _ in range(8):
         with pytest.raises(openai.InternalServerError, match=r"cannot be reached|is live now|can answer now"):
