@@ -55,12 +55,8 @@ class Limits:
         pids = _session()
         yield "processes", len(pids)
         # Pages that a fork shares with its parent count in both; only the slower look tells them apart.
-        if (
-            sum(_bytes(pid, "status", ("RssAnon", "RssShmem", "VmSwap")) for pid in pids)
-            > self._limits["memory_bytes"]
-        ):
-            shares = ("Pss_Anon", "Pss_Shmem", "SwapPss")
-            yield "memory_bytes", sum(_bytes(pid, "smaps_rollup", shares) for pid in pids)
+        if sum(_bytes(pid, "status", _WHOLE) for pid in pids) > self._limits["memory_bytes"]:
+            yield "memory_bytes", sum(_bytes(pid, "smaps_rollup", _SHARES) for pid in pids)
 
 
 def _session() -> list[int]:
