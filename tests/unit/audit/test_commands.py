@@ -84,6 +84,15 @@ def test_verify_names_tenants_that_the_store_knows_and_the_disk_does_not(log: Lo
     assert "heads up to record 2" in command("audit", "verify", "--tenant", "team-b", expect=1)
 
 
+def test_a_store_whose_heads_cannot_be_read_is_no_success(
+    log: Log, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LLM_ASSETS_AUDIT_STORE", "gs://")
+    said = command("audit", "verify", expect=1)
+    assert "as sealed" in said
+    assert "Not compared with the heads in the store:" in said
+
+
 def test_search_finds_a_person_opens_texts_for_a_reason_and_is_on_the_record(
     log: Log, command: Command
 ) -> None:
