@@ -20,6 +20,12 @@ local MOST_TOKENS = 2^40 -- what is asked for beyond is all the same
 -- What would need answers that are kept.
 local NEEDS_KEPT = { "background", "previous_response_id", "conversation" }
 for _, name in ipairs(NEEDS_KEPT) do WANTED[name] = true end
+-- What vLLM compiles to a grammar before it answers; `tools` where one of them has to be called.
+local GRAMMARS, TOOLS = { "response_format", "structured_outputs", "text" }, "tools"
+local GRAMMAR_BYTES = 32 * 1024 -- compiling takes time by the cube of the length: 2.3 s at most were seen here, 14 s at twice as much
+local UNFORCED = { ['"auto"'] = true, ['"none"'] = true, ["null"] = true }
+WANTED[TOOLS], WANTED.tool_choice = true, true
+for _, name in ipairs(GRAMMARS) do WANTED[name] = true end
 local ABSENT = { ["null"] = true, ["false"] = true }
 for _, name in ipairs(SAMPLING) do WANTED[name] = true end
 local OPTIONS = { include_usage = true }
@@ -129,6 +135,21 @@ local function asks_for_kept(text, firsts, lasts)
   return nil
 end
 
+-- Why what the answer has to follow is too long; nil: it is not.
+local function too_long_to_follow(text, firsts, lasts)
+  local function check(name)
+    if not firsts[name] or lasts[name] - firsts[name] < GRAMMAR_BYTES then return nil end
+    local message = "'" .. name .. "' may have " .. GRAMMAR_BYTES .. " bytes at most: the model is held to it, which takes preparing."
+    return select(2, refuse(message, name))
+  end
+  for at = 1, #GRAMMARS do
+    local refusal = check(GRAMMARS[at])
+    if refusal then return refusal end
+  end
+  local choice = firsts.tool_choice
+  return choice and not UNFORCED[text:sub(choice, lasts.tool_choice)] and check(TOOLS) or nil
+end
+
 -- What is asked: body, model as requested, stream, adds_usage (the gateway asks for it), user, tokens, sampling (as JSON), sha256;
 -- or nil and a refusal.
 function bodies.read(text, endpoint)
@@ -145,6 +166,7 @@ function bodies.read(text, endpoint)
   if firsts.stream then stream = FLAGS[text:sub(firsts.stream, lasts.stream)] end
   if stream == nil then return refuse("'stream' must be true or false.", "stream") end
   if responds then refusal = asks_for_kept(text, firsts, lasts) end
+  refusal = refusal or too_long_to_follow(text, firsts, lasts)
   if refusal then return nil, refusal end
   local usage = true -- the Responses API gives it unasked
   if stream and streams and not responds then usage, refusal = asks_usage(text, firsts.stream_options, lasts.stream_options) end

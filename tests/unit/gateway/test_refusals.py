@@ -350,3 +350,47 @@ def test_a_chunked_request_is_read_as_well(gateway: Gateway) -> None:
     seen = gateway.seen()[-1]
     assert json.loads(seen["body"]) == question()
     assert dict(seen["headers"])["content-type"] == "application/json"
+
+
+GRAMMAR_BYTES = 32 * 1024
+FOLLOWED: dict[str, Callable[[str], dict[str, Any]]] = {
+    "a JSON schema": lambda text: {"response_format": {"type": "json_schema", "json_schema": text}},
+    "a structural tag": lambda text: {"response_format": {"type": "structural_tag", "structures": [text]}},
+    "a regex": lambda text: {"structured_outputs": {"regex": text}},
+    "choices": lambda text: {"structured_outputs": {"choice": [text, "or not"]}},
+    "a grammar": lambda text: {"structured_outputs": {"grammar": text}},
+    "the format of a response": lambda text: {"text": {"format": {"type": "json_schema", "schema": text}}},
+    "a tool that is named": lambda text: {
+        "tools": [text],
+        "tool_choice": {"type": "function", "function": {"name": "a"}},
+    },
+    "tools of which one is required": lambda text: {"tools": [text], "tool_choice": "required"},
+}
+OFFERED: dict[str, dict[str, Any]] = {
+    "auto": {"tool_choice": "auto"},
+    "none": {"tool_choice": "none"},
+    "null": {"tool_choice": None},
+    "unsaid": {},
+}
+
+
+@pytest.mark.parametrize("what", FOLLOWED)
+def test_what_an_answer_has_to_follow_has_a_limit(gateway: Gateway, what: str) -> None:
+    for text, status in (("ab" * (GRAMMAR_BYTES // 4), 200), ("ab" * (GRAMMAR_BYTES // 2), 400)):
+        members = FOLLOWED[what](text)
+        answer = gateway.client.post(
+            CHAT, json=question(**members), headers={"authorization": f"Bearer {gateway.key()}"}
+        )
+        assert answer.status_code == status, answer.text
+    error = answer.json()["error"]
+    assert error["param"] == next(iter(members))
+    assert f"may have {GRAMMAR_BYTES} bytes at most" in error["message"]
+
+
+@pytest.mark.parametrize("choice", OFFERED)
+def test_tools_that_are_only_offered_may_be_long(gateway: Gateway, choice: str) -> None:
+    members = {"tools": ["a" * 2 * GRAMMAR_BYTES], **OFFERED[choice]}
+    answer = gateway.client.post(
+        CHAT, json=question(**members), headers={"authorization": f"Bearer {gateway.key()}"}
+    )
+    assert answer.status_code == 200, answer.text
