@@ -17,6 +17,7 @@ from tests.unit.gateway.whole_gateways import Deployment, WholeGateway, whole_ga
 REVOKED = 40
 KEPT = 4
 OTHERS = 2_000
+REFUSED = {401, 429}  # an address that asks so often without a good key is told to wait
 MOST_S = 1.0
 MODELS = {"support_bot": "limited"}
 BODY = b'{"model": "support_bot", "messages": [{"role": "user", "content": "hi"}]}'
@@ -110,8 +111,9 @@ def _latency_s(asker: Asker, returned: float) -> float:
     before = [status for sent, _, status in asker.answers if sent < returned]
     assert before[:1] == [200], "it was good before"
     later = {status for sent, _, status in asker.answers if sent > returned}
-    assert later == {401}, "what is sent after the revocation has returned is refused, all of it"
-    return max(0.0, min(at for _, at, status in asker.answers if status == 401) - returned)
+    assert later, "it asked on"
+    assert later <= REFUSED, "what is sent after the revocation has returned is refused, all of it"
+    return max(0.0, min(at for _, at, status in asker.answers if status in REFUSED) - returned)
 
 
 async def _first_answers(gateway: WholeGateway, askers: list[Asker]) -> list[int]:
