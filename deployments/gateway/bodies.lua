@@ -135,19 +135,22 @@ local function asks_for_kept(text, firsts, lasts)
   return nil
 end
 
--- Why what the answer has to follow is too long; nil: it is not.
+local function follows_too_much(firsts, lasts, name)
+  return firsts[name] and lasts[name] - firsts[name] >= GRAMMAR_BYTES
+end
+
+-- Which member that the answer has to follow is too long; nil: none. Without a closure, which would end LuaJIT's traces.
 local function too_long_to_follow(text, firsts, lasts)
-  local function check(name)
-    if not firsts[name] or lasts[name] - firsts[name] < GRAMMAR_BYTES then return nil end
-    local message = "'" .. name .. "' may have " .. GRAMMAR_BYTES .. " bytes at most: the model is held to it, which takes preparing."
-    return select(2, refuse(message, name))
-  end
   for at = 1, #GRAMMARS do
-    local refusal = check(GRAMMARS[at])
-    if refusal then return refusal end
+    if follows_too_much(firsts, lasts, GRAMMARS[at]) then return GRAMMARS[at] end
   end
   local choice = firsts.tool_choice
-  return choice and not UNFORCED[text:sub(choice, lasts.tool_choice)] and check(TOOLS) or nil
+  if not choice or UNFORCED[text:sub(choice, lasts.tool_choice)] then return nil end
+  return follows_too_much(firsts, lasts, TOOLS) and TOOLS or nil
+end
+
+local function refuse_to_follow(name)
+  return refuse("'" .. name .. "' may have " .. GRAMMAR_BYTES .. " bytes at most: the model is held to it, which takes preparing.", name)
 end
 
 -- What is asked: body, model as requested, stream, adds_usage (the gateway asks for it), user, tokens, sampling (as JSON), sha256;
@@ -166,8 +169,9 @@ function bodies.read(text, endpoint)
   if firsts.stream then stream = FLAGS[text:sub(firsts.stream, lasts.stream)] end
   if stream == nil then return refuse("'stream' must be true or false.", "stream") end
   if responds then refusal = asks_for_kept(text, firsts, lasts) end
-  refusal = refusal or too_long_to_follow(text, firsts, lasts)
   if refusal then return nil, refusal end
+  local long = too_long_to_follow(text, firsts, lasts)
+  if long then return refuse_to_follow(long) end
   local usage = true -- the Responses API gives it unasked
   if stream and streams and not responds then usage, refusal = asks_usage(text, firsts.stream_options, lasts.stream_options) end
   if usage == nil then return nil, refusal end
