@@ -89,7 +89,7 @@ class Document:
     def peek(self) -> str:
         """The next character that is no blank, "" at the end of the file."""
         while True:
-            self._at = BLANK.match(self._text, self._at).end()  # type: ignore[union-attr]
+            self._at = BLANK.match(self._text, self._at).end()  # type: ignore[union-attr]  # it always matches
             if self._at < len(self._text):
                 return self._text[self._at]
             if not self._more():

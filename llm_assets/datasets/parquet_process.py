@@ -54,7 +54,7 @@ def main(memory_bytes: int, row_bytes: int, size_bytes: int) -> None:
         _, descriptors, _, _ = socket.recv_fds(orders, 1, 2)
         if not descriptors:
             return
-        with open(descriptors[0], "rb") as file, open(descriptors[1], "wb") as pipe:  # noqa: PTH123
+        with open(descriptors[0], "rb") as file, open(descriptors[1], "wb") as pipe:  # noqa: PTH123  of descriptors
             try:
                 _decode(parquet, file, pipe, row_bytes, size_bytes)
                 pipe.flush()

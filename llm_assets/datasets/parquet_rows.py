@@ -46,7 +46,7 @@ class ParquetDecoder:
         ParquetError: The file is not whole, or is over a limit.
         """
         read_end, write_end = os.pipe()
-        with open(read_end, "rb") as frames:  # noqa: PTH123
+        with open(read_end, "rb") as frames:  # noqa: PTH123  of a descriptor
             try:
                 socket.send_fds(self._started(), [b"f"], [file.fileno(), write_end])
             finally:
