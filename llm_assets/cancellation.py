@@ -14,12 +14,14 @@ from contextlib import contextmanager
 import dagster as dg
 from dagster import DagsterRunStatus
 
+from resources.errors import LlmAssetsError
+
 ENDING = (signal.SIGINT, signal.SIGTERM)
 OVER = b"\0"  # no signal has this number
 UNFINISHED = (DagsterRunStatus.STARTED, DagsterRunStatus.STARTING)
 
 
-class RunCanceled(Exception):
+class RunCanceled(LlmAssetsError):
     """The run was interrupted, and is canceled."""
 
 

@@ -6,10 +6,12 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from resources.errors import LlmAssetsError
+
 WAIT_S = 4 * 3600
 
 
-class LineBusyError(Exception):
+class LineBusyError(LlmAssetsError):
     """Another run has held the line of this tenant and model for too long."""
 
 

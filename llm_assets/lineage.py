@@ -10,6 +10,7 @@ import dagster as dg
 from llm_assets.keys import BASE_MODELS, DATASET, LORA_ADAPTER, MERGED_MODEL, MODEL_CARD
 from resources.artifact_store.artifacts import Artifact, ArtifactError, Collection, Line, parse_uri
 from resources.artifact_store.store import ArtifactStore
+from resources.errors import LlmAssetsError
 
 DATA_VERSION_TAG = "dagster/data_version"
 COLLECTIONS: dict[str, Collection] = {
@@ -21,7 +22,7 @@ COLLECTIONS: dict[str, Collection] = {
 REPORTED = "No run of this asset says so: it was reported by hand, and is not used. Materialize it again."
 
 
-class LineageError(Exception):
+class LineageError(LlmAssetsError):
     """A step was asked for before the one that it builds on, or builds on another one than it says."""
 
 

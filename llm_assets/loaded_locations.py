@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 import httpx
 
+from resources.errors import LlmAssetsError
+
 ANSWER_S = 10
 RELOADED = "reload the location (Deployment in the UI), or `llm-assets down` and `up`"
 QUERY = """{ workspaceOrError {
@@ -26,7 +28,7 @@ RELOAD = """mutation($name: String!) { reloadRepositoryLocation(repositoryLocati
 } }"""
 
 
-class ReloadError(Exception):
+class ReloadError(LlmAssetsError):
     """The UI did not reload a code location."""
 
 

@@ -22,6 +22,7 @@ from llm_assets.signature_policy import bundle_of, require_signature, verifier_o
 from llm_assets.version_cards import card_of
 from resources.artifact_store.artifacts import Artifact, ArtifactError
 from resources.artifact_store.store import ArtifactStore
+from resources.errors import LlmAssetsError
 from resources.mlflow.registry import RegisteredVersion
 from resources.signing.signatures import SignatureError, Verifier
 
@@ -29,7 +30,7 @@ Rule = Literal["artifact", "signature", "risk class", "thresholds", "model card"
 OVERRIDABLE: tuple[Rule, ...] = ("thresholds", "model card")
 
 
-class PromotionRefused(Exception):
+class PromotionRefused(LlmAssetsError):
     """A version may not become production."""
 
 

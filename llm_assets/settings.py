@@ -26,12 +26,13 @@ from llm_assets.datasets.limits import (
     SIZE_SETTING,
     Limits,
 )
+from resources.errors import InputError
 from resources.processes import order_limits
 
 CACHE_GIB = 100  # a dozen models of 7 billion parameters in bf16, or adapters by the thousand
 
 
-class SettingsError(Exception):
+class SettingsError(InputError):
     """No installation was found, or a setting has a value that cannot be used."""
 
 

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from resources.errors import LlmAssetsError
 from resources.processes.launcher import process_identity
 from resources.waiting import wait_until
 
@@ -28,7 +29,7 @@ STATE_FILE = "supervision.json"
 END_UP_S = 180  # it ends every server, and a start that is under way
 
 
-class SupervisionError(Exception):
+class SupervisionError(LlmAssetsError):
     """Another command supervises the same parts."""
 
 

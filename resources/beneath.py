@@ -17,11 +17,13 @@ from io import BufferedReader
 from pathlib import Path
 from typing import NamedTuple
 
+from resources.errors import LlmAssetsError
+
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY  # a pipe without a writer is not waited for
 
 
-class NotFollowedError(Exception):
+class NotFollowedError(LlmAssetsError):
     """On the way to what was to be opened lies a symbolic link, or it is neither a file nor a folder."""
 
     def __init__(self, path: Path, problem: str) -> None:

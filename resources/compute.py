@@ -25,6 +25,7 @@ from resources.engine_messages import MessageFile
 from resources.engines.errors_in_log import is_messenger, own_error
 from resources.engines.installation import InstalledEngine, engine_python, installed_engine
 from resources.engines.locks import EngineName
+from resources.errors import LlmAssetsError
 from resources.processes import supervisor
 from resources.processes.order_limits import (
     HOURS_SETTING,
@@ -53,7 +54,7 @@ Message = Mapping[str, Any]
 Heard = Callable[[Message], None]
 
 
-class WorkOrderError(Exception):
+class WorkOrderError(LlmAssetsError):
     """A work order ended without its result."""
 
 

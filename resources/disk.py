@@ -3,10 +3,12 @@
 import shutil
 from pathlib import Path
 
+from resources.errors import LlmAssetsError
+
 MIB = 2**20
 
 
-class DiskError(Exception):
+class DiskError(LlmAssetsError):
     """There is too little free space for the work that was asked for."""
 
 

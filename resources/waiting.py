@@ -4,10 +4,12 @@ import time
 from collections.abc import Callable
 from typing import Literal, TypeVar
 
+from resources.errors import LlmAssetsError
+
 T = TypeVar("T")
 
 
-class WaitError(Exception):
+class WaitError(LlmAssetsError):
     """What was waited for did not become ready."""
 
 

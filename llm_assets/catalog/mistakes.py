@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from resources.errors import InputError
+
 Place = tuple[str | int, ...]
 """Keys and indices that lead to a field of a file."""
 
@@ -25,7 +27,7 @@ class Mistake:
         return f"{place}: {what}; {self.valid}" if self.valid else f"{place}: {what}"
 
 
-class CatalogError(Exception):
+class CatalogError(InputError):
     """A catalog that cannot be used; `mistakes` holds every one that was found, in order of file and line."""
 
     def __init__(self, folder: Path, mistakes: Iterable[Mistake]) -> None:

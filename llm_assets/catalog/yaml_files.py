@@ -15,6 +15,7 @@ from yaml.cyaml import CParser
 from yaml.resolver import BaseResolver
 
 from llm_assets.catalog.mistakes import Place, dotted, shown
+from resources.errors import LlmAssetsError
 
 MOST_BYTES = 1_000_000
 MOST_NODES = 100_000
@@ -23,7 +24,7 @@ BEGINNINGS = re.compile(r"^[ \t\-?:]*", re.MULTILINE)
 """Of lines: each level of nesting takes a character of them, or is a bracket."""
 
 
-class YamlError(Exception):
+class YamlError(LlmAssetsError):
     """A file that is not the YAML of a catalog. `line` counts from 1, `field` may be empty."""
 
     def __init__(self, problem: str, *, line: int | None = None, field: str = "", valid: str = "") -> None:

@@ -12,11 +12,12 @@ from contextlib import AbstractContextManager
 from types import TracebackType
 
 from llm_assets.cli.display import Display, done_line
+from resources.errors import LlmAssetsError
 
 END_S = 30
 
 
-class BesideError(Exception):
+class BesideError(LlmAssetsError):
     """A command that went on beside another one failed."""
 
 

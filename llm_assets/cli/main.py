@@ -16,6 +16,7 @@ from typer.core import TyperGroup
 
 from llm_assets.cli.interruption import Interrupted, interrupted
 from llm_assets.cli.options import FAILED, INTERRUPTED, MISUSED
+from resources.errors import InputError, LlmAssetsError
 from resources.private_files import keep_private
 
 COMMANDS = {
@@ -104,7 +105,7 @@ def _program(shown: Version = False) -> None:
 
 
 def main() -> None:
-    """Entry point: every error that we know how to explain is one message, not a traceback.
+    """Entry point: what we can explain (LlmAssetsError) is one message, a defect its traceback.
 
     SIGTERM ends a command as Ctrl-C does, also in a script's background job. That ignores SIGINT, and Dagster
     gives SIGTERM to whoever has SIGINT: nothing short of SIGKILL would end it.
@@ -117,18 +118,9 @@ def main() -> None:
     except (KeyboardInterrupt, Interrupted) as interruption:
         _say(interrupted(str(interruption)))
         sys.exit(INTERRUPTED)
-    except Exception as error:
-        if not _explained(error):
-            raise
+    except LlmAssetsError as error:
         _say(str(error))
-        sys.exit(
-            MISUSED if type(error).__name__ in ("CatalogError", "SettingsError", "UsageError") else FAILED
-        )
-
-
-def _explained(error: Exception) -> bool:
-    """Our own error classes say what and the remedy; anything else is a defect and shows its traceback."""
-    return type(error).__module__.split(".")[0] in ("llm_assets", "resources")
+        sys.exit(MISUSED if isinstance(error, InputError) else FAILED)
 
 
 def _say(message: str) -> None:

@@ -5,11 +5,12 @@ from typing import Annotated
 import typer
 
 from llm_assets.settings import SettingsError, find_settings
+from resources.errors import InputError
 
 FAILED, MISUSED, INTERRUPTED = 1, 2, 130  # exit codes
 
 
-class UsageError(Exception):
+class UsageError(InputError):
     """The command names something that the catalog does not have."""
 
 

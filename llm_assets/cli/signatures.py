@@ -16,10 +16,11 @@ from llm_assets.embedded import embedded_store
 from llm_assets.made_from import lineage_of
 from llm_assets.signature_policy import bundle_of, require_signature, sign_published, signer_of, verifier_of
 from llm_assets.version_cards import card_of
-from resources.artifact_store.artifacts import Artifact, ArtifactError, Line
+from resources.artifact_store.artifacts import Artifact, Line
 from resources.artifact_store.store import ArtifactStore
+from resources.errors import LlmAssetsError
 from resources.mlflow.registry import RegisteredVersion
-from resources.signing.signatures import SignatureError, Verifier
+from resources.signing.signatures import Verifier
 
 SHOWN_KEY = len("key ") + 16  # of 64 digits; --json has them all
 
@@ -94,7 +95,7 @@ def _finding(
         signed = require_signature(tenant, verifier, artifact, bundle_of(store, artifact))
         if artifact.uri == version.source and artifact.digest != version.digest:
             fault = f"{artifact.uri} has the digest {artifact.digest}, registered was {version.digest}."
-    except (ArtifactError, SignatureError) as error:
+    except LlmAssetsError as error:
         fault = str(error)
     return Finding(
         artifact=artifact.uri,

@@ -13,10 +13,10 @@ from llm_assets.cli.options import AsJson, UsageError
 from llm_assets.made_from import lineage_of
 from llm_assets.operator import operator
 from llm_assets.settings import Settings, find_settings
-from resources.artifact_store.artifacts import Artifact, ArtifactError
+from resources.artifact_store.artifacts import Artifact
 from resources.artifact_store.manifests import published
 from resources.audit.sealing import Sealer
-from resources.object_stores.objects import ObjectStoreError
+from resources.errors import LlmAssetsError
 from resources.object_stores.opening import open_object_store
 
 RequestId = Annotated[str, typer.Argument(help="The x-request-id of an answer.")]
@@ -63,7 +63,7 @@ def _version(settings: Settings, record: dict[str, Any]) -> dict[str, Any]:
     source = f"artifact://models/{record['tenant']}/{record['model']}/{record['version']}"
     try:
         lineage = lineage_of(get, get(source))
-    except (ArtifactError, ObjectStoreError) as error:
+    except LlmAssetsError as error:
         return {"uri": source, "fault": str(error)}
     made_from = {"merged": lineage.merged, "adapter": lineage.adapter}
     made_from |= {"dataset": lineage.dataset, "base": lineage.base}

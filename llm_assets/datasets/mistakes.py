@@ -4,6 +4,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from resources.errors import LlmAssetsError
+
 SHOWN_MISTAKES = 50
 LONGEST_TEXT = 2000  # characters
 
@@ -22,7 +24,7 @@ class Mistake:
         return f"{place}: {self.field}: {self.problem}" if self.field else f"{place}: {self.problem}"
 
 
-class DatasetError(Exception):
+class DatasetError(LlmAssetsError):
     """A dataset that cannot be trained on. `mistakes` holds the first of them, `total` counts them all."""
 
     def __init__(self, mistakes: Iterable[Mistake], *, total: int | None = None) -> None:

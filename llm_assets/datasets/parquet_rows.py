@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 from llm_assets.datasets import parquet_process
 from llm_assets.datasets.limits import Limits
 from llm_assets.datasets.parquet_process import LENGTH, Fault, Other
+from resources.errors import LlmAssetsError
 
 ENDING_S = 30
 PASSED_ON = ("PATH", "LD_LIBRARY_PATH")
@@ -25,7 +26,7 @@ ENVIRONMENT = {
 }
 
 
-class ParquetError(Exception):
+class ParquetError(LlmAssetsError):
     """A Parquet file is read no further than `row`, counted from 1."""
 
     def __init__(self, row: int, problem: str) -> None:

@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from resources.errors import LlmAssetsError
 from resources.names import MODEL, TENANT, VERSION
 
 MANIFEST_NAME = "manifest.json"
@@ -29,7 +30,7 @@ VERIFYING_THREADS = 4
 Collection = Literal["base_models", "datasets", "adapters", "models", "cards"]
 
 
-class ArtifactError(Exception):
+class ArtifactError(LlmAssetsError):
     """An artifact is missing, damaged, or named in a way that is not allowed."""
 
 

@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from resources.errors import LlmAssetsError
 from resources.names import TENANT
 
 PLATFORM = "_platform"
@@ -30,7 +31,7 @@ SEQ_DIGITS = 12
 KEYS, KEYS_ID, LOGS_KEYS_ID = "keys", "id", "subject-keys.id"
 
 
-class AuditError(Exception):
+class AuditError(LlmAssetsError):
     """The audit log cannot be written, read or trusted."""
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from resources.audit.places import AuditError, AuditPlaces, private_folder, write_durably
 from resources.audit.segments import Segment, record_in, segments_in
+from resources.errors import LlmAssetsError
 
 BATCH = 500
 
@@ -17,7 +18,7 @@ PRIVATE = ("personal", "personal_actor")
 """Fields that never leave for a place where no key can be destroyed."""
 
 
-class ShippingError(Exception):
+class ShippingError(LlmAssetsError):
     """A place that records are shipped to does not take them."""
 
 

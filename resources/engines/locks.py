@@ -9,6 +9,8 @@ import subprocess
 from pathlib import Path
 from typing import Literal, get_args
 
+from resources.errors import LlmAssetsError
+
 EngineName = Literal["train", "serve"]
 Device = Literal["cpu", "cuda"]
 ENGINES: tuple[EngineName, ...] = get_args(EngineName)
@@ -19,7 +21,7 @@ BUILD_REVISION = 2
 NVIDIA_SMI_S = 60  # it takes seconds where the driver is not kept loaded
 
 
-class EngineError(Exception):
+class EngineError(LlmAssetsError):
     """An engine's environment cannot be made, or is not there."""
 
 

@@ -15,6 +15,8 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from resources.errors import LlmAssetsError
+
 TORCH_INDEX_VARIABLE = "LLM_ASSETS_TORCH_INDEX"
 TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 
@@ -46,7 +48,7 @@ LOOK_S = 600
 _CREDENTIALS = re.compile(r"(?<=://)[^/\s]+@")
 
 
-class PackageIndexError(Exception):
+class PackageIndexError(LlmAssetsError):
     """pip's settings cannot be read, or an index does not answer."""
 
 

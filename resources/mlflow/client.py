@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from resources.errors import LlmAssetsError
 from resources.mlflow.token_header import sent_token
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ DEFAULTS = {
 }
 
 
-class RegistryError(Exception):
+class RegistryError(LlmAssetsError):
     """MLflow does not answer, refuses, or does not hold what was asked for."""
 
 

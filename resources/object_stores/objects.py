@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from resources.errors import LlmAssetsError
+
 UNFINISHED = ".unfinished-"
 """How the names of temporary files and claims begin; no listing shows them."""
 
@@ -19,7 +21,7 @@ Moved = Callable[[int], None]
 """Told each number of bytes that was moved, always on the thread that called the store."""
 
 
-class ObjectStoreError(Exception):
+class ObjectStoreError(LlmAssetsError):
     """A store could not do what was asked: which store, which key, what was seen, what to do next."""
 
 

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from resources.errors import LlmAssetsError
 from resources.personal_data.findings import Finding
 from resources.personal_data.identifiers import Identifier
 from resources.personal_data.national import IDENTIFIERS
@@ -44,7 +45,7 @@ POLISH_LABELS = {
 WINDOW_CHARACTERS, OVERLAP_CHARACTERS = 4_000, 200  # some of Presidio's patterns are quadratic
 
 
-class MissingModelError(Exception):
+class MissingModelError(LlmAssetsError):
     """A spaCy model is named and not installed."""
 
 

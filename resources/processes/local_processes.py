@@ -24,6 +24,7 @@ from typing import Any
 import filelock
 import psutil
 
+from resources.errors import LlmAssetsError
 from resources.processes import launcher as process_launcher
 from resources.processes.launcher import ZOMBIE_STATES, boot_id, end_file, process_identity, stat_fields
 from resources.processes.temporary_folders import PREFIX, TemporaryFolderError, base_folder
@@ -35,7 +36,7 @@ LOCK_S = 120  # longer than a launch, which is what it is held for
 END_WRITTEN_S = 5  # the watcher writes within milliseconds, on a machine that has any time for it
 
 
-class ProcessError(Exception):
+class ProcessError(LlmAssetsError):
     """A process could not be started or ended."""
 
 

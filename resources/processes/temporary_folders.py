@@ -21,6 +21,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from resources.errors import LlmAssetsError
+
 ADDRESS_BYTES = 107  # unix(7): sun_path has 108, the last of them 0
 PREFIX = "llm-assets-"
 ORDER_PREFIX = f"{PREFIX}order-"
@@ -42,7 +44,7 @@ FALLBACKS = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108  folders with random 
 STALE_S = 3600
 
 
-class TemporaryFolderError(Exception):
+class TemporaryFolderError(LlmAssetsError):
     """There is no folder in which temporary files and sockets can be kept."""
 
 

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from resources.errors import LlmAssetsError
+
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes, PublicKeyTypes
 
@@ -27,7 +29,7 @@ SETTLE_S = 1.0
 """Whoever had opened the old key's file has read it by then; it is overwritten where it lies."""
 
 
-class SignatureError(Exception):
+class SignatureError(LlmAssetsError):
     """A signature is missing, does not fit, is of nobody who is trusted, or cannot be made."""
 
 

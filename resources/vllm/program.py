@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from resources.errors import LlmAssetsError
 from resources.names import MODEL, TENANT, VERSION
 from resources.vllm.streaming import DISK, STREAMED_SCHEMES, stream_environment, stream_options
 
@@ -42,7 +43,7 @@ INHERITED = ("PATH", "HOME", "USER", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", 
 INHERITED_PREFIXES = ("CUDA_", "NVIDIA_", "NCCL_")
 
 
-class VllmError(Exception):
+class VllmError(LlmAssetsError):
     """vLLM, or one server of it, did not do what was asked of it."""
 
 
