@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.gateway_load import LoadError
-from llm_assets.settings import find_settings
+from llm_assets.installation.settings import find_settings
 from resources.gateway.envoy import envoy_program
 from resources.waiting import WaitError, wait_until
 from tests.servers.ports import free_port

@@ -22,7 +22,7 @@ import yaml
 from benchmarks.gateway_load import Question
 from benchmarks.gateway_stand_ins import DIGEST, MODEL, StandIns, envoy, running, wait_listening
 from benchmarks.peers import locked_environment
-from llm_assets.settings import find_settings
+from llm_assets.installation.settings import find_settings
 from resources.gateway.api_keys import KEYS_FILE, create_key
 from resources.gateway.envoy import EnvoyGateway
 from resources.gateway.envoy_settings import GatewaySettings

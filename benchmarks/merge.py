@@ -32,7 +32,7 @@ from rich.console import Console
 
 from benchmarks.measuring import BenchmarkError, Measured, conclude, measure
 from benchmarks.merge_models import SIZES
-from llm_assets.settings import find_settings
+from llm_assets.installation.settings import find_settings
 from resources.artifact_store.artifacts import paths_of, sha256_of
 from resources.engines.installation import engine_python
 from tests.e2e.work_orders import pipes_context

@@ -26,7 +26,7 @@ from rich.console import Console
 from benchmarks.code_location import code_location
 from benchmarks.measuring import Measured, conclude, measure, row
 from llm_assets.catalog.loading import load_catalog
-from llm_assets.settings import find_settings
+from llm_assets.installation.settings import find_settings
 from resources.engines.installation import engine_python
 
 ROOT = Path(__file__).parent.parent

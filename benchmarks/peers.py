@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from llm_assets.settings import find_settings
+from llm_assets.installation.settings import find_settings
 from resources.engines.package_indexes import uv_environment
 
 LOCKS = Path(__file__).parent

@@ -1,7 +1,7 @@
 """This installation's audit log, from its settings."""
 
 from llm_assets.identifiers_file import further_identifiers
-from llm_assets.settings import Settings
+from llm_assets.installation.settings import Settings
 from resources.audit.personal_text import Pseudonymizer
 from resources.audit.places import AuditPlaces
 from resources.audit.sealing import Sealer

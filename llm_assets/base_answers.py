@@ -7,12 +7,11 @@ from typing import Any
 import dagster as dg
 
 from llm_assets.catalog.base_models import BaseModelEntry
-from llm_assets.embedded import embedded_resources
+from llm_assets.installation.profiles import profile_of
+from llm_assets.installation.settings import Settings
 from llm_assets.keys import base_model_key
 from llm_assets.lineage import materialized
 from llm_assets.runs import QUIET, dagster_instance
-from llm_assets.settings import Settings
-from resources.artifact_store.store import ArtifactStore
 from resources.compute import LocalCompute, WorkOrder
 
 
@@ -23,8 +22,8 @@ def answer_of_base_model(settings: Settings, base: BaseModelEntry, question: str
         LineageError: The base model was never materialized.
         WorkOrderError: The engine failed.
     """
-    resources = embedded_resources(settings)
-    store: ArtifactStore = resources["artifact_store"]
+    profile = profile_of(settings)
+    store = profile.store
     with dagster_instance(settings) as instance:
         artifact = materialized(instance, store, base_model_key(base.name))
     order = {"template": base.template, "questions": [question], "max_new_tokens": max_tokens}
@@ -35,7 +34,7 @@ def answer_of_base_model(settings: Settings, base: BaseModelEntry, question: str
     ):
         order["model_folder"] = str(held.folder)
         work = WorkOrder(engine="train", worker="answer", order=order, folder=Path(folder))
-        return str(_execute(resources["compute"], work)["text"])
+        return str(_execute(profile.compute, work)["text"])
 
 
 def _execute(compute: LocalCompute, work: WorkOrder) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from dagster._check import CheckError
 from llm_assets.catalog.loading import Catalog
 from llm_assets.catalog.mistakes import CatalogError, Mistake
 from llm_assets.graph import build_definitions
-from llm_assets.settings import Settings
+from llm_assets.installation.settings import Settings
 
 
 def check_location(settings: Settings, catalog: Catalog) -> None:

@@ -18,7 +18,7 @@ from llm_assets.datasets.checking import Found, Terms, look_into, stamp_of
 from llm_assets.datasets.mistakes import DatasetError
 from llm_assets.datasets.mistakes import Mistake as RowMistake
 from llm_assets.datasets.remarks import FileRemark
-from llm_assets.settings import Settings
+from llm_assets.installation.settings import Settings
 from resources.beneath import NotFollowedError, opened
 
 MOST_SECONDS = 60.0

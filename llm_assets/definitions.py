@@ -4,7 +4,7 @@ import gc
 
 from llm_assets.catalog.loading import load_catalog
 from llm_assets.graph import build_definitions
-from llm_assets.settings import find_settings
+from llm_assets.installation.settings import find_settings
 from resources.private_files import keep_private
 
 keep_private()  # for the steps, wherever Dagster runs them

@@ -14,19 +14,19 @@ from llm_assets.automation import schedule_status, sensor_status
 from llm_assets.catalog.loading import Catalog
 from llm_assets.catalog.models import ModelEntry
 from llm_assets.chains import Chains, chain
-from llm_assets.embedded import embedded_resources
+from llm_assets.installation.profiles import profile_of
+from llm_assets.installation.settings import Settings
 from llm_assets.schedules.usage import usage_schedule
 from llm_assets.sensors.abandoned_runs import abandoned_runs
 from llm_assets.sensors.changes import experiments, landing_zones
 from llm_assets.sensors.deployments import deployments
 from llm_assets.sensors.recipes import recipes
 from llm_assets.sensors.tenants import tenants
-from llm_assets.settings import Settings
 
 
 def build_definitions(settings: Settings, catalog: Catalog) -> dg.Definitions:
     """The graph of a catalog. Its size grows with models, not with tenants."""
-    resources = embedded_resources(settings)
+    resources = profile_of(settings).resources()
     base_models = {entry.name: base_model(entry) for entry in catalog.base_models.values()}
     assets: list[dg.AssetsDefinition] = [*base_models.values(), usage(catalog)]
     checks: list[dg.AssetChecksDefinition] = []
@@ -51,7 +51,7 @@ def build_chain(settings: Settings, catalog: Catalog, model: ModelEntry) -> dg.J
     """The chain of one model, without the definitions of all others."""
     base = base_model(catalog.base_models[model.base_model])
     parts = [base, *_assets(catalog, model), *_checks(catalog, model)]
-    return chain(model, parts, embedded_resources(settings))
+    return chain(model, parts, profile_of(settings).resources())
 
 
 def _assets(catalog: Catalog, model: ModelEntry) -> list[dg.AssetsDefinition]:

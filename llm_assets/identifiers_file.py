@@ -8,7 +8,7 @@ from pydantic import Field, ValidationError
 from llm_assets.catalog.files import Entry, problems_of
 from llm_assets.catalog.mistakes import dotted
 from llm_assets.catalog.yaml_files import YamlError, read_yaml
-from llm_assets.settings import Settings
+from llm_assets.installation.settings import Settings
 from resources.audit.places import AuditError
 from resources.personal_data.identifiers import FORM_RULE, Identifier, checksum
 

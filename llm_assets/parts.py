@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from llm_assets.settings import Settings
+from llm_assets.installation.settings import Settings
 from llm_assets.stack import UI
 from resources.compute import ENGINE_LOG
 from resources.gateway.envoy import NAME as GATEWAY

@@ -14,10 +14,10 @@ from typing import Literal
 from llm_assets.catalog.loading import Catalog
 from llm_assets.catalog.models import ModelEntry
 from llm_assets.catalog.tenants import TenantEntry
+from llm_assets.installation.settings import Settings
 from llm_assets.loss_rules import Measured, missed_fall
 from llm_assets.made_from import parent_of
 from llm_assets.model_cards.ai_act import can_be_filled_in
-from llm_assets.settings import Settings
 from llm_assets.signature_policy import bundle_of, require_signature, verifier_of
 from llm_assets.version_cards import card_of
 from resources.artifact_store.artifacts import Artifact, ArtifactError

@@ -14,8 +14,8 @@ from filelock import FileLock
 
 from llm_assets.cancellation import canceled_when_interrupted
 from llm_assets.chains import line_tags
+from llm_assets.installation.settings import Settings
 from llm_assets.partitions import add_tenants
-from llm_assets.settings import Settings
 from resources.private_files import close_to_others
 
 PROCESS_TAG = "llm_assets/process"  # `<pid>@<creation time>` of the process that executes the run

@@ -7,9 +7,9 @@ from typing import Any
 
 from llm_assets.catalog.loading import Catalog
 from llm_assets.catalog.models import ModelEntry
+from llm_assets.installation.settings import Settings
 from llm_assets.lineage import check_bound
 from llm_assets.made_from import parent_of
-from llm_assets.settings import Settings
 from llm_assets.signature_policy import require_signatures, verifier_of
 from resources.artifact_store.artifacts import Artifact, ArtifactError
 from resources.artifact_store.store import ArtifactStore

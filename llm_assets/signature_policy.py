@@ -1,7 +1,7 @@
 """Whose signature an artifact needs before it may serve a tenant, and where a signature lies in the store."""
 
 from llm_assets.catalog.tenants import TenantEntry
-from llm_assets.settings import Settings
+from llm_assets.installation.settings import Settings
 from resources.artifact_store.artifacts import Artifact
 from resources.artifact_store.store import ArtifactStore
 from resources.signing.signatures import SignatureError, SignedBy, Signer, UnsignedError, Verifier

@@ -14,19 +14,18 @@ from llm_assets.automation import AUTOMATION
 from llm_assets.catalog.loading import Catalog, load_catalog
 from llm_assets.catalog.mistakes import CatalogError
 from llm_assets.gateway.parts import GatewayParts
+from llm_assets.installation.profiles import Profile
+from llm_assets.installation.settings import Settings
 from llm_assets.loaded_locations import LoadedLocations
 from llm_assets.runs import dagster_instance, end_abandoned_runs
 from llm_assets.servings import Shelf, VersionIdentity, serving_of
-from llm_assets.settings import Settings
 from llm_assets.supervision import Part
 from resources.artifact_store.artifacts import ArtifactError
-from resources.artifact_store.store import ArtifactStore
 from resources.consoles.consoles import Console
 from resources.dagster_ui.console import command, dagster_console
 from resources.engines.installation import EngineError
 from resources.gateway.errors import GatewayError
 from resources.mlflow.client import RegistryError
-from resources.mlflow.server import MlflowServer
 from resources.object_stores.objects import ObjectStoreError
 from resources.processes.local_processes import (
     LocalProcesses,
@@ -34,7 +33,7 @@ from resources.processes.local_processes import (
     ProcessRecord,
     require_free_port,
 )
-from resources.serving.local import LocalServing, Serving, VllmError
+from resources.serving.local import Serving, VllmError
 from resources.signing.signatures import SignatureError
 from resources.waiting import wait_until
 
@@ -52,14 +51,15 @@ STOP_S = 20
 class Stack:
     """The embedded services of one installation."""
 
-    settings: Settings
-    store: ArtifactStore
-    mlflow: MlflowServer
-    serving: LocalServing
+    profile: Profile
+
+    @property
+    def settings(self) -> Settings:
+        return self.profile.settings
 
     @property
     def gateway(self) -> GatewayParts:
-        return GatewayParts(settings=self.settings, serving=self.serving)
+        return GatewayParts(settings=self.settings, serving=self.profile.serving)
 
     @property
     def processes(self) -> LocalProcesses:
@@ -74,7 +74,7 @@ class Stack:
     def start(self, *, automation: bool) -> None:
         """Starts what is not running yet and returns without waiting for it."""
         self.gateway.start()
-        self.mlflow.start()
+        self.profile.mlflow.start()
         with dagster_instance(self.settings) as instance:  # makes Dagster's tables before several open them
             end_abandoned_runs(instance)
         ui = self.ui()
@@ -113,7 +113,7 @@ class Stack:
             WaitError: The UI died while starting, or was not ready in time.
         """
         self.gateway.wait_ready()
-        self.mlflow.wait_ready()
+        self.profile.mlflow.wait_ready()
         wait_until(
             self.locations.settled,
             what=f"the Dagster UI at {self.ui_console.url}",
@@ -124,14 +124,15 @@ class Stack:
     def parts(self, *, automation: bool, say: Callable[[str], None]) -> Iterator[Part]:
         """What has to run, each with how it is started again when it died. None depends on another."""
         yield from self.gateway.parts()
-        yield Part(name="MLflow", fault=self.mlflow.fault, start=self.mlflow.start_again, faults=STARTS)
+        mlflow = self.profile.mlflow
+        yield Part(name="MLflow", fault=mlflow.fault, start=mlflow.start_again, faults=STARTS)
         yield Part(
             name="the Dagster UI",
             fault=self._ui_fault,
             start=partial(self._start_ui_again, automation=automation),
             faults=STARTS,
         )
-        for tenant, model, why in self.serving.deaths():
+        for tenant, model, why in self.profile.serving.deaths():
             yield Part(
                 name=f"{tenant}/{model}",
                 fault=partial(str, why),
@@ -152,7 +153,7 @@ class Stack:
         if entry and model in entry.models:
             self._revive(catalog, tenant, model, say)
         else:
-            self.serving.stop(tenant, model)
+            self.profile.serving.stop(tenant, model)
             say(f"{tenant}/{model} is no longer in the catalog and stays stopped.")
 
     def revive(self, catalog: Catalog, say: Callable[[str], None]) -> None:
@@ -160,7 +161,7 @@ class Stack:
 
         One that does not start is named and does not keep the others from it.
         """
-        for state in self.serving.states():
+        for state in self.profile.serving.states():
             tenant = catalog.tenants.get(state.tenant)
             if (state.status == "stopped" or state.faulty) and tenant and state.model in tenant.models:
                 say(f"Starting {state.tenant}/{state.model} again …")
@@ -171,7 +172,7 @@ class Stack:
 
     def _revive(self, catalog: Catalog, tenant: str, model: str, say: Callable[[str], None]) -> None:
         with ExitStack() as held:
-            shelf = Shelf(self.store, held, say)
+            shelf = Shelf(self.profile.store, held, say)
 
             def verified(before: Serving) -> Serving:
                 version = VersionIdentity(
@@ -179,11 +180,11 @@ class Stack:
                 )
                 return serving_of(catalog, catalog.models[model], shelf, self.settings, version)
 
-            self.serving.revive(tenant, model, say, verified=verified)
+            self.profile.serving.revive(tenant, model, say, verified=verified)
 
     def stop(self) -> None:
         """Ends everything, live servers included. What is not running is fine."""
         self.processes.stop(UI, timeout_s=STOP_S)
         self.gateway.stop()
-        self.serving.stop_all()
-        self.mlflow.stop()
+        self.profile.serving.stop_all()
+        self.profile.mlflow.stop()

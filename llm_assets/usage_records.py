@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from datetime import date
 from typing import Any
 
-from llm_assets.settings import Settings
+from llm_assets.installation.settings import Settings
 from llm_assets.usage import Asked, bounds_of
 from resources.audit.chain import ended_before, seconds
 from resources.audit.places import PLATFORM, AuditPlaces

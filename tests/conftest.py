@@ -12,7 +12,7 @@ import pytest
 from filelock import FileLock
 from hypothesis import HealthCheck, settings
 
-from llm_assets.settings import Settings
+from llm_assets.installation.settings import Settings
 from resources.engines.installation import engine_python
 from resources.private_files import open_to_others
 from tests.servers.ports import free_port

@@ -13,6 +13,7 @@ from llm_assets.catalog.loading import Catalog
 from llm_assets.catalog.mistakes import CatalogError
 from llm_assets.catalog.models import ModelEntry
 from llm_assets.folder_stamps import EXPERIMENT_STAMP, GONE, stamp_of_experiments
+from llm_assets.installation.settings import Settings
 from llm_assets.keys import DATASET, LORA_ADAPTER, base_model_key, model_key
 from llm_assets.line_lock import line_lock
 from llm_assets.lineage import materialized
@@ -20,7 +21,6 @@ from llm_assets.loss_rules import LOSSES, found_fall, missed_fall
 from llm_assets.outdated_recipes import RECIPE_TAG, recipe_tag
 from llm_assets.partitions import tenants_of
 from llm_assets.presentation import artifact_metadata, as_json, picture
-from llm_assets.settings import Settings
 from llm_assets.training import Training, engine_upgrade
 from resources.artifact_store.artifacts import Artifact, Line
 from resources.artifact_store.store import ArtifactStore

@@ -10,10 +10,10 @@ import dagster as dg
 
 from llm_assets.assets.parameters import read_once
 from llm_assets.catalog.base_models import BaseModelEntry
+from llm_assets.installation.settings import Settings
 from llm_assets.keys import BASE_MODELS, base_model_key
 from llm_assets.line_lock import line_lock
 from llm_assets.presentation import artifact_metadata
-from llm_assets.settings import Settings
 from resources.artifact_store.artifacts import Artifact, Line, fingerprint_of
 from resources.artifact_store.store import ArtifactStore
 from resources.base_models.folders import left_files, take_out_code, taken_files

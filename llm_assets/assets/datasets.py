@@ -19,12 +19,12 @@ from llm_assets.datasets.mistakes import mistake
 from llm_assets.datasets.preparation import prepare
 from llm_assets.datasets.remarks import FileRemark
 from llm_assets.folder_stamps import DATASET_STAMP, files_of_dataset, stamp_of
+from llm_assets.installation.settings import Settings
 from llm_assets.keys import DATASET, base_model_key, model_key
 from llm_assets.line_lock import line_lock
 from llm_assets.lineage import materialized
 from llm_assets.partitions import tenants_of
 from llm_assets.presentation import artifact_metadata, table
-from llm_assets.settings import Settings
 from resources.artifact_store.artifacts import Artifact, Line, fingerprint_of
 from resources.artifact_store.store import ArtifactStore
 

@@ -8,13 +8,13 @@ import dagster as dg
 from llm_assets.assets.parameters import read_once
 from llm_assets.catalog.loading import Catalog
 from llm_assets.catalog.models import ModelEntry
+from llm_assets.installation.settings import Settings
 from llm_assets.keys import MODEL_CARD, VLLM_DEPLOYMENT, model_key
 from llm_assets.line_lock import line_lock
 from llm_assets.partitions import tenants_of
 from llm_assets.presentation import backends_table, table
 from llm_assets.promotion_rules import promotion_check, rules_of
 from llm_assets.servings import Shelf, VersionIdentity, serving_of
-from llm_assets.settings import Settings
 from resources.artifact_store.artifacts import ArtifactError
 from resources.artifact_store.store import ArtifactStore
 from resources.mlflow.registry import MlflowRegistry, RegisteredVersion

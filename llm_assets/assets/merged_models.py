@@ -12,13 +12,13 @@ from llm_assets.assets.checks import Verdict, artifact_check
 from llm_assets.assets.parameters import read_once
 from llm_assets.catalog.models import ModelEntry
 from llm_assets.datasets.held_out import held_out_rows
+from llm_assets.installation.settings import Settings
 from llm_assets.keys import LORA_ADAPTER, MERGED_MODEL, base_model_key, model_key
 from llm_assets.line_lock import line_lock
 from llm_assets.lineage import check_bound, materialized
 from llm_assets.made_from import parent_of
 from llm_assets.partitions import tenants_of
 from llm_assets.presentation import artifact_metadata, table
-from llm_assets.settings import Settings
 from llm_assets.workers.merging.journal import MERGE_VERSION
 from resources.artifact_store.artifacts import Artifact, Line, fingerprint_of, paths_of
 from resources.artifact_store.store import ArtifactStore

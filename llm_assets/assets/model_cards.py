@@ -13,6 +13,7 @@ from llm_assets.card_evidence import evidence_of, registry_entry
 from llm_assets.catalog.loading import Catalog
 from llm_assets.catalog.models import ModelEntry
 from llm_assets.comparison import compared
+from llm_assets.installation.settings import Settings
 from llm_assets.keys import MERGED_MODEL, MODEL_CARD, model_key
 from llm_assets.line_lock import line_lock
 from llm_assets.lineage import materialized
@@ -21,7 +22,6 @@ from llm_assets.model_cards import Evidence, card_json, card_markdown
 from llm_assets.model_cards.ai_act import can_be_filled_in
 from llm_assets.partitions import tenants_of
 from llm_assets.presentation import artifact_metadata
-from llm_assets.settings import Settings
 from resources.artifact_store.artifacts import Artifact, Line, fingerprint_of
 from resources.artifact_store.store import ArtifactStore
 from resources.mlflow.registry import MlflowRegistry

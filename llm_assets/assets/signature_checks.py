@@ -6,10 +6,10 @@ from llm_assets.assets.parameters import read_once
 from llm_assets.catalog.loading import Catalog
 from llm_assets.catalog.models import ModelEntry
 from llm_assets.catalog.tenants import TenantEntry
+from llm_assets.installation.settings import Settings
 from llm_assets.keys import MERGED_MODEL, model_key
 from llm_assets.lineage import materialized
 from llm_assets.partitions import tenants_of
-from llm_assets.settings import Settings
 from llm_assets.signature_policy import bundle_of, verifier_of
 from resources.artifact_store.artifacts import Artifact
 from resources.artifact_store.store import ArtifactStore

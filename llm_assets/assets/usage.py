@@ -7,9 +7,9 @@ import dagster as dg
 
 from llm_assets.assets.parameters import read_once
 from llm_assets.catalog.loading import Catalog
+from llm_assets.installation.settings import Settings
 from llm_assets.keys import GATEWAY, USAGE_KEY
 from llm_assets.presentation import table
-from llm_assets.settings import Settings
 from llm_assets.usage import Usage, UsageTables, totals, usage_of
 from llm_assets.usage_records import asked_on
 

@@ -11,7 +11,6 @@ from llm_assets.base_answers import answer_of_base_model
 from llm_assets.cli.installation import Installation, installation
 from llm_assets.cli.options import AsJson, Model, Tenant
 from llm_assets.cli.versions import by_name, with_registry
-from llm_assets.embedded import embedded_serving
 from llm_assets.gateway.own_keys import door_of
 from llm_assets.gateway.parts import gateway_of
 from resources.gateway.client import GatewayClient
@@ -63,7 +62,7 @@ def ask(
             door_of(here.settings, tenant, ASKING), wanted, asked, as_json, affinity=key, **options
         )
         return
-    serving = embedded_serving(here.settings)
+    serving = here.profile.serving
     if as_json:
         chosen = serving.choose(tenant, model, version=pinned, key=key)
         answer = serving.ask(tenant, model, asked, version=chosen.version, **options)

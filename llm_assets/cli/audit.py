@@ -16,8 +16,8 @@ from llm_assets.audit_log import audit_places, sealer_of
 from llm_assets.catalog.loading import load_catalog
 from llm_assets.cli.options import FAILED, AsJson, UsageError, tenant_names
 from llm_assets.cli.output import output
+from llm_assets.installation.settings import Settings, find_settings
 from llm_assets.operator import operator
-from llm_assets.settings import Settings, find_settings
 from resources.audit.anchors import Anchors
 from resources.audit.backups import CheckedBackup, check_backup
 from resources.audit.exporting import export

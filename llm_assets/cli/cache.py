@@ -10,7 +10,7 @@ from rich.console import Console
 
 from llm_assets.cli.options import FAILED, AsJson
 from llm_assets.datasets.limits import GIB
-from llm_assets.settings import find_settings
+from llm_assets.installation.settings import find_settings
 from resources.node_cache import Cached, NodeCache
 
 MIB = 2**20

@@ -14,7 +14,7 @@ from llm_assets.cli.options import AsJson
 from llm_assets.cli.output import output
 from llm_assets.code_location import check_location
 from llm_assets.dataset_checks import DatasetChecks, check_datasets
-from llm_assets.settings import find_settings
+from llm_assets.installation.settings import find_settings
 
 Fast = Annotated[bool, typer.Option("--fast", help="Leaves the rows of the datasets unread.")]
 

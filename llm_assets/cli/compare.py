@@ -11,7 +11,6 @@ from llm_assets.cli.options import AsJson, Model, Tenant, UsageError
 from llm_assets.cli.output import output
 from llm_assets.cli.versions import by_alias, by_name, with_registry
 from llm_assets.comparison import compare_versions, comparison_text
-from llm_assets.embedded import embedded_store
 from resources.mlflow.registry import RegisteredVersion
 
 Before = Annotated[
@@ -29,7 +28,7 @@ def compare(
     """
     here, registry = with_registry(model, tenant)
     first, second = _chosen(registry.versions(tenant, model), before, after)
-    comparison = compare_versions(embedded_store(here.settings), first, second)
+    comparison = compare_versions(here.profile.store, first, second)
     if as_json:
         typer.echo(json.dumps(asdict(comparison), indent=2, ensure_ascii=False))
     else:

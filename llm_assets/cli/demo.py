@@ -21,10 +21,10 @@ from llm_assets.cli.installation import Installation, installation
 from llm_assets.cli.run import execute
 from llm_assets.cli.stack import show_addresses
 from llm_assets.cli.terminal import Screen
-from llm_assets.embedded import embedded_stack
 from llm_assets.gateway.own_keys import door_of, key_file
 from llm_assets.gateway.parts import gateway_of
 from llm_assets.keys import VLLM_DEPLOYMENT
+from llm_assets.stack import Stack
 from resources.mlflow.client import warm
 
 MODEL = "support_bot"
@@ -41,7 +41,7 @@ def demo(tenant: DemoTenant = "team-a") -> None:
     here.check_names(MODEL, tenant)
     question = here.catalog.models[MODEL].known_questions[0]
     display = Display(Screen())
-    stack = embedded_stack(here.settings)
+    stack = Stack(profile=here.profile)
     with display.shown(), Beside(display) as beside:
         with display.at_work("starting gateway, MLflow and UI"):
             stack.start(automation=False)

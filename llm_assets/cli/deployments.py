@@ -16,7 +16,6 @@ from llm_assets.cli.options import AsJson, Model, Tenant, UsageError, Why
 from llm_assets.cli.output import output
 from llm_assets.cli.run import execute
 from llm_assets.cli.versions import Version, by_alias, by_name, named_or_production, with_registry
-from llm_assets.embedded import embedded_store
 from llm_assets.keys import VLLM_DEPLOYMENT
 from llm_assets.model_cards.html import card_html, without_header
 from llm_assets.operator import operator
@@ -57,7 +56,7 @@ def promote(
     here, registry = with_registry(model, tenant)
     versions = registry.versions(tenant, model)
     chosen = by_alias(versions, "candidate") if version is None else by_name(versions, version)
-    rules = rules_of(here.catalog, here.settings, embedded_store(here.settings), tenant, model)
+    rules = rules_of(here.catalog, here.settings, here.profile.store, tenant, model)
     check = promotion_check(rules, why=why, warn=warn, force=force)
     promoted = registry.promote(tenant, model, version=chosen.number, who=operator(), why=why, check=check)
     output().print(f"Version {promoted.number} ({promoted.label}) is production.")
@@ -70,7 +69,7 @@ def rollback(model: Model, tenant: Tenant, why: Why = "") -> None:
     Example: `llm-assets rollback support_bot --tenant team-a --why "wrong opening hours"`
     """
     here, registry = with_registry(model, tenant)
-    rules = rules_of(here.catalog, here.settings, embedded_store(here.settings), tenant, model)
+    rules = rules_of(here.catalog, here.settings, here.profile.store, tenant, model)
     check = rollback_check(rules, why=why)
     promoted = registry.rollback(tenant, model, who=operator(), why=why, check=check)
     output().print(f"Version {promoted.number} ({promoted.label}) is production again.")
@@ -134,7 +133,7 @@ def card(
     """
     here, registry = with_registry(model, tenant)
     wanted = named_or_production(registry, model, tenant, version)
-    store = embedded_store(here.settings)
+    store = here.profile.store
     found = card_of(store, wanted.source, wanted.digest)
     if found is None:
         raise UsageError(

@@ -19,10 +19,11 @@ from llm_assets.catalog.loading import load_catalog
 from llm_assets.catalog.mistakes import CatalogError
 from llm_assets.cli.options import AsJson
 from llm_assets.code_location import check_location
-from llm_assets.embedded import embedded_mlflow, embedded_registry, embedded_stack
 from llm_assets.gateway.parts import gateway_of
 from llm_assets.identifiers_file import further_identifiers
-from llm_assets.settings import Settings, find_settings
+from llm_assets.installation.profiles import profile_of
+from llm_assets.installation.settings import Settings, find_settings
+from llm_assets.stack import Stack
 from resources.audit.places import AuditError
 from resources.engines.installation import EngineStatus, engine_status
 from resources.engines.locks import ENGINES
@@ -91,7 +92,8 @@ def examine(settings: Settings) -> Iterator[Finding]:
     yield _catalog(settings)
     yield _personal_data(settings)
     yield from _locations(settings)
-    yield promotions(embedded_registry(settings), running=embedded_mlflow(settings).ready())
+    profile = profile_of(settings)
+    yield promotions(profile.registry, running=profile.mlflow.ready())
 
 
 def promotions(registry: MlflowRegistry, *, running: bool) -> Finding:
@@ -199,11 +201,11 @@ def _network() -> Finding:
 
 
 def _ports(settings: Settings) -> Iterator[Finding]:
-    stack = embedded_stack(settings)
+    stack = Stack(profile=profile_of(settings))
     gateway = running_gateway(settings.home) is not None
     ours = {
         settings.ui_port: stack.ui() is not None,
-        settings.mlflow_port: stack.mlflow.running(),
+        settings.mlflow_port: stack.profile.mlflow.running(),
         settings.gateway_port: gateway,
         settings.metrics_port: gateway,
     }
@@ -275,7 +277,7 @@ def _installed(model: str) -> bool:
 
 def _locations(settings: Settings) -> Iterator[Finding]:
     """What the UI made of the catalog when it loaded it, which may have been another then."""
-    stack = embedded_stack(settings)
+    stack = Stack(profile=profile_of(settings))
     for state in stack.locations.states() or () if stack.ui() else ():
         yield Finding(
             what="code location",

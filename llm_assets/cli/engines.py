@@ -13,8 +13,8 @@ import typer
 from llm_assets.cli.display import Display
 from llm_assets.cli.options import AsJson
 from llm_assets.cli.terminal import Screen
-from llm_assets.embedded import embedded_store
-from llm_assets.settings import find_settings
+from llm_assets.installation.profiles import profile_of
+from llm_assets.installation.settings import find_settings
 from llm_assets.training import engine_upgrade
 from resources.engines.installation import (
     ENGINES,
@@ -80,7 +80,7 @@ def adapters_command(as_json: AsJson = False) -> None:
     """
     settings = find_settings()
     installed = installed_engine(settings.engines, "train")
-    store = embedded_store(settings)
+    store = profile_of(settings).store
     found = []
     for line in store.lines():
         newest = next(store.versions(line), None) if line.collection == "adapters" else None

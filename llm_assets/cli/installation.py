@@ -1,11 +1,16 @@
 """What every command starts from: the settings, the catalog, and whether the names it was given exist."""
 
 from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 from llm_assets.catalog.loading import Catalog, load_catalog
 from llm_assets.catalog.mistakes import did_you_mean, one_of
 from llm_assets.cli.options import UsageError
-from llm_assets.settings import Settings, find_settings
+from llm_assets.installation.settings import Settings, find_settings
+
+if TYPE_CHECKING:
+    from llm_assets.installation.profiles import Profile
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,6 +19,12 @@ class Installation:
 
     settings: Settings
     catalog: Catalog
+
+    @cached_property
+    def profile(self) -> "Profile":
+        from llm_assets.installation.profiles import profile_of  # Dagster, which not every command needs
+
+        return profile_of(self.settings)
 
     def check_model(self, model: str) -> None:
         """Raises:

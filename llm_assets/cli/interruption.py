@@ -1,6 +1,6 @@
 """What Ctrl-C (or SIGTERM) says: that the command ended, what runs on, and how to end that."""
 
-from llm_assets.settings import SettingsError, find_settings
+from llm_assets.installation.settings import SettingsError, find_settings
 
 
 class Interrupted(Exception):

@@ -17,8 +17,8 @@ from llm_assets.cli.key_rights import check_rights
 from llm_assets.cli.options import AsJson, tenant_names
 from llm_assets.cli.output import output
 from llm_assets.gateway.folder import keys_journal
+from llm_assets.installation.settings import find_settings
 from llm_assets.operator import operator
-from llm_assets.settings import find_settings
 from resources.gateway.api_keys import ApiKey, create_key, keys, revoke, rotate
 from resources.gateway.limits import Limits
 

@@ -15,7 +15,6 @@ from llm_assets.catalog.loading import Catalog
 from llm_assets.cli.installation import installation
 from llm_assets.cli.options import AsJson
 from llm_assets.cli.output import output
-from llm_assets.embedded import embedded_stack
 from llm_assets.stack import Stack
 from resources.consoles.consoles import Access
 from resources.dagster_ui.console import LINEAGE_PAGE
@@ -46,7 +45,7 @@ def links(read_only: ReadOnly = False, as_json: AsJson = False) -> None:
     here = installation()
     found = [
         each
-        for each in links_of(embedded_stack(here.settings), here.catalog)
+        for each in links_of(Stack(profile=here.profile), here.catalog)
         if not read_only or each.access == "read-only"
     ]
     if as_json:
@@ -58,7 +57,7 @@ def links(read_only: ReadOnly = False, as_json: AsJson = False) -> None:
 def links_of(stack: Stack, catalog: Catalog) -> Iterator[Link]:
     pages = (
         ("Dagster UI", stack.ui_console, lineage_page(catalog)),
-        ("MLflow", stack.mlflow.console, MODELS_PAGE),
+        ("MLflow", stack.profile.mlflow.console, MODELS_PAGE),
     )
     for title, console, page in pages:
         for access in get_args(Access):

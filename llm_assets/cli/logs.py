@@ -9,9 +9,9 @@ from rich.table import Table
 from llm_assets.catalog.mistakes import did_you_mean, one_of
 from llm_assets.cli.options import UsageError
 from llm_assets.cli.output import output
+from llm_assets.installation.settings import find_settings
 from llm_assets.parts import PartLog
 from llm_assets.parts import logs as every_log
-from llm_assets.settings import find_settings
 
 
 def _parts(incomplete: str) -> list[str]:

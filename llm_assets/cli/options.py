@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from llm_assets.settings import SettingsError, find_settings
+from llm_assets.installation.settings import SettingsError, find_settings
 from resources.errors import InputError
 
 FAILED, MISUSED, INTERRUPTED = 1, 2, 130  # exit codes

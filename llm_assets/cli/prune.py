@@ -2,19 +2,18 @@
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from llm_assets.catalog.loading import Catalog
-from llm_assets.cli.installation import Installation, installation
+from llm_assets.cli.installation import installation
 from llm_assets.cli.output import output
-from llm_assets.embedded import embedded_resources
+from llm_assets.installation.profiles import Profile
 from llm_assets.retention import Decision, Keeping, decide, published_at
 from resources.artifact_store.artifacts import Line
-from resources.artifact_store.store import ArtifactStore
 from resources.mlflow.registry import MlflowRegistry
 from resources.serving.local import LocalServing, VllmError
 
@@ -32,9 +31,8 @@ def prune(dry_run: DryRun = False, yes: Yes = False) -> None:
     Example: `llm-assets prune --dry-run`
     """
     here, console = installation(), output()
-    resources = embedded_resources(here.settings)
-    store: ArtifactStore = resources["artifact_store"]
-    decisions = _decisions(here, store, resources)
+    store = here.profile.store
+    decisions = _decisions(here.catalog, here.profile)
     going = [each for each in decisions if each.reason is None]
     _show(console, decisions)
     if dry_run:
@@ -51,12 +49,12 @@ def prune(dry_run: DryRun = False, yes: Yes = False) -> None:
     console.print(f"Deleted {len(going)} artifacts.", highlight=False)
 
 
-def _decisions(here: Installation, store: ArtifactStore, resources: dict[str, Any]) -> tuple[Decision, ...]:
-    resources["mlflow_server"].ensure_ready()
-    lines = list(store.lines())
-    needed = dict(_aliased(lines, resources["registry"])) | dict(_deployed(resources["serving"]))
-    artifacts = [artifact for line in lines for artifact in store.versions(line)]
-    keeping = {line: rule for line in lines if (rule := _keeping(here.catalog, line))}
+def _decisions(catalog: Catalog, profile: Profile) -> tuple[Decision, ...]:
+    profile.mlflow.ensure_ready()
+    lines = list(profile.store.lines())
+    needed = dict(_aliased(lines, profile.registry)) | dict(_deployed(profile.serving))
+    artifacts = [artifact for line in lines for artifact in profile.store.versions(line)]
+    keeping = {line: rule for line in lines if (rule := _keeping(catalog, line))}
     return decide(artifacts, needed=needed, keeping=keeping, now=datetime.now(UTC))
 
 

@@ -17,7 +17,6 @@ from llm_assets.cli.output import output
 from llm_assets.cli.progress import followed
 from llm_assets.cli.terminal import Screen, output_into
 from llm_assets.cli.waiting import print_waiting
-from llm_assets.embedded import embedded_resources, embedded_stack
 from llm_assets.graph import build_chain
 from llm_assets.keys import DATASET, LORA_ADAPTER, model_key
 from llm_assets.line_lock import line_lock
@@ -25,7 +24,6 @@ from llm_assets.partitions import tenants_using
 from llm_assets.parts import RUN_LOG
 from llm_assets.runs import dagster_instance, execute_chain, new_run_id
 from resources.mlflow.client import warm
-from resources.mlflow.registry import MlflowRegistry
 
 Experiment = Annotated[
     str | None,
@@ -62,7 +60,7 @@ def run(
     """
     here = installation()
     tenants = _chosen(here, model, tenant, experiment, all_tenants=all_tenants)
-    embedded_stack(here.settings).mlflow.start()  # the chain needs it late: it starts beside the training
+    here.profile.mlflow.start()  # the chain needs it late: it starts beside the training
     chosen = {"experiment": experiment}
     warm()
     op_config = {
@@ -71,7 +69,7 @@ def run(
     }
     failed = [each for each in tenants if not execute(here, model, each, op_config=op_config)]
     if not here.catalog.models[model].is_reward_model:  # of which nothing is registered
-        registry: MlflowRegistry = embedded_resources(here.settings)["registry"]
+        registry = here.profile.registry
         done = [each for each in tenants if each not in failed]
         waiting = [candidate for each in done if (candidate := registry.waiting(each, model))]
         print_waiting(output(), waiting)

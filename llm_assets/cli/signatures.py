@@ -12,7 +12,6 @@ from llm_assets.catalog.tenants import TenantEntry
 from llm_assets.cli.options import AsJson, Model, Tenant
 from llm_assets.cli.output import output
 from llm_assets.cli.versions import Version, named_or_production, with_registry
-from llm_assets.embedded import embedded_store
 from llm_assets.made_from import lineage_of
 from llm_assets.signature_policy import bundle_of, require_signature, sign_published, signer_of, verifier_of
 from llm_assets.version_cards import card_of
@@ -45,7 +44,7 @@ def verify(model: Model, tenant: Tenant, version: Version = None, as_json: AsJso
     """
     here, registry = with_registry(model, tenant)
     wanted = named_or_production(registry, model, tenant, version)
-    store, verifier = embedded_store(here.settings), verifier_of(here.settings)
+    store, verifier = here.profile.store, verifier_of(here.settings)
     owner = here.catalog.tenants[tenant]
     found = [_finding(owner, verifier, store, each, wanted) for each in _made_of(store, wanted.source)]
     if as_json:
@@ -65,7 +64,7 @@ def sign(model: Model, tenant: Tenant, version: Version = None) -> None:
     Example: `llm-assets sign support_bot --tenant team-a 3`
     """
     here, registry = with_registry(model, tenant)
-    store, signer = embedded_store(here.settings), signer_of(here.settings)
+    store, signer = here.profile.store, signer_of(here.settings)
     line = Line(collection="models", tenant=tenant, name=model)
     published = next((each for each in store.versions(line) if each.version == version), None)
     source = published.uri if published else named_or_production(registry, model, tenant, version).source

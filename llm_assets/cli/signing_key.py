@@ -9,8 +9,8 @@ from rich.table import Table
 from llm_assets.audit_log import sealer_of
 from llm_assets.cli.options import AsJson
 from llm_assets.cli.output import output
+from llm_assets.installation.settings import find_settings
 from llm_assets.operator import operator
-from llm_assets.settings import find_settings
 from resources.audit.places import PLATFORM
 from resources.signing.keys import prepare, role_of, rotate, trusted_keys
 

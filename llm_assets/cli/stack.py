@@ -17,10 +17,10 @@ from llm_assets.cli.links import print_line, show_links
 from llm_assets.cli.options import AsJson
 from llm_assets.cli.output import output
 from llm_assets.cli.waiting import print_differences, print_outdated, print_waiting, waiting_candidates
-from llm_assets.embedded import embedded_serving, embedded_stack
 from llm_assets.followed_catalog import FollowedCatalog
 from llm_assets.gateway.parts import gateway_of
-from llm_assets.settings import find_settings
+from llm_assets.installation.profiles import profile_of
+from llm_assets.installation.settings import find_settings
 from llm_assets.stack import Stack
 from llm_assets.supervision import Supervision, end_up, supervised
 from resources.gateway.envoy import EnvoyGateway
@@ -50,7 +50,7 @@ def up(sensors: Sensors = True) -> None:
     """
     here = installation()
     console = output()
-    stack = embedded_stack(here.settings)
+    stack = Stack(profile=here.profile)
     say = partial(console.print, style="yellow", highlight=False, markup=False, soft_wrap=True)
     supervision = Supervision(home=here.settings.home, say=say)
     followed = FollowedCatalog(folder=here.settings.catalog, locations=stack.locations, say=say)
@@ -80,7 +80,7 @@ def up(sensors: Sensors = True) -> None:
 def show_addresses(console: Console, stack: Stack, catalog: Catalog) -> None:
     """Where everything is, a line each."""
     show_links(console, stack, catalog)
-    for state in stack.serving.states():
+    for state in stack.profile.serving.states():
         if any(backend.status == "live" for backend in state.backends):
             print_line(console, f"{state.tenant}/{state.model}", stack.gateway.envoy.address_of(state.tenant))
 
@@ -92,7 +92,7 @@ def down() -> None:
     """
     settings = find_settings()
     end_up(settings.home)  # it would start everything again
-    embedded_stack(settings).stop()
+    Stack(profile=profile_of(settings)).stop()
     output().print("Stopped.", style="dim")
 
 
@@ -106,7 +106,7 @@ def status(as_json: AsJson = False) -> None:
     """
     here = installation()
     gateway = gateway_of(here.settings)
-    serving, waiting = embedded_serving(here.settings), waiting_candidates(here.settings)
+    serving, waiting = here.profile.serving, waiting_candidates(here.settings)
     states = serving.states()
     if as_json:
         typer.echo(json.dumps(_rows(here, serving, states, waiting or ()), indent=2, default=str))
@@ -134,7 +134,7 @@ def status(as_json: AsJson = False) -> None:
 
 def location_faults(here: Installation) -> tuple[str, ...]:
     """A sentence for each code location that the UI did not load; none while the UI does not run."""
-    stack = embedded_stack(here.settings)
+    stack = Stack(profile=here.profile)
     return stack.locations.faults() if stack.ui() else ()
 
 

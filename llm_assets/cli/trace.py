@@ -10,9 +10,9 @@ from rich.console import Console
 
 from llm_assets.audit_log import sealer_of
 from llm_assets.cli.options import AsJson, UsageError
+from llm_assets.installation.settings import Settings, find_settings
 from llm_assets.made_from import lineage_of
 from llm_assets.operator import operator
-from llm_assets.settings import Settings, find_settings
 from resources.artifact_store.artifacts import Artifact
 from resources.artifact_store.manifests import published
 from resources.audit.sealing import Sealer

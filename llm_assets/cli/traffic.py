@@ -9,7 +9,6 @@ from llm_assets.cli.deployments import Force, deploy, warn
 from llm_assets.cli.options import AsJson, Model, Tenant, UsageError, Why
 from llm_assets.cli.output import output
 from llm_assets.cli.versions import with_registry
-from llm_assets.embedded import embedded_store
 from llm_assets.operator import operator
 from llm_assets.promotion_rules import promotion_check, rules_of
 from resources.mlflow.traffic import MlflowTraffic, TrafficShare
@@ -50,7 +49,7 @@ def traffic(
     if not weights and not off:
         _show(register.shares(tenant, model), as_json=as_json)
         return
-    rules = rules_of(here.catalog, here.settings, embedded_store(here.settings), tenant, model)
+    rules = rules_of(here.catalog, here.settings, here.profile.store, tenant, model)
     check = promotion_check(rules, why=why, warn=warn, force=force)
     shares = register.change(tenant, model, chosen, who=operator(), why=why, check=check)
     _show(shares, as_json=False)

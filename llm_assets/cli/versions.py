@@ -7,7 +7,6 @@ import typer
 
 from llm_assets.cli.installation import Installation, installation
 from llm_assets.cli.options import UsageError
-from llm_assets.embedded import embedded_resources, embedded_stack
 from resources.mlflow.registry import MlflowRegistry, RegisteredVersion
 
 Version = Annotated[
@@ -19,9 +18,8 @@ def with_registry(model: str, tenant: str) -> tuple[Installation, MlflowRegistry
     """The installation and its registry, which is started if it does not run."""
     here = installation()
     here.check_names(model, tenant)
-    embedded_stack(here.settings).mlflow.ensure_ready()
-    registry: MlflowRegistry = embedded_resources(here.settings)["registry"]
-    return here, registry
+    here.profile.mlflow.ensure_ready()
+    return here, here.profile.registry
 
 
 def by_name(versions: Sequence[RegisteredVersion], name: str) -> RegisteredVersion:

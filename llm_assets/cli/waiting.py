@@ -6,19 +6,17 @@ from rich.console import Console
 
 from llm_assets.assets.deployments import says_waiting
 from llm_assets.cli.installation import Installation
-from llm_assets.embedded import embedded_mlflow, embedded_registry
+from llm_assets.installation.profiles import profile_of
+from llm_assets.installation.settings import Settings
 from llm_assets.outdated_recipes import outdated_recipes
 from llm_assets.runs import dagster_instance
-from llm_assets.settings import Settings
 from resources.mlflow.registry import RegisteredVersion
 
 
 def waiting_candidates(settings: Settings) -> tuple[RegisteredVersion, ...] | None:
     """Of all tenants and models; None where MLflow does not run, which is not started for this."""
-    if not embedded_mlflow(settings).ready():
-        return None
-    registry = embedded_registry(settings)
-    return registry.all_waiting()
+    profile = profile_of(settings)
+    return profile.registry.all_waiting() if profile.mlflow.ready() else None
 
 
 def print_waiting(console: Console, candidates: Iterable[RegisteredVersion] | None) -> None:
@@ -43,10 +41,10 @@ def print_outdated(console: Console, here: Installation) -> None:
 
 def print_differences(console: Console, settings: Settings) -> None:
     """A line for each thing that MLflow says otherwise than the signed log of promotions; while it runs."""
-    if not embedded_mlflow(settings).ready():
+    profile = profile_of(settings)
+    if not profile.mlflow.ready():
         return
-    registry = embedded_registry(settings)
     remedy = "`llm-assets history MODEL --tenant TENANT --restore` writes MLflow anew."
-    for each in registry.all_differences():
+    for each in profile.registry.all_differences():
         text = f"{each}. The log counts; {remedy}"
         console.print(text, style="red", highlight=False, markup=False, soft_wrap=True)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from llm_assets.settings import Settings
+from llm_assets.installation.settings import Settings
 from resources.gateway.api_keys import KEYS_FILE
 from resources.gateway.journals import Journal
 

@@ -17,7 +17,7 @@ from llm_assets.audit_log import audit_places, sealer_of
 from llm_assets.catalog.loading import load_catalog
 from llm_assets.catalog.mistakes import CatalogError
 from llm_assets.catalog.tenants import LEAST_RETENTION_DAYS, TenantEntry
-from llm_assets.settings import Settings
+from llm_assets.installation.settings import Settings
 from resources.audit.cloud_logging import CloudLogging
 from resources.audit.journal_events import JournalEvents, key_facts, route_facts
 from resources.audit.loki import Loki

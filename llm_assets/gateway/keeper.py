@@ -21,12 +21,12 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 
-from llm_assets.embedded import embedded_serving
 from llm_assets.gateway.catalog_changes import CatalogChanges
 from llm_assets.gateway.folder import jwt_filter_file, tenants_journal
 from llm_assets.gateway.listening import Health
 from llm_assets.gateway.tenants import issuers_in_force, issuers_of, publish_tenants, tenant_lines
-from llm_assets.settings import Settings, find_settings
+from llm_assets.installation.profiles import profile_of
+from llm_assets.installation.settings import Settings, find_settings
 from resources.gateway.errors import GatewayError
 from resources.gateway.jwt_filter import Issuer, jwt_filter, read_key_sets, write_jwt_filter
 from resources.gateway.key_set_refresh import KeySetRefresh
@@ -115,7 +115,7 @@ class Keeper:
             self._repeat(ask)
 
     def follow_servers(self) -> None:
-        serving = embedded_serving(self.settings)
+        serving = profile_of(self.settings).serving
         told: set[str] = set()
 
         def look() -> None:

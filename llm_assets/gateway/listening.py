@@ -2,7 +2,7 @@
 
 import httpx
 
-from llm_assets.settings import Settings
+from llm_assets.installation.settings import Settings
 from resources.gateway.client import trust
 from resources.gateway.envoy_settings import GatewaySettings
 

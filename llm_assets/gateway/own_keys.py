@@ -8,8 +8,8 @@ from pathlib import Path
 
 from llm_assets.gateway.folder import keys_journal
 from llm_assets.gateway.parts import gateway_of
+from llm_assets.installation.settings import Settings
 from llm_assets.operator import operator
-from llm_assets.settings import Settings
 from resources.gateway.api_keys import KEY, create_key, keys
 from resources.gateway.client import GatewayClient
 from resources.gateway.errors import GatewayError

@@ -12,7 +12,7 @@ from functools import partial
 
 from llm_assets.gateway.folder import TENANTS_FILE
 from llm_assets.gateway.listening import gateway_settings
-from llm_assets.settings import Settings
+from llm_assets.installation.settings import Settings
 from llm_assets.supervision import Part, first_fault
 from resources.gateway.envoy import NAME, EnvoyGateway
 from resources.gateway.errors import GatewayError

@@ -4,8 +4,8 @@ from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
+from llm_assets.installation.settings import Settings
 from llm_assets.keys import USAGE_KEY
-from llm_assets.settings import Settings
 from llm_assets.usage import SETTLED_S, UsageTables, bounds_of
 
 HOURLY = "5 * * * *"

@@ -17,11 +17,11 @@ from llm_assets.folder_stamps import (
     files_of_dataset,
     files_of_experiments,
 )
+from llm_assets.installation.settings import Settings
 from llm_assets.keys import DATASET, LORA_ADAPTER, model_key
 from llm_assets.lineage import names_its_own, newest_materialization
 from llm_assets.sensors.current_catalog import current_tenants
 from llm_assets.sensors.watching import Watched, look, stamps
-from llm_assets.settings import Settings
 
 INTERVAL_S = 30
 RUNS_PER_TICK = 100

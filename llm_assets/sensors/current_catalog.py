@@ -5,7 +5,7 @@ from functools import lru_cache
 from llm_assets.catalog.loading import Catalog, load_catalog
 from llm_assets.catalog.stamps import Stamp, stamp_of
 from llm_assets.catalog.tenants import TenantEntry
-from llm_assets.settings import Settings
+from llm_assets.installation.settings import Settings
 
 
 def current_catalog(settings: Settings) -> Catalog:

@@ -13,10 +13,10 @@ import dagster as dg
 
 from llm_assets.catalog.loading import Catalog
 from llm_assets.chains import Chains, run_request
+from llm_assets.installation.settings import Settings
 from llm_assets.outdated_recipes import Outdated, outdated_recipe, recipe_tag
 from llm_assets.sensors.current_catalog import current_catalog
 from llm_assets.sensors.watching import Watched, look
-from llm_assets.settings import Settings
 
 INTERVAL_S = 30
 RUNS_PER_TICK = 100

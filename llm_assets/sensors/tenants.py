@@ -3,8 +3,8 @@
 import dagster as dg
 
 from llm_assets.catalog.models import ModelEntry
+from llm_assets.installation.settings import Settings
 from llm_assets.sensors.current_catalog import current_tenants
-from llm_assets.settings import Settings
 
 INTERVAL_S = 30
 

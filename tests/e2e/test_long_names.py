@@ -6,7 +6,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from llm_assets.embedded import PACKAGE
+from llm_assets.installation.profiles import PACKAGE
 from llm_assets.runs import QUIET
 from resources.compute import LocalCompute, WorkOrder
 from tests.conftest import LONG_HOME

@@ -7,7 +7,7 @@ import pytest
 
 from llm_assets.catalog.loading import load_catalog
 from llm_assets.graph import build_definitions
-from llm_assets.settings import Settings
+from llm_assets.installation.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from llm_assets.settings import Settings
+from llm_assets.installation.settings import Settings
 from resources.private_files import OTHERS, open_to_others
 from resources.processes.local_processes import LocalProcesses
 from resources.waiting import wait_until
@@ -35,7 +35,7 @@ import json, os, sys
 from dataclasses import asdict
 from pathlib import Path
 from llm_assets.cli.doctor import private_files
-from llm_assets.settings import Settings
+from llm_assets.installation.settings import Settings
 home, user = Path(sys.argv[1]), int(sys.argv[2])
 os.setuid(user)
 found = private_files(Settings(root=home.parent, catalog=home.parent / "catalog", home=home))

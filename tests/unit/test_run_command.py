@@ -10,7 +10,7 @@ from llm_assets.catalog.mistakes import CatalogError
 from llm_assets.cli.installation import Installation
 from llm_assets.cli.options import UsageError
 from llm_assets.cli.run import _chosen
-from llm_assets.settings import Settings
+from llm_assets.installation.settings import Settings
 
 PROJECT = Path(__file__).parents[1] / "e2e" / "project"
 MODEL = "support_bot"

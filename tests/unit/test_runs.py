@@ -9,9 +9,9 @@ import dagster as dg
 import psutil
 import pytest
 
+from llm_assets.installation.settings import SettingsError, find_settings
 from llm_assets.line_lock import line_lock
 from llm_assets.runs import PROCESS_TAG, end_abandoned_runs
-from llm_assets.settings import SettingsError, find_settings
 
 
 @dg.job

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from llm_assets.settings import Settings
+from llm_assets.installation.settings import Settings
 from resources.artifact_store.store import ArtifactStore
 from resources.audit.places import PLATFORM
 from resources.audit.publishing import Publisher

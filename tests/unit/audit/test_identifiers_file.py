@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from llm_assets.audit_log import sealer_of
 from llm_assets.cli.main import app
 from llm_assets.identifiers_file import read_identifiers
-from llm_assets.settings import Settings
+from llm_assets.installation.settings import Settings
 from resources.audit.collecting import Collector
 from resources.audit.personal_text import Pseudonymizer
 from resources.audit.places import AuditError

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from llm_assets.cli.interruption import interrupted
-from llm_assets.settings import find_settings
+from llm_assets.installation.settings import find_settings
 from llm_assets.stack import UI
 from resources.mlflow.server import NAME as MLFLOW
 from resources.processes.local_processes import LocalProcesses

@@ -17,7 +17,7 @@ from llm_assets.dataset_checks import KEPT, SHOWN_OF_LANDING_ZONE, DatasetChecks
 from llm_assets.datasets import checking
 from llm_assets.datasets.checking import FIRST_ROWS, MOST_ROWS, Terms, look_into, stamp_of
 from llm_assets.datasets.limits import Limits
-from llm_assets.settings import Settings
+from llm_assets.installation.settings import Settings
 from tests.unit.datasets.conftest import questions, write_rows
 
 TERMS = Terms(stage="sft", train_on_prompt=False, holds_out=True)

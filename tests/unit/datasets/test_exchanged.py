@@ -19,13 +19,13 @@ from llm_assets.datasets.landing_zone import LandingZone, fingerprint, opened_la
 from llm_assets.datasets.limits import Limits
 from llm_assets.datasets.mistakes import DatasetError
 from llm_assets.datasets.preparation import prepare
-from llm_assets.embedded import embedded_store
 from llm_assets.graph import build_definitions
+from llm_assets.installation.profiles import profile_of
+from llm_assets.installation.settings import Settings
 from llm_assets.keys import DATASET, base_model_key, model_key
 from llm_assets.line_lock import line_lock
 from llm_assets.lineage import DATA_VERSION_TAG
 from llm_assets.presentation import artifact_metadata
-from llm_assets.settings import Settings
 from resources.artifact_store.artifacts import Line
 from resources.waiting import wait_until
 
@@ -236,7 +236,7 @@ def test_a_run_that_waited_its_turn_opens_the_landing_zone_afterwards(tmp_path: 
     settings = Settings(root=root, catalog=root / "catalog", home=root / "home")
     own = settings.landing_zones / "team-a" / "support_bot"
     definitions = build_definitions(settings, load_catalog(settings.catalog))
-    store = embedded_store(settings)
+    store = profile_of(settings).store
     shutil.copytree(tokenizer_file.parent, tmp_path / "base")
     base = store.publish(Line(collection="base_models", tenant=None, name="tiny"), tmp_path / "base", {})
     holding = threading.Event()

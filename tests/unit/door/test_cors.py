@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from llm_assets.gateway.listening import gateway_settings
-from llm_assets.settings import Settings
+from llm_assets.installation.settings import Settings
 from resources.gateway.envoy_cors import EXPOSED
 from resources.gateway.envoy_settings import GatewaySettings
 from resources.gateway.errors import GatewayError

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from llm_assets.gateway.listening import Health
-from llm_assets.settings import Settings
+from llm_assets.installation.settings import Settings
 from resources.gateway.errors import GatewayError
 from resources.waiting import wait_until
 from tests.servers.tls import SELF_SIGNED

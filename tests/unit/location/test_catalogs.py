@@ -9,9 +9,9 @@ from dagster._core.remote_representation.external_data import RepositorySnap
 from hypothesis import given, settings
 
 from llm_assets.catalog.loading import load_catalog
-from llm_assets.embedded import embedded_serving
 from llm_assets.graph import build_definitions
-from llm_assets.settings import Settings
+from llm_assets.installation.profiles import profile_of
+from llm_assets.installation.settings import Settings
 from tests.catalogs import MODES, Made, catalogs, expected_assets, model
 
 # Dagster's own snapshot of a schedule reads it.
@@ -74,7 +74,7 @@ def tick_everything(folder: Path, instance: dg.DagsterInstance) -> dict[str, lis
     where = Settings(root=folder, catalog=folder / "catalog", home=folder / "home")
     definitions = build_definitions(where, load_catalog(where.catalog))
     repository = definitions.get_repository_def()
-    resources = {"serving": embedded_serving(where)}
+    resources = {"serving": profile_of(where).serving}
     asked: dict[str, list[str]] = {}
     for sensor in repository.sensor_defs:
         with dg.build_sensor_context(

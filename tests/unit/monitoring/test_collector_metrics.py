@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from llm_assets.gateway.collector import run
-from llm_assets.settings import Settings
+from llm_assets.installation.settings import Settings
 from resources.gateway.collector_metrics import CollectorMetrics
 from resources.gateway.metrics import COLLECTOR_SOCKET
 from tests.unit.audit.spooling import GatewaySpool

@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from llm_assets.gateway.collector import run
-from llm_assets.settings import Settings
+from llm_assets.installation.settings import Settings
 from resources.gateway.api_keys import create_key
 from resources.gateway.limits import Limits
 from resources.waiting import wait_until

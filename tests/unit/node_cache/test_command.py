@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from llm_assets.datasets.limits import GIB
-from llm_assets.settings import CACHE_GIB, Settings, SettingsError
+from llm_assets.installation.settings import CACHE_GIB, Settings, SettingsError
 from resources.artifact_store.artifacts import Artifact
 from resources.node_cache import NodeCache
 from tests.conftest import ROOT, Project

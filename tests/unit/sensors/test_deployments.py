@@ -8,10 +8,10 @@ import dagster as dg
 import pytest
 
 from llm_assets.catalog.loading import load_catalog
-from llm_assets.embedded import embedded_serving
 from llm_assets.graph import build_definitions
+from llm_assets.installation.profiles import profile_of
+from llm_assets.installation.settings import Settings
 from llm_assets.keys import VLLM_DEPLOYMENT, model_key
-from llm_assets.settings import Settings
 from resources.serving.deployment_state import Deployment, LiveServer
 from resources.serving.local import Serving
 
@@ -29,7 +29,7 @@ def settings(tmp_path: Path) -> Settings:
 def tick(settings: Settings, instance: dg.DagsterInstance) -> str:
     definitions = build_definitions(settings, load_catalog(settings.catalog))
     sensor = definitions.resolve_sensor_def("deployments")
-    resources = {"serving": embedded_serving(settings)}
+    resources = {"serving": profile_of(settings).serving}
     with dg.build_sensor_context(instance=instance, definitions=definitions, resources=resources) as context:
         data = sensor.evaluate_tick(context)
     assert not data.run_requests
@@ -60,7 +60,7 @@ def test_a_server_that_died_is_observed_on_its_tenants_partition(settings: Setti
     server = LiveServer(
         serving=serving, fingerprint="sha256:f", server="vllm--gone", weight=100, since=time.time()
     )
-    folder = embedded_serving(settings).servers.folder(serving.tenant, serving.model)
+    folder = profile_of(settings).serving.servers.folder(serving.tenant, serving.model)
     folder.write(Deployment(servers=(server,)))
     with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
         assert "Observed 1 deployments, 0 live; no run is needed for that." in tick(settings, instance)

@@ -6,10 +6,10 @@ import dagster as dg
 import pytest
 
 from llm_assets.catalog.loading import load_catalog
+from llm_assets.installation.settings import Settings
 from llm_assets.keys import LORA_ADAPTER, model_key
 from llm_assets.outdated_recipes import RECIPE_TAG, outdated_recipes, recipe_tag
 from llm_assets.sensors.recipes import RUNS_PER_TICK
-from llm_assets.settings import Settings
 from tests.unit.sensors.test_sensors import Ticks, instance, settings
 
 __all__ = ["instance", "settings"]

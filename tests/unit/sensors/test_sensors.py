@@ -8,11 +8,11 @@ import dagster as dg
 import pytest
 
 from llm_assets.catalog.loading import load_catalog
-from llm_assets.embedded import embedded_serving
 from llm_assets.folder_stamps import DATASET_STAMP, files_of_dataset, stamp_of
 from llm_assets.graph import build_definitions
+from llm_assets.installation.profiles import profile_of
+from llm_assets.installation.settings import Settings
 from llm_assets.keys import DATASET, model_key
-from llm_assets.settings import Settings
 from resources.beneath import opened
 
 PROJECT = Path(__file__).parents[2] / "e2e" / "project"
@@ -39,7 +39,7 @@ class Ticks:
     def __init__(self, settings: Settings, instance: dg.DagsterInstance, name: str) -> None:
         self._definitions = build_definitions(settings, load_catalog(settings.catalog))
         self._sensor = self._definitions.resolve_sensor_def(name)
-        self._serving = embedded_serving(settings)
+        self._serving = profile_of(settings).serving
         self._instance, self._cursor = instance, None
 
     def tick(self) -> dg.SensorResult | dg.SkipReason:

@@ -10,8 +10,8 @@ import pytest
 
 from llm_assets.assets.deployments import _wanted
 from llm_assets.catalog.loading import Catalog, load_catalog
+from llm_assets.installation.settings import Settings
 from llm_assets.servings import Shelf
-from llm_assets.settings import Settings
 from resources.artifact_store.artifacts import Artifact, ArtifactError, Line
 from resources.artifact_store.store import ArtifactStore
 from resources.mlflow.registry import RegisteredVersion

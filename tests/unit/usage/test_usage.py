@@ -17,9 +17,9 @@ import pytest
 from llm_assets.catalog.loading import load_catalog
 from llm_assets.catalog.mistakes import CatalogError
 from llm_assets.graph import build_definitions
+from llm_assets.installation.settings import Settings
 from llm_assets.keys import USAGE_KEY
 from llm_assets.schedules.usage import days_to_count
-from llm_assets.settings import Settings
 from llm_assets.usage import SETTLED_S, UsageTables, bounds_of, usage_of
 from llm_assets.usage_records import asked_on
 from tests.unit.audit.conftest import Log

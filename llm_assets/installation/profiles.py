@@ -1,0 +1,73 @@
+"""The profile of an installation: what fills each seam. Built here alone, once, from the settings.
+
+Assets, sensors, the gateway's processes and the command line take what they need from a `Profile` and never
+ask which one it is. There is one: `local`, for one machine, all of it below the state folder.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import llm_assets
+from llm_assets.installation.settings import Settings
+from resources.artifact_store.store import ArtifactStore
+from resources.compute import LocalCompute
+from resources.mlflow.registry import MlflowRegistry
+from resources.mlflow.server import MlflowServer
+from resources.serving.local import LocalServing
+
+PACKAGE = str(Path(llm_assets.__file__).parent)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Profile:
+    """The settings of an installation, and what fills its seams."""
+
+    settings: Settings
+    store: ArtifactStore
+    compute: LocalCompute
+    serving: LocalServing
+    mlflow: MlflowServer
+    registry: MlflowRegistry
+
+    def resources(self) -> dict[str, Any]:
+        """By resource key: what the assets and sensors ask for."""
+        return {
+            "settings": self.settings,
+            "artifact_store": self.store,
+            "compute": self.compute,
+            "mlflow_server": self.mlflow,
+            "registry": self.registry,
+            "serving": self.serving,
+        }
+
+
+def profile_of(settings: Settings) -> Profile:
+    """Everything an installation consists of; builds values only, starts nothing."""
+    mlflow = MlflowServer(home=settings.home, port=settings.mlflow_port, tokens=settings.console_tokens)
+    return Profile(
+        settings=settings,
+        store=ArtifactStore(
+            url=settings.store_url,
+            cache=None if settings.reads_in_place else str(settings.artifact_cache),
+            cache_limit_bytes=settings.artifact_cache_bytes,
+            signing_keys=str(settings.keys),
+            signer=settings.signer,
+        ),
+        compute=LocalCompute(
+            engines=str(settings.engines),
+            package=PACKAGE,
+            memory_bytes=settings.order_memory_bytes,
+            processes=settings.order_processes,
+            seconds=settings.order_seconds,
+        ),
+        serving=LocalServing(home=str(settings.home), engines=str(settings.engines), gateway=True),
+        mlflow=mlflow,
+        registry=MlflowRegistry(
+            tracking_uri=mlflow.url,
+            locks=str(settings.locks),
+            token_file=str(mlflow.console.token_file("full")),
+            promotions=str(settings.promotions),
+            signing_keys=str(settings.keys),
+        ),
+    )
