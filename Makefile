@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup platform engines demo test test-long fuzz test-gpu check audit sbom bench lock clean
+.PHONY: help setup platform engines demo test test-long fuzz test-gpu lint check audit sbom bench lock clean
 
 help: ## List these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1\t\2/' | expand -t 20
@@ -37,9 +37,14 @@ fuzz: setup ## Random inputs to all that reads what others write, as long as you
 test-gpu: setup engines ## What needs an NVIDIA GPU: qlora on CUDA, vLLM on CUDA
 	@$(BIN)/python -m pytest -m gpu tests/gpu $(ARGS)
 
-check: setup ## Format, lint, types, import contracts, known vulnerabilities where a database answers
+lint: setup ## Format and linters of Python, YAML and Lua: the quick part of `make check`
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
+	@$(BIN)/yamllint --strict .
+	@if command -v luacheck >/dev/null; then luacheck --quiet deployments tests; \
+	else echo "Lua was not linted: luacheck is missing (Debian's lua-check)." >&2; fi
+
+check: lint ## The above, types, import contracts, known vulnerabilities where a database answers
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@$(BIN)/python images/supply_chain.py audit

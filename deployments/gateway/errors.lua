@@ -8,7 +8,8 @@ local TYPES = {
 }
 local CODES = { -- docs/reference/gateway.md names each of them
   [400] = "bad_request", [401] = "invalid_api_key", [403] = "permission_denied", [404] = "unknown_url",
-  [405] = "method_not_allowed", [408] = "request_timeout", [413] = "request_too_large", [415] = "unsupported_media_type", [429] = "rate_limit_exceeded",
+  [405] = "method_not_allowed", [408] = "request_timeout", [413] = "request_too_large",
+  [415] = "unsupported_media_type", [429] = "rate_limit_exceeded",
   [431] = "headers_too_large", [500] = "internal_error", [502] = "bad_gateway", [503] = "model_not_live",
   [504] = "timeout",
 }

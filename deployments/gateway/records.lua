@@ -110,7 +110,8 @@ end
 local function denied(refused)
   return concat({
     '{"e":"denied","id":"', refused.id, '","at":', time(refused.at), ',"tenant":', str_or_null(refused.tenant),
-    ',"model":', str_or_null(refused.model), ',"key":', str_or_null(refused.key), ',"status":', refused.status, ',"reason":"', refused.reason, '","path":',
+    ',"model":', str_or_null(refused.model), ',"key":', str_or_null(refused.key), ',"status":', refused.status, ',"reason":"', refused.reason,
+    '","path":',
     str_or_null(short(refused.path)), ',"requested":', str_or_null(short(refused.requested)),
     ',"remote":', str_or_null(refused.remote), refused.count and ',"count":' or "", refused.count or "", END,
   })

@@ -2,7 +2,7 @@
 local bit = require("bit")
 local ffi = require("ffi")
 
-local band, bxor, bnot, ror, rshift, tobit = bit.band, bit.bxor, bit.bnot, bit.ror, bit.rshift, bit.tobit
+local band, bxor, ror, rshift, tobit = bit.band, bit.bxor, bit.ror, bit.rshift, bit.tobit
 local bswap = bit.bswap
 local BLOCK = 64
 
