@@ -33,8 +33,9 @@ from rich.console import Console
 from benchmarks.measuring import BenchmarkError, Measured, conclude, measure
 from benchmarks.merge_models import SIZES
 from llm_assets.installation.settings import find_settings
-from resources.artifact_store.artifacts import paths_of, sha256_of
+from resources.artifact_store.artifacts import paths_of
 from resources.engines.installation import engine_python
+from resources.hashes import sha256_of
 from tests.e2e.work_orders import pipes_context
 
 ROOT = Path(__file__).parent.parent

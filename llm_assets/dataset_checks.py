@@ -20,6 +20,7 @@ from llm_assets.datasets.mistakes import Mistake as RowMistake
 from llm_assets.datasets.remarks import FileRemark
 from llm_assets.installation.settings import Settings
 from resources.beneath import NotFollowedError, opened
+from resources.durable_files import replace_json
 
 MOST_SECONDS = 60.0
 SHOWN_OF_LANDING_ZONE = 20
@@ -154,7 +155,4 @@ class _Kept:
     def write(self) -> None:
         """Only what this call saw: tenants that are gone are forgotten."""
         if self._found != self._before:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            draft = self._path.with_name(f".{KEPT}.{time.time_ns()}")
-            draft.write_text(json.dumps(self._found), encoding="utf-8")
-            draft.replace(self._path)
+            replace_json(self._path, self._found)

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from resources.durable_files import replace_json
 from resources.errors import LlmAssetsError
 from resources.processes.launcher import process_identity
 from resources.waiting import wait_until
@@ -167,12 +168,8 @@ class Supervision:
         self._write()
 
     def _write(self) -> None:
-        self.home.mkdir(parents=True, exist_ok=True)
-        file = self.home / STATE_FILE
-        draft = file.with_name(f".{STATE_FILE}.{os.getpid()}")
         own = {"pid": os.getpid(), "identity": process_identity(os.getpid())}
-        draft.write_text(json.dumps({**own, "parts": [asdict(each) for each in self._restarts.values()]}))
-        draft.replace(file)
+        replace_json(self.home / STATE_FILE, {**own, "parts": list(map(asdict, self._restarts.values()))})
 
 
 def end_up(home: Path) -> None:

@@ -6,7 +6,6 @@ reached no version and are no usage. A day's table is a Parquet file, `<home>/us
 are the catalog's when it was written, so a later price changes no day that is over.
 """
 
-import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llm_assets.catalog.models import ModelEntry, Price
+from resources.durable_files import replace_file
 
 if TYPE_CHECKING:
     import pyarrow
@@ -105,15 +105,12 @@ class UsageTables:
         return self.folder / f"{day.isoformat()}.parquet"
 
     def write(self, day: date, rows: list[Usage]) -> Path:
+        import pyarrow
         import pyarrow.parquet
 
-        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        draft = self.folder / f".{day.isoformat()}.{os.getpid()}"
-        with draft.open("wb") as file:
-            pyarrow.parquet.write_table(_as_table(rows), file)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(self.path(day))
+        content = pyarrow.BufferOutputStream()
+        pyarrow.parquet.write_table(_as_table(rows), content)
+        replace_file(self.path(day), content.getvalue().to_pybytes())
         return self.path(day)
 
     def read(self, day: date) -> list[Usage] | None:

@@ -15,6 +15,8 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+from resources.durable_files import create_file
+
 OTHERS = stat.S_IRWXG | stat.S_IRWXO
 SECRET_BYTES = 32
 
@@ -26,18 +28,7 @@ def keep_private() -> None:
 
 def secret_in(file: Path) -> str:
     """The secret that lies there, made where there is none: random, for its owner alone, never half."""
-    file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    draft = file.with_name(f".{file.name}.{secrets.token_hex(8)}")
-    if not file.exists():
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w") as stream:
-            stream.write(secrets.token_urlsafe(SECRET_BYTES))
-        try:
-            os.link(draft, file)
-        except FileExistsError:  # another process made it in this moment
-            pass
-        finally:
-            draft.unlink()
+    create_file(file, secrets.token_urlsafe(SECRET_BYTES))
     return file.read_text()
 
 

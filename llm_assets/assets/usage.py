@@ -1,6 +1,5 @@
 """`gateway/usage`: who used how much of what in a day, and what it costs."""
 
-import hashlib
 from datetime import date
 
 import dagster as dg
@@ -12,6 +11,7 @@ from llm_assets.keys import GATEWAY, USAGE_KEY
 from llm_assets.presentation import table
 from llm_assets.usage import Usage, UsageTables, totals, usage_of
 from llm_assets.usage_records import asked_on
+from resources.hashes import sha256_of
 
 FIRST_DAY = "2026-11-22"  # there was no gateway before
 ROWS_SHOWN = 50
@@ -40,7 +40,7 @@ def usage(catalog: Catalog) -> dg.AssetsDefinition:
         day = date.fromisoformat(context.partition_key)
         rows = usage_of(day, asked_on(settings, day), catalog.models)
         path = UsageTables(folder=settings.usage).write(day, rows)
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        digest = sha256_of(path)
         return dg.MaterializeResult(
             data_version=dg.DataVersion(f"sha256:{digest}"), metadata=_facts(rows, f"file:{path}")
         )

@@ -23,7 +23,8 @@ from llm_assets.audit_log import sealer_of
 from llm_assets.gateway.housekeeping import housekeeping
 from llm_assets.installation.settings import Settings, find_settings
 from resources.audit.collecting import Collector
-from resources.audit.places import AuditError, private_folder
+from resources.audit.places import AuditError
+from resources.durable_files import private_folder
 from resources.gateway.collector_metrics import CollectorMetrics
 from resources.processes.unix_sockets import short_address
 

@@ -3,13 +3,13 @@
 They are keys as any other: `llm-assets keys list` shows them and `llm-assets keys revoke` ends them.
 """
 
-import os
 from pathlib import Path
 
 from llm_assets.gateway.folder import keys_journal
 from llm_assets.gateway.parts import gateway_of
 from llm_assets.installation.settings import Settings
 from llm_assets.operator import operator
+from resources.durable_files import replace_file
 from resources.gateway.api_keys import KEY, create_key, keys
 from resources.gateway.client import GatewayClient
 from resources.gateway.errors import GatewayError
@@ -47,13 +47,5 @@ def own_key(settings: Settings, tenant: str, name: str) -> str:
         if known:
             return found[0]
     _, text = create_key(journal, tenant=tenant, name=name, actor=operator(), by="llm-assets")
-    _write(file, f"Authorization: Bearer {text}\n")
+    replace_file(file, f"Authorization: Bearer {text}\n")
     return text
-
-
-def _write(file: Path, text: str) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    draft = file.with_name(f".{file.name}.{os.getpid()}")
-    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as opened:
-        opened.write(text)
-    draft.replace(file)

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from resources.errors import LlmAssetsError
+from resources.hashes import sha256_of
 from resources.names import MODEL, TENANT, VERSION
 
 MANIFEST_NAME = "manifest.json"
@@ -200,11 +201,6 @@ def refuse_foreign(artifact: Artifact, there: Iterable[str], *, place: str) -> N
             f"{artifact.uri}: {foreign[0]}{more} in {place} is not a file of it: it was put there after the "
             "version was published. Find out by whom and move it away; then run again."
         )
-
-
-def sha256_of(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def manifest_text(artifact: Artifact) -> str:

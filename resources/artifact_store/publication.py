@@ -24,9 +24,9 @@ from resources.artifact_store.artifacts import (
     ArtifactError,
     ArtifactFile,
     manifest_text,
-    sha256_of,
 )
 from resources.artifact_store.transfer_progress import TransferProgress
+from resources.hashes import sha256_of
 from resources.object_stores.disk import DiskStore
 from resources.object_stores.objects import ObjectMissing, ObjectStore, StoredObject, Transferred
 

@@ -7,7 +7,6 @@ the chain then goes on in a new segment that leaves a number out, so that the ho
 """
 
 import contextlib
-import hashlib
 import logging
 import os
 import re
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from resources.audit.outside_verifier import batch_signature
-from resources.audit.places import AuditError, AuditPlaces, private_folder, sync_folder, write_durably
+from resources.audit.places import AuditError, AuditPlaces
 from resources.audit.run_time import RunTime
 from resources.audit.segments import (
     DELETED,
@@ -34,6 +33,8 @@ from resources.audit.segments import (
     segments_in,
 )
 from resources.audit.statements import Signing, stated_in
+from resources.durable_files import private_folder, replace_file, sync
+from resources.hashes import sha256_of
 
 _TIME = re.compile(rb'"(?:started_at|ended_at|sealed_at|at)":"([^"]+)"')
 _RISK_CLASS = re.compile(rb'"risk_class":"([a-z]+)"')
@@ -138,8 +139,7 @@ class Chain:
         """The head first, where a kill or a full disk kept it back: no seal is ever ahead of it."""
         if self._headed != tail.seq:
             self._write_head(tail, now)
-        with tail.segment.path.open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        digest = sha256_of(tail.segment.path)
         content = tail.segment.path.read_bytes()
         statement = {
             "kind": "segment",
@@ -154,7 +154,7 @@ class Chain:
             "closed_at": now,
             "ran_s": self._run_time.moment().ran_s,
         }
-        write_durably(tail.segment.seal, self._signing.signed(statement))
+        replace_file(tail.segment.seal, self._signing.signed(statement), sync_folder=True)
 
     def _lines(
         self, tail: _Tail, records: Sequence[dict[str, Any]], now: float
@@ -186,7 +186,7 @@ class Chain:
         finally:
             os.close(descriptor)
         if not tail.size:
-            sync_folder(self.folder)
+            sync(self.folder)
 
     def _write_head(self, tail: _Tail, now: float) -> None:
         statement = {
@@ -197,8 +197,7 @@ class Chain:
             "segment": tail.segment.first,
             "at": now,
         }
-        private_folder(self.folder)
-        write_durably(self.folder / HEAD, self._signing.signed(statement), replaced=True)
+        replace_file(self.folder / HEAD, self._signing.signed(statement))
         self._stamp, self._headed = self._stamp_of_head(), tail.seq
 
     def take_back(self) -> None:

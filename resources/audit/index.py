@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from resources.audit.chain import Sealed
-from resources.audit.places import AuditError, AuditPlaces, private_folder
+from resources.audit.places import AuditError, AuditPlaces
 from resources.audit.segments import Segment, record_in, segments_in
+from resources.durable_files import private_folder
 
 BUSY_S = 30
 BLOCK = 5_000  # records indexed in one transaction while catching up

@@ -10,19 +10,18 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 from resources.audit.chain import iso
 from resources.audit.places import PLATFORM
 from resources.audit.sealing import Sealer
 from resources.audit.subject_keys import SubjectKeys
+from resources.json_values import Json
 from resources.names import TENANT
 
 KEY_EVENTS = {"created": "key_created", "revoked": "key_revoked"}
 KEY_FACTS = ("models", "risk_classes", "limits", "expires", "by", "replaces", "rotated_by")
 BACKEND_FACTS = ("deployment", "version", "digest", "weight", "names")
 
-Json = dict[str, Any]
 Facts = Callable[[Json, SubjectKeys, str], Json | None]
 """What is kept of a line: given it, the tenant's keys and the record's id; None: nothing."""
 

@@ -1,5 +1,4 @@
-"""Where the audit log of one installation lies, and how its files are written so that they outlive a power
-cut.
+"""Where the audit log of one installation lies.
 
 <folder>/log/<tenant>/<first seq>.jsonl          records, see `records.py`; the last one is open
 <folder>/log/<tenant>/<first seq>.seal.json      what closed it: a signed statement
@@ -21,6 +20,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from resources.durable_files import private_folder, replace_file
 from resources.errors import LlmAssetsError
 from resources.names import TENANT
 
@@ -82,8 +82,8 @@ class AuditPlaces:
         if here is None and self.keys_fault() is None:
             id = there or uuid.uuid4().hex
             if there is None:
-                write_durably(private_folder(self.keys_root) / KEYS_ID, id.encode())
-            write_durably(private_folder(self.folder) / LOGS_KEYS_ID, id.encode())
+                replace_file(self.keys_root / KEYS_ID, id, sync_folder=True)
+            replace_file(self.folder / LOGS_KEYS_ID, id, sync_folder=True)
 
     def keys_fault(self) -> str | None:
         """Why these keys are not those of this log; None where they are, or where both are new."""
@@ -140,48 +140,3 @@ def checked_tenant(tenant: str) -> str:
     if not _is_tenant(tenant):
         raise AuditError(f"{tenant!r} cannot be a tenant: a DNS label such as team-a is.")
     return tenant
-
-
-def private_folder(folder: Path) -> Path:
-    """The folder, which only its owner may enter, like those above it that are made for it."""
-    if not folder.is_dir():
-        private_folder(folder.parent)
-        folder.mkdir(exist_ok=True, mode=0o700)
-    return folder
-
-
-def write_durably(path: Path, content: bytes, *, replaced: bool = False) -> None:
-    """The whole content or the old one, on the disk when this returns; mode 0600.
-
-    Args:
-        replaced: After a power cut the old content would do as well, so the folder is not synced.
-    """
-    unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        unfinished.rename(path)
-    except OSError:
-        unfinished.unlink(missing_ok=True)
-        raise
-    if not replaced:
-        sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """New and removed names in it are on the disk when this returns."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def unlink_durably(path: Path) -> None:
-    """Deletes a file; one that is gone already is deleted too."""
-    path.unlink(missing_ok=True)
-    if path.parent.is_dir():
-        sync_folder(path.parent)

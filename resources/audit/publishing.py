@@ -18,9 +18,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from resources.audit.anchors import AUDIT, Anchors
-from resources.audit.places import AuditError, AuditPlaces, private_folder, write_durably
+from resources.audit.places import AuditError, AuditPlaces
 from resources.audit.segments import DELETED, HEAD, SEAL, Segment, hash_at, segments_in
 from resources.audit.statements import Signing, stated_in
+from resources.durable_files import private_folder, replace_file
 from resources.object_stores.objects import ObjectMissing, ObjectStore, ObjectStoreError
 
 COMPRESSION, BLOCK = 6, 2**20
@@ -101,7 +102,7 @@ class Publisher:
                 here,
                 seq,
             )
-            write_durably(private_folder(path.parent) / HEAD, content)
+            replace_file(path.parent / HEAD, content, sync_folder=True)
 
     def _head_here(self, path: Path) -> int:
         try:
@@ -173,7 +174,7 @@ class Publisher:
         return self._positions[tenant]
 
     def _keep(self, tenant: str, position: _Position) -> None:
-        write_durably(self._file(tenant), json.dumps(vars(position)).encode())
+        replace_file(self._file(tenant), json.dumps(vars(position)), sync_folder=True)
 
 
 @contextmanager

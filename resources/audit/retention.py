@@ -12,10 +12,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from resources.audit.places import AuditError, AuditPlaces, unlink_durably, write_durably
+from resources.audit.places import AuditError, AuditPlaces
 from resources.audit.run_time import Moment
 from resources.audit.sealing import Sealer
 from resources.audit.segments import DELETED, SEAL, Segment, segments_in
+from resources.durable_files import remove_file, replace_file
 
 DAY_S = 86_400
 
@@ -68,7 +69,7 @@ def _delete(sealer: Sealer, segment: Segment, seal: dict[str, Any], days: int, n
     proof |= {"deleted_at": now.at, "ran_s": now.ran_s}
     if int(seal["first"]) != segment.first:
         raise AuditError(f"{segment.seal} is the seal of another segment; nothing of {tenant} is deleted.")
-    write_durably(segment.proof, sealer.signing.signed(proof))
+    replace_file(segment.proof, sealer.signing.signed(proof), sync_folder=True)
     _unlink(segment)
     sealer.index.forget(tenant, segment.first)
     sealer.record_event(
@@ -78,5 +79,5 @@ def _delete(sealer: Sealer, segment: Segment, seal: dict[str, Any], days: int, n
 
 
 def _unlink(segment: Segment) -> None:
-    unlink_durably(segment.path)
-    unlink_durably(segment.seal)
+    remove_file(segment.path)
+    remove_file(segment.seal)

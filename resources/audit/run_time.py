@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from resources.audit.places import AuditError, AuditPlaces, private_folder, write_durably
+from resources.audit.places import AuditError, AuditPlaces
 from resources.audit.statements import Signing
+from resources.durable_files import replace_file
 
 _log = logging.getLogger(__name__)
 
@@ -75,8 +76,7 @@ class RunTime:
             step_s = passed_s - elapsed_s if self._same_boot(kept) else min(passed_s, 0.0)
         stated = {"kind": "run_time", "ran_s": ran_s, "at": now}
         stated |= {"up_s": self.clocks.up_s(), "boot": self.clocks.boot()}
-        private_folder(self.places.folder)
-        write_durably(self.places.run_time, self.signing.signed(stated), replaced=True)
+        replace_file(self.places.run_time, self.signing.signed(stated))
         return step_s
 
     def _since(self, kept: dict[str, Any]) -> float:

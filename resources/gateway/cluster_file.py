@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from resources.durable_files import replace_json
 from resources.gateway.envoy_upstream import Endpoint, clusters, endpoints_in
-from resources.gateway.files import replace_json
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,12 @@ One worker, because the limits that its Lua filter keeps are exact only where on
 import hashlib
 import importlib.util
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from resources.durable_files import replace_json
 from resources.gateway.cluster_file import ClusterFile
 from resources.gateway.envoy_admin import EnvoyAdmin
 from resources.gateway.envoy_config import bootstrap
@@ -20,9 +20,9 @@ from resources.gateway.envoy_http import jwt_discovery, no_tokens
 from resources.gateway.envoy_settings import GatewaySettings
 from resources.gateway.envoy_tls import require_pair, secret_discovery
 from resources.gateway.errors import GatewayError
-from resources.gateway.files import replace_json
 from resources.gateway.metrics import TOKEN_FILE
 from resources.private_files import secret_in
+from resources.processes.environment import inherited
 from resources.processes.local_processes import (
     LocalProcesses,
     ProcessError,
@@ -30,6 +30,7 @@ from resources.processes.local_processes import (
     listens,
     require_free_port,
 )
+from resources.processes.log_end import log_end
 from resources.waiting import WaitError, wait_until
 
 NAME = "gateway"
@@ -37,8 +38,6 @@ PORT_SETTING = "LLM_ASSETS_GATEWAY_PORT"
 METRICS_PORT_SETTING = "LLM_ASSETS_METRICS_PORT"
 READY_S = 60
 STOP_S = 20
-LOG_TAIL_LINES = 12
-INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ")
 
 
 def envoy_program() -> Path:
@@ -129,10 +128,9 @@ class EnvoyGateway:
             *("--log-level", "warning", "--skip-deprecated-logs"),
             *AT_ONCE,
         )
-        env = {name: os.environ[name] for name in INHERITED if name in os.environ}
         attributes = {"port": self.settings.port, "url": self.url, "fingerprint": fingerprint}
         return self._processes.start(
-            NAME, command=command, env=env, log=self.log, attributes=attributes, folder=self.folder
+            NAME, command=command, env=inherited(), log=self.log, attributes=attributes, folder=self.folder
         )
 
     def wait_ready(self, timeout_s: float = READY_S) -> str:
@@ -150,7 +148,7 @@ class EnvoyGateway:
                 failed=lambda: None if self._running() else "its process ended.",
             )
         except WaitError as fault:
-            raise GatewayError(f"{fault} The end of its log, {self.log}:\n{self._log_tail()}") from fault
+            raise GatewayError(f"{fault} {log_end(self.log)}") from fault
         return self.url
 
     def ready(self) -> bool:
@@ -172,11 +170,6 @@ class EnvoyGateway:
 
     def _running(self) -> ProcessRecord | None:
         return running_gateway(self.folder.parent)
-
-    def _log_tail(self) -> str:
-        if not self.log.exists():
-            return "(there is none)"
-        return "\n".join(self.log.read_text(errors="replace").splitlines()[-LOG_TAIL_LINES:])
 
 
 def running_gateway(home: Path) -> ProcessRecord | None:

@@ -6,12 +6,12 @@ gateway runs lies in files that Envoy or its Lua filter follow: `xds/clusters.js
 """
 
 import socket
-from typing import Any
 
 from resources.gateway import metrics
 from resources.gateway.envoy_http import connection_manager
 from resources.gateway.envoy_settings import GatewaySettings
 from resources.gateway.envoy_tls import transport_socket
+from resources.json_values import Json
 
 ADMIN_SOCKET = "admin.sock"
 LISTENER = "door"
@@ -19,8 +19,6 @@ AUDIT = "audit"
 """Beside the gateway's folder: where the collector keeps the audit log."""
 
 PRIVATE = 0o600
-
-Json = dict[str, Any]
 
 
 def bootstrap(settings: GatewaySettings) -> Json:

@@ -6,9 +6,9 @@ its key itself. Not covered: what Envoy refuses before it has read the headers (
 """
 
 import re
-from typing import Any
 
 from resources.gateway.envoy_settings import GatewaySettings
+from resources.json_values import Json
 
 FILTER = "envoy.filters.http.cors"
 ANY_ORIGIN = "*"
@@ -29,7 +29,6 @@ EXPOSED = (
 """The headers that a page can read: the receipt, and when to ask again."""
 MAX_AGE_S = 600
 
-Json = dict[str, Any]
 
 _TYPES = "type.googleapis.com/envoy.extensions.filters.http"
 

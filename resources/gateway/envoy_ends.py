@@ -5,7 +5,8 @@ memory before any filter ran. `deployments/gateway/ends.lua` follows the file an
 """
 
 from pathlib import Path
-from typing import Any
+
+from resources.json_values import Json
 
 ENDS_FILE = "ends.jsonl"
 OVERLOADED = "overload"
@@ -14,7 +15,6 @@ OVERLOADED = "overload"
 AT_ONCE = ("--file-flush-min-size-kb", "0")
 """Envoy's option that makes a line count when it is written, and not when there are many."""
 
-Json = dict[str, Any]
 
 _TYPES = "type.googleapis.com/envoy.extensions.access_loggers"
 _LINE = {

@@ -12,11 +12,11 @@ from resources.gateway.envoy_settings import GatewaySettings
 from resources.gateway.lua_texts import lua_text
 from resources.gateway.metrics import without_a_chosen_cluster
 from resources.gateway.shards import CHOOSE_IN_LUA, HEADER
+from resources.json_values import Json
 
 JWT_FILTER = "jwt"
 LUA_FILTER = "lua"
 
-Json = dict[str, Any]
 
 _TYPES = "type.googleapis.com/envoy.extensions"
 _FOR_ENVOY_ALONE = ("x-forwarded-for", "x-forwarded-proto", "x-envoy-external-address", HEADER)

@@ -6,12 +6,10 @@ certificate and key do not fit together, as between two renames, the old pair go
 """
 
 import ssl
-from typing import Any
 
 from resources.gateway.envoy_settings import GatewaySettings
 from resources.gateway.errors import GatewayError
-
-Json = dict[str, Any]
+from resources.json_values import Json
 
 NAME = "door"
 _TLS = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3"

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from resources.gateway.shards import CLUSTERS, cluster_of
+from resources.json_values import Json
 from resources.serving.deployment_state import SOCKETS
-
-Json = dict[str, Any]
 
 CONNECT_S = 1
 IDLE_S = 3  # less than the 5 s for which vLLM keeps a connection: none is used that it is closing

@@ -19,6 +19,7 @@ from typing import Any
 
 import filelock
 
+from resources.durable_files import replace_file, sync
 from resources.gateway.errors import GatewayError
 
 LOCK_S = 30
@@ -84,16 +85,7 @@ class Journal:
         """
         with self._locked():
             content = b"".join(_line(event) for event in kept(self.events()))
-            draft = self.path.with_name(f".{self.path.name}.draft")
-            draft.unlink(missing_ok=True)
-            file = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            try:
-                _write(file, content)
-                os.fsync(file)
-            finally:
-                os.close(file)
-            draft.replace(self.path)
-            _sync_folder(self.path.parent)
+            replace_file(self.path, content, sync_folder=True)
 
     def _event(self, line: bytes, number: int) -> dict[str, Any]:
         try:
@@ -116,7 +108,7 @@ class Journal:
         file = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             if new:
-                _sync_folder(self.path.parent)
+                sync(self.path.parent)
             yield file
         finally:
             os.close(file)
@@ -167,11 +159,3 @@ def _write(file: int, content: bytes) -> None:
     rest = memoryview(content)
     while rest:
         rest = rest[os.write(file, rest) :]
-
-
-def _sync_folder(folder: Path) -> None:
-    file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from resources.durable_files import replace_json
 from resources.gateway.envoy_http import jwt_discovery
-from resources.gateway.files import replace_json
 
 CLOCK_SKEW_S = 10
 BEARER_TOKEN = "(?i:bearer) +ey.*"  # noqa: S105  the beginning of every JSON Web Token: base64url of `{"`

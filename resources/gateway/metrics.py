@@ -10,11 +10,11 @@ filter fails, a request has nowhere to go.
 """
 
 from pathlib import Path
-from typing import Any
 
 from resources.gateway.envoy_settings import LUA_FOLDER
 from resources.gateway.lua_texts import lua_text
 from resources.gateway.shards import CHOOSE_IN_LUA, HEADER
+from resources.json_values import Json
 
 LISTENER = "metrics"
 ADMIN_CLUSTER, COLLECTOR_CLUSTER = "admin", "collector"
@@ -26,7 +26,6 @@ TOKEN_FILE = "monitoring/token"  # noqa: S105  where it lies
 LOOPBACK = "127.0.0.1"
 SCRAPE_TIMEOUT_S = 30
 
-Json = dict[str, Any]
 
 _TYPES = "type.googleapis.com/envoy.extensions"
 

@@ -15,19 +15,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import filelock
 
+from resources.durable_files import replace_json
 from resources.gateway.cluster_file import ClusterFile
 from resources.gateway.envoy import running_gateway
 from resources.gateway.envoy_admin import EnvoyAdmin
 from resources.gateway.envoy_upstream import Endpoint
 from resources.gateway.errors import GatewayError
-from resources.gateway.files import replace_json
 from resources.gateway.journals import Journal
 from resources.gateway.scrape_targets import SCRAPE_TARGETS, scrape_targets
+from resources.json_values import Json
 from resources.serving.deployment_state import Deployment, LiveServer
 from resources.waiting import WaitError, wait_until
 
@@ -38,8 +38,6 @@ APPLIED_S = 30
 ANSWER_S = 5
 LABEL_TIME = "%Y%m%dT%H%M%S.%fZ"
 TURN_S = 60
-
-Json = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,11 +9,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from resources.gateway.envoy_upstream import Endpoint
+from resources.json_values import Json
 
 SCRAPE_TARGETS = "monitoring/vllm.json"
 """Below the installation's state folder; deployments/monitoring/prometheus.yml names it."""
-
-Json = dict[str, Any]
 
 
 def scrape_targets(routes: Iterable[Mapping[str, Any]], known: Iterable[Endpoint]) -> list[Json]:

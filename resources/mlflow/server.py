@@ -13,6 +13,7 @@ import httpx
 
 from resources.consoles.consoles import Console
 from resources.mlflow.client import RegistryError
+from resources.processes.environment import inherited
 from resources.processes.local_processes import (
     LocalProcesses,
     ProcessError,
@@ -20,6 +21,7 @@ from resources.processes.local_processes import (
     listens,
     require_free_port,
 )
+from resources.processes.log_end import log_end
 from resources.waiting import WaitError, wait_until
 
 NAME = "mlflow"
@@ -27,7 +29,6 @@ TITLE = "MLflow"
 MODELS_PAGE = "/#/models"  # its own first page is about other uses of it
 PORT_SETTING = "LLM_ASSETS_MLFLOW_PORT"
 APP = Path(__file__).with_name("app.py")
-LOG_TAIL_LINES = 15
 
 ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -36,19 +37,13 @@ ENVIRONMENT = {
     # What is registered is an artifact of the store and nothing else.
     "MLFLOW_CREATE_MODEL_VERSION_SOURCE_VALIDATION_REGEX": "^artifact://models/",
 }
-INHERITED = ("PATH", "HOME", "USER", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH")
-INHERITED_PREFIXES = ("MLFLOW_", "PYTHON")
 FOR_CLIENTS = "MLFLOW_TRACKING_"  # addresses, users and passwords
 
 
-def server_environment(inherited: Mapping[str, str]) -> dict[str, str]:
-    """The whole environment of a server: only what is named here, so no other program's credential."""
-    kept = {
-        name: value
-        for name, value in inherited.items()
-        if (name in INHERITED or name.startswith(INHERITED_PREFIXES)) and not name.startswith(FOR_CLIENTS)
-    }
-    return kept | ENVIRONMENT
+def server_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """The whole environment of a server."""
+    kept = inherited(environ, prefixes=("MLFLOW_", "PYTHON"))
+    return {name: value for name, value in kept.items() if not name.startswith(FOR_CLIENTS)} | ENVIRONMENT
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +112,7 @@ class MlflowServer:
                 failed=lambda: None if self._running() else "its process ended.",
             )
         except WaitError as error:
-            raise RegistryError(f"{error} The end of its log, {self.log}:\n{self._log_tail()}") from error
+            raise RegistryError(f"{error} {log_end(self.log)}") from error
 
     def ready(self) -> bool:
         """Whether this very server, and not another on its port, answers now."""
@@ -166,8 +161,3 @@ class MlflowServer:
     def _running(self) -> ProcessRecord | None:
         record = self._processes.find(NAME)
         return record if record and self._processes.alive(record) else None
-
-    def _log_tail(self) -> str:
-        if not self.log.exists():
-            return "(there is none)"
-        return "\n".join(self.log.read_text(errors="replace").splitlines()[-LOG_TAIL_LINES:])

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
+from resources.hashes import sha256_of
 from resources.object_stores.disk_files import (
     appear,
     appear_alone,
@@ -25,7 +26,7 @@ from resources.object_stores.disk_files import (
     settle,
 )
 from resources.object_stores.free_space import disk_errors_named
-from resources.object_stores.hashing import pour, sha256_of
+from resources.object_stores.hashing import pour
 from resources.object_stores.objects import (
     UNFINISHED,
     Moved,
@@ -124,10 +125,13 @@ class DiskStore:
 
     def matches(self, stored: StoredObject, source: Path) -> Transferred | None:
         with self._present("compare", stored.key) as path:
-            if path.stat().st_size != source.stat().st_size:
+            size_bytes = source.stat().st_size
+            if path.stat().st_size != size_bytes:
                 return None
             wanted = sha256_of(source)
-            return wanted if path.samefile(source) or sha256_of(path) == wanted else None
+            if not path.samefile(source) and sha256_of(path) != wanted:
+                return None
+            return Transferred(size_bytes=size_bytes, sha256=wanted)
 
     def delete(self, key: str) -> None:
         path = self._path(key)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from resources.durable_files import sync
 from resources.object_stores.hashing import pour
 from resources.object_stores.objects import UNFINISHED, Moved, Transferred
 
@@ -118,11 +119,3 @@ def remove_empty_folders(folder: Path, root: Path) -> None:
                 raise
             return
         folder = folder.parent
-
-
-def sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -1,6 +1,5 @@
 """Bytes read once: hashed on a second thread while they are written (hashlib releases the GIL)."""
 
-import hashlib
 import itertools
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
@@ -9,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol
 
-from resources.object_stores.objects import Moved, Transferred
+from resources.object_stores.objects import Moved
 
 BLOCK = 1024 * 1024
 """Bytes of one read; an overlapped copy holds two blocks."""
@@ -84,8 +83,3 @@ def hash_file(path: Path, *hashers: Hasher) -> int:
     """Feeds a file to `hashers` in one read; its size."""
     with path.open("rb") as stream:
         return pour(stream, None, lambda _: None, *hashers)
-
-
-def sha256_of(path: Path) -> Transferred:
-    hasher = hashlib.sha256()
-    return Transferred(size_bytes=hash_file(path, hasher), sha256=hasher.hexdigest())

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from resources.durable_files import create_file, replace_file
 from resources.errors import LlmAssetsError
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def signing_key(folder: Path) -> Path:
     """The private key; made, with its public key beside it, where there is none yet."""
     path = folder / SIGNING_KEY
     if not path.is_file():
-        _make(folder, path)
+        _make(path)
     trust(folder, _private_key(path).public_key())
     return path
 
@@ -54,7 +55,7 @@ def prepare(folder: Path) -> str:
     """The id of the key that will sign next; made, and trusted, where there is none yet."""
     path = folder / NEXT_KEY
     if not path.is_file():
-        _make(folder, path)
+        _make(path)
     trust(folder, _private_key(path).public_key())
     return _id_of(path)
 
@@ -100,10 +101,7 @@ def trust(folder: Path, key: "PublicKeyTypes") -> None:
     pem = key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
     path = folder / f"{hashlib.sha256(pem).hexdigest()}{PUBLIC_SUFFIX}"
     if not path.is_file():
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        unfinished = folder / f".{uuid.uuid4().hex}"
-        unfinished.write_bytes(pem)
-        unfinished.rename(path)
+        replace_file(path, pem)
 
 
 def trusted_keys(folder: Path) -> tuple[TrustedKey, ...]:
@@ -116,28 +114,17 @@ def trusted_keys(folder: Path) -> tuple[TrustedKey, ...]:
     return tuple(TrustedKey(path=file, key_id=_key_id_of(file)) for file in files)
 
 
-def _make(folder: Path, path: Path) -> None:
+def _make(path: Path) -> None:
     """Two processes may make one at once: the link that comes first holds, and both use that key."""
     from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric import ec
 
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     pem = ec.generate_private_key(ec.SECP256R1()).private_bytes(
         serialization.Encoding.PEM,
         serialization.PrivateFormat.PKCS8,
         serialization.NoEncryption(),
     )
-    unfinished = folder / f".{uuid.uuid4().hex}"
-    with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
-        stream.write(pem)
-        stream.flush()
-        os.fsync(stream.fileno())
-    try:
-        os.link(unfinished, path)
-    except FileExistsError:
-        pass  # the other process was first
-    finally:
-        unfinished.unlink()
+    create_file(path, pem)
 
 
 def _private_key(path: Path) -> "PrivateKeyTypes":

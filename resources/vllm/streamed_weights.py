@@ -25,6 +25,7 @@ from resources.artifact_store.artifacts import (
     ArtifactFile,
     digest_of,
 )
+from resources.durable_files import replace_json
 from resources.object_stores.objects import ObjectStore, ObjectStoreError
 from resources.object_stores.opening import open_object_store
 from resources.object_stores.patience import Patience
@@ -62,10 +63,7 @@ class StreamedModel:
                     read.result()
             if _checksums(store) != checksums:
                 raise self._refused("it was changed while it was read; try again")
-        self.seal.parent.mkdir(parents=True, exist_ok=True)
-        draft = self.seal.with_name(f".{self.seal.name}.{os.getpid()}")
-        draft.write_text(json.dumps({"digest": self.digest, "checksums": checksums}, indent=1))
-        draft.replace(self.seal)
+        replace_json(self.seal, {"digest": self.digest, "checksums": checksums})
 
     def require_unchanged(self) -> None:
         """Raises:

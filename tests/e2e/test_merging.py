@@ -10,7 +10,8 @@ import pytest
 
 from llm_assets.assets.merged_models import merged_answers_as_base_with_adapter
 from llm_assets.workers.reporting import EXIT_FAILED
-from resources.artifact_store.artifacts import Artifact, ArtifactFile, Line, paths_of, sha256_of
+from resources.artifact_store.artifacts import Artifact, ArtifactFile, Line, paths_of
+from resources.hashes import sha256_of
 from tests.e2e.adapted_models import QUESTIONS
 from tests.e2e.work_orders import (
     KNOWN,

@@ -19,7 +19,6 @@ from llm_assets.workers.failures import WorkerError
 # Another number where the same inputs would give other bytes; part of every fingerprint of a merge.
 MERGE_VERSION = 2
 UNFINISHED = f".{os.getpid()}.partial"
-READ_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,12 +77,8 @@ class Journal:
 
 def sha256_of(path: Path) -> str:
     """Read through a small buffer, so that resident memory stays flat."""
-    digest = hashlib.sha256()
-    buffer = bytearray(READ_BYTES)
     with path.open("rb", buffering=0) as file:
-        while count := file.readinto(buffer):
-            digest.update(memoryview(buffer)[:count])
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def copy_checked(source: Path, target: Path, wanted: str | None) -> str:

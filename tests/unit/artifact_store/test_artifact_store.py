@@ -18,10 +18,10 @@ from resources.artifact_store.artifacts import (
     new_version,
     parse_uri,
     paths_of,
-    sha256_of,
 )
 from resources.artifact_store.publication import LEFT_ALONE
 from resources.artifact_store.store import ArtifactStore
+from resources.hashes import sha256_of
 
 LINE = Line(collection="models", tenant="team-a", name="support_bot")
 

@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
+from resources.durable_files import replace_json
 from resources.gateway.cluster_file import ClusterFile
 from resources.gateway.envoy import envoy_program
 from resources.gateway.envoy_config import bootstrap
@@ -17,7 +18,6 @@ from resources.gateway.envoy_settings import GatewaySettings
 from resources.gateway.envoy_tls import secret_discovery
 from resources.gateway.envoy_upstream import clusters, endpoints_in
 from resources.gateway.errors import GatewayError
-from resources.gateway.files import replace_json
 from resources.gateway.metrics import TOKEN_FILE
 from resources.processes.temporary_folders import ADDRESS_BYTES
 from tests.conftest import LONG_HOME
