@@ -3,7 +3,7 @@
 https://jfrog.com/help/r/jfrog-rest-apis. Listing and copying need Artifactory Pro (or better); the token
 needs Read, Deploy and Delete on the repository. Artifactory has no conditional write: see
 `artifactory_claims.py` for what `create` rests on. Memory: blocks of 256 KiB for an upload; for a download
-see `pieces.py`.
+see `chunks.py`.
 Not covered: uploads of one file in parallel parts; Artifactory takes a file as one request, so a broken one
 begins again, unless the server has its bytes already (deploy by checksum).
 """
@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
-from resources.object_stores import pieces
+from resources.object_stores import chunks
 from resources.object_stores.artifactory_claims import create_with_claim
 from resources.object_stores.checksums import matching
 from resources.object_stores.closing import closed_with
@@ -29,7 +29,7 @@ from resources.object_stores.objects import (
     missing,
     unfinished,
 )
-from resources.object_stores.patience import Passing, Patience, persist
+from resources.object_stores.retries import Passing, Retries, retried
 from resources.object_stores.sending import Sending
 
 TOKEN_VARIABLE = "ARTIFACTORY_TOKEN"  # noqa: S105 (the name of a variable)
@@ -41,14 +41,14 @@ Files = list[dict[str, str]]
 class ArtifactoryStore:
     """The objects below a folder of one repository."""
 
-    def __init__(self, url: str, *, token: str | None = None, patience: Patience | None = None) -> None:
+    def __init__(self, url: str, *, token: str | None = None, retries: Retries | None = None) -> None:
         """`url` as in `artifactory+https://host/artifactory/repository/folder`; the token by environment."""
         self.url = url.rstrip("/")
         self._base, self._folder = _split(self.url)
         token = token or os.environ.get(TOKEN_VARIABLE)
-        self._patience = patience or Patience()
-        self._http = HttpRequests(_access(token), self._patience)
-        self._workers = pieces.Workers()
+        self._retries = retries or Retries()
+        self._http = HttpRequests(_access(token), self._retries)
+        self._workers = chunks.Workers()
         closed_with(self, self._http.close, self._workers.close)
 
     def list(self, prefix: str) -> Iterator[StoredObject]:
@@ -60,11 +60,11 @@ class ArtifactoryStore:
         return sorted({path.split("/", 1)[0] for path in below if "/" in path})
 
     def read(self, key: str) -> bytes:
-        return pieces.read(self._reading(key))
+        return chunks.read(self._reading(key))
 
     def create(self, key: str, content: bytes) -> bool:
         checked_key(self.url, key)
-        return create_with_claim(self, key, content, patience=self._patience)
+        return create_with_claim(self, key, content, retries=self._retries)
 
     def write(self, key: str, content: bytes) -> None:
         """Writes a small object, in place of what may be there."""
@@ -72,8 +72,8 @@ class ArtifactoryStore:
 
     def upload(self, source: Path, key: str, moved: Moved) -> Transferred:
         doing, address = self._doing("write", key), self._file(checked_key(self.url, key))
-        sending = Sending(source, moved, self._patience)
-        return persist(lambda: self._deploy(address, sending, doing), patience=self._patience, doing=doing)
+        sending = Sending(source, moved, self._retries)
+        return retried(lambda: self._deploy(address, sending, doing), retries=self._retries, doing=doing)
 
     def _deploy(self, address: str, sending: Sending, doing: str) -> Transferred:
         """One try; without the bytes where an earlier one sent them all and perhaps only lost the answer."""
@@ -87,18 +87,18 @@ class ArtifactoryStore:
         return _proven(sending, answer.json().get("checksums", {}))
 
     def download(self, key: str, target: Path, moved: Moved) -> Transferred:
-        return pieces.download(self._reading(key), target, moved, self._workers)
+        return chunks.download(self._reading(key), target, moved, self._workers)
 
-    def _reading(self, key: str) -> pieces.Reading:
+    def _reading(self, key: str) -> chunks.Reading:
         doing, address = self._doing("read", key), self._file(checked_key(self.url, key))
 
-        def stream(start: int, size: int, take: pieces.Take) -> int:
+        def stream(start: int, size: int, take: chunks.Take) -> int:
             object_bytes = self._http.stream(address, start, size, doing, take)
             if object_bytes is None:
                 raise missing(self.url, key)
             return object_bytes
 
-        return pieces.Reading(stream=stream, patience=self._patience, doing=doing)
+        return chunks.Reading(stream=stream, retries=self._retries, doing=doing)
 
     def copy(self, source: str, key: str) -> None:
         answer = self._http.ask(

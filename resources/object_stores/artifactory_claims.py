@@ -17,7 +17,7 @@ from datetime import datetime
 from typing import Protocol
 
 from resources.object_stores.objects import UNFINISHED, ObjectStoreError
-from resources.object_stores.patience import Patience
+from resources.object_stores.retries import Retries
 
 CLAIM_S = 120.0
 """A claim that is so much older than ours, by the store's clock, belongs to a writer that was killed."""
@@ -33,12 +33,12 @@ class Claimable(Protocol):
     def claims(self, folder: str) -> dict[str, str]: ...
 
 
-def create_with_claim(store: Claimable, key: str, content: bytes, *, patience: Patience) -> bool:
+def create_with_claim(store: Claimable, key: str, content: bytes, *, retries: Retries) -> bool:
     """Whether this writer, and no other, wrote `key`."""
     parent, slash, name = key.rpartition("/")
     folder = f"{parent}{slash}{UNFINISHED}claims/{name}"
     claim = f"{folder}/{uuid.uuid4().hex}"
-    give_up = time.monotonic() + CLAIM_S + patience.give_up_s
+    give_up = time.monotonic() + CLAIM_S + retries.give_up_s
     try:
         while not store.exists(key):
             if _alone(store, folder, claim):
@@ -48,7 +48,7 @@ def create_with_claim(store: Claimable, key: str, content: bytes, *, patience: P
                     f"The object store {store.url} could not create {key!r}: other writers claim it "
                     f"below {folder}. Look whether they still run, delete those claims if not, and run again."
                 )
-            time.sleep(random.uniform(0.5, 1.0) * min(0.2, patience.first_pause_s))  # noqa: S311 (jitter)
+            time.sleep(random.uniform(0.5, 1.0) * min(0.2, retries.first_pause_s))  # noqa: S311 (jitter)
         return False
     finally:
         store.withdraw(claim)

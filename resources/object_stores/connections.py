@@ -13,7 +13,7 @@ from urllib.request import getproxies, proxy_bypass
 import urllib3
 from urllib3.connectionpool import HTTPConnectionPool
 
-from resources.object_stores.patience import Patience
+from resources.object_stores.retries import Retries
 
 REDIRECTED = frozenset({301, 302, 303, 307, 308})
 MOST_REDIRECTS = 5
@@ -22,12 +22,12 @@ MOST_REDIRECTS = 5
 class Connections:
     """For all threads of one store; each origin (`https://host:port`) has a pool of its own."""
 
-    def __init__(self, patience: Patience, *, kept: int) -> None:
+    def __init__(self, retries: Retries, *, kept: int) -> None:
         """Args:
         kept: How many connections to one origin stay open between requests.
         """
-        self._timeout = urllib3.Timeout(connect=patience.connect_s, read=patience.silence_s)
-        self._silence_s, self._kept = patience.silence_s, kept
+        self._timeout = urllib3.Timeout(connect=retries.connect_s, read=retries.silence_s)
+        self._silence_s, self._kept = retries.silence_s, kept
         self._pools: dict[str, HTTPConnectionPool] = {}
         self._lock = threading.Lock()
 

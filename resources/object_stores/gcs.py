@@ -3,7 +3,7 @@
 google-cloud-storage knows the credentials (Application Default, a service account, Workload Identity), lists,
 copies, deletes, opens resumable uploads, and honours STORAGE_EMULATOR_HOST. The bytes go through
 `http_requests.py`: its own transfers hold whole chunks in memory and cannot be told how slow is too slow
-(docs/decisions). Memory: 256 KiB for an upload; for a download see `pieces.py`. Not covered: one file
+(docs/decisions). Memory: 256 KiB for an upload; for a download see `chunks.py`. Not covered: one file
 uploaded in parallel parts; composed objects have no MD5, by which `matches` knows a file.
 """
 
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
-from resources.object_stores import pieces
+from resources.object_stores import chunks
 from resources.object_stores.checksums import matching
 from resources.object_stores.closing import closed_with
 from resources.object_stores.gcs_requests import asked, http_requests, new_client
@@ -31,7 +31,7 @@ from resources.object_stores.objects import (
     missing,
     unfinished,
 )
-from resources.object_stores.patience import Patience, persist
+from resources.object_stores.retries import Retries, retried
 from resources.object_stores.sending import Sending
 
 if TYPE_CHECKING:
@@ -44,21 +44,21 @@ SCHEME = "gs://"
 class GcsStore:
     """The objects below a prefix of one bucket."""
 
-    def __init__(self, url: str, *, client: Client | None = None, patience: Patience | None = None) -> None:
+    def __init__(self, url: str, *, client: Client | None = None, retries: Retries | None = None) -> None:
         """`url` as in `gs://bucket/folder`; `client` such as dagster-gcp's `GCSResource.get_client()`."""
         self.url = SCHEME + url.removeprefix(SCHEME).strip("/")
         bucket, _, folder = self.url.removeprefix(SCHEME).partition("/")
         if not bucket:
             raise ObjectStoreError(f"{url!r} names no bucket: gs://<bucket>/<folder> does.")
         self._folder = f"{folder}/" if folder else ""
-        self._patience = patience or Patience()
+        self._retries = retries or Retries()
         self._client = client or new_client(self.url)
         self._bucket = self._client.bucket(bucket)
-        self._http = http_requests(self._client, self.url, self._patience)
-        self._workers = pieces.Workers()
+        self._http = http_requests(self._client, self.url, self._retries)
+        self._workers = chunks.Workers()
         own = [] if client else [self._client.close]
         closed_with(self, self._http.close, self._workers.close, *own)
-        self._timeout = (self._patience.connect_s, self._patience.silence_s)
+        self._timeout = (self._retries.connect_s, self._retries.silence_s)
 
     def list(self, prefix: str) -> Iterator[StoredObject]:
         whole = self._folder + checked_prefix(self.url, prefix)
@@ -75,7 +75,7 @@ class GcsStore:
         return sorted(name for name in found if not unfinished(name))
 
     def read(self, key: str) -> bytes:
-        return pieces.read(self._reading(key))
+        return chunks.read(self._reading(key))
 
     def create(self, key: str, content: bytes) -> bool:
         from google.api_core.exceptions import PreconditionFailed
@@ -94,7 +94,7 @@ class GcsStore:
 
     def upload(self, source: Path, key: str, moved: Moved) -> Transferred:
         crc32c, blob, doing = Crc32c(), self._blob(key), self._doing("write", key)
-        sending = Sending(source, moved, self._patience, crc32c)
+        sending = Sending(source, moved, self._retries, crc32c)
         on_its_way = GcsUpload(
             http=self._http,
             sending=sending,
@@ -103,23 +103,23 @@ class GcsStore:
             doing=doing,
         )
         if sending.size_bytes > SMALL_BYTES:
-            return persist(on_its_way.resumable, patience=self._patience, doing=doing)
+            return retried(on_its_way.resumable, retries=self._retries, doing=doing)
         address = f"{self._client.api_endpoint}/upload/storage/v1/b/{self._bucket.name}/o"
-        return persist(partial(on_its_way.small, address, blob.name), patience=self._patience, doing=doing)
+        return retried(partial(on_its_way.small, address, blob.name), retries=self._retries, doing=doing)
 
     def download(self, key: str, target: Path, moved: Moved) -> Transferred:
-        return pieces.download(self._reading(key), target, moved, self._workers)
+        return chunks.download(self._reading(key), target, moved, self._workers)
 
-    def _reading(self, key: str) -> pieces.Reading:
+    def _reading(self, key: str) -> chunks.Reading:
         doing, address = self._doing("read", key), self._media(key)
 
-        def stream(start: int, size: int, take: pieces.Take) -> int:
+        def stream(start: int, size: int, take: chunks.Take) -> int:
             object_bytes = self._http.stream(address, start, size, doing, take)
             if object_bytes is None:
                 raise missing(self.url, key)
             return object_bytes
 
-        return pieces.Reading(stream=stream, patience=self._patience, doing=doing)
+        return chunks.Reading(stream=stream, retries=self._retries, doing=doing)
 
     def copy(self, source: str, key: str) -> None:
         """By rewriting, in as many calls as Google asks for."""
@@ -176,7 +176,7 @@ class GcsStore:
             ) from error
 
     def _asked(self, verb: str, key: str, call: Callable[[], T]) -> T:
-        return asked(call, patience=self._patience, doing=self._doing(verb, key), url=self.url)
+        return asked(call, retries=self._retries, doing=self._doing(verb, key), url=self.url)
 
     def _blob(self, key: str) -> Blob:
         return self._bucket.blob(self._folder + checked_key(self.url, key))

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, TypeVar
 
 from resources.object_stores.http_requests import Access, HttpRequests
 from resources.object_stores.objects import ObjectStoreError
-from resources.object_stores.patience import (
+from resources.object_stores.retries import (
     PASSING_STATUSES,
     Passing,
-    Patience,
+    Retries,
     broken_connection,
-    persist,
     refused,
+    retried,
 )
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def new_client(url: str) -> Client:
         raise ObjectStoreError(f"The object store {url} found no credentials. {ACCESS_LATER}") from error
 
 
-def http_requests(client: Client, url: str, patience: Patience) -> HttpRequests:
+def http_requests(client: Client, url: str, retries: Retries) -> HttpRequests:
     """Requests with the client's own credentials."""
     from google.auth.exceptions import GoogleAuthError
     from google.auth.transport.requests import Request
@@ -66,16 +66,16 @@ def http_requests(client: Client, url: str, patience: Patience) -> HttpRequests:
             raise _without_credentials(error, url) from error
         return headers
 
-    return HttpRequests(Access(sign=sign, credential=CREDENTIAL, permission=PERMISSION), patience)
+    return HttpRequests(Access(sign=sign, credential=CREDENTIAL, permission=PERMISSION), retries)
 
 
-def asked(call: Callable[[], T], *, patience: Patience, doing: str, url: str) -> T:
+def asked(call: Callable[[], T], *, retries: Retries, doing: str, url: str) -> T:
     """One call of the client, whose own retries are off, with ours.
 
     Raises:
         google.api_core.exceptions.NotFound, PreconditionFailed: Left to the caller.
     """
-    return persist(lambda: _try(call, doing, url), patience=patience, doing=doing)
+    return retried(lambda: _try(call, doing, url), retries=retries, doing=doing)
 
 
 def _try(call: Callable[[], T], doing: str, url: str) -> T:

@@ -13,7 +13,7 @@ from urllib3 import BaseHTTPResponse as Response
 
 from resources.object_stores.http_requests import HttpRequests
 from resources.object_stores.objects import Transferred
-from resources.object_stores.patience import Passing
+from resources.object_stores.retries import Passing
 from resources.object_stores.sending import Sending
 
 SMALL_BYTES = 8 * 1024 * 1024

@@ -7,19 +7,19 @@ from urllib.parse import quote, urlencode
 from urllib3 import BaseHTTPResponse as Response
 from urllib3.exceptions import HTTPError
 
+from resources.object_stores.chunks import THREADS, Take
 from resources.object_stores.connections import Connections
 from resources.object_stores.objects import ObjectStoreError
-from resources.object_stores.patience import (
+from resources.object_stores.retries import (
     PASSING_STATUSES,
     Clock,
     Passing,
-    Patience,
+    Retries,
     broken_connection,
-    persist,
     refused,
+    retried,
     retry_after_s,
 )
-from resources.object_stores.pieces import THREADS, Take
 
 Sign = Callable[[str, str], Mapping[str, str]]
 """The headers that let in a request with this method, to this address."""
@@ -39,9 +39,9 @@ class Access:
 class HttpRequests:
     """One client, with its connections, for all threads."""
 
-    def __init__(self, access: Access, patience: Patience) -> None:
-        self._access, self._patience = access, patience
-        self._connections = Connections(patience, kept=4 * THREADS)
+    def __init__(self, access: Access, retries: Retries) -> None:
+        self._access, self._retries = access, retries
+        self._connections = Connections(retries, kept=4 * THREADS)
 
     def close(self) -> None:
         self._connections.close()
@@ -57,9 +57,9 @@ class HttpRequests:
         also: tuple[int, ...] = (),
     ) -> Response:
         """One small request, with retries; `also` are the statuses above 399 that are answers too."""
-        return persist(
+        return retried(
             lambda: self.send(method, address, doing=doing, params=params, content=content, also=also),
-            patience=self._patience,
+            retries=self._retries,
             doing=doing,
         )
 
@@ -91,7 +91,7 @@ class HttpRequests:
         return answer
 
     def stream(self, address: str, start: int, size: int, doing: str, take: Take) -> int | None:
-        """One try to read `size` bytes from `start` on, as `pieces.Reading` says; None: no such object."""
+        """One try to read `size` bytes from `start` on, as `chunks.Reading` says; None: no such object."""
         headers = {"Range": f"bytes={start}-{start + size - 1}", **self._access.sign("GET", address)}
         try:
             with self._connections.ask("GET", address, headers=headers, whole=False) as answer:
@@ -99,7 +99,7 @@ class HttpRequests:
                     answer.drain_conn()
                     return None if answer.status == 404 else start
                 self._judge(answer, doing, ())
-                return _receive(answer, start, self._patience, doing, take)
+                return _receive(answer, start, self._retries, doing, take)
         except HTTPError as error:
             raise broken_connection(error, doing) from error
 
@@ -115,7 +115,7 @@ class HttpRequests:
         raise ObjectStoreError(f"{doing}: HTTP {status}: {_words(answer) or 'no further words'}")
 
 
-def _receive(answer: Response, start: int, patience: Patience, doing: str, take: Take) -> int:
+def _receive(answer: Response, start: int, retries: Retries, doing: str, take: Take) -> int:
     """Takes a whole body, or raises Passing if it ended early; the size of the object."""
     if answer.status == 200:  # so it may be for an empty object, or without ranges
         first, expected = 0, int(answer.headers["Content-Length"])
@@ -124,7 +124,7 @@ def _receive(answer: Response, start: int, patience: Patience, doing: str, take:
         first, expected, object_bytes = content_range(answer.headers["Content-Range"])
     if first != start:
         raise ObjectStoreError(f"{doing}: the server answers another range than was asked for.")
-    clock, received = Clock(patience, expected), 0
+    clock, received = Clock(retries, expected), 0
     while block := answer.read1(BLOCK, decode_content=False):
         clock.check()
         take(block)

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from resources.object_stores.objects import ObjectStore, ObjectStoreError
-from resources.object_stores.patience import Patience
+from resources.object_stores.retries import Retries
 
 FORMS = (
     "file:/a/folder",
@@ -13,7 +13,7 @@ FORMS = (
 )
 
 
-def open_object_store(url: str, *, patience: Patience | None = None) -> ObjectStore:
+def open_object_store(url: str, *, retries: Retries | None = None) -> ObjectStore:
     """The store at `url`, whose last folder need not exist yet.
 
     Raises:
@@ -34,13 +34,13 @@ def open_object_store(url: str, *, patience: Patience | None = None) -> ObjectSt
     if url.startswith("gs://"):
         from resources.object_stores.gcs import GcsStore
 
-        return GcsStore(url, patience=patience)
+        return GcsStore(url, retries=retries)
     if url.startswith("s3://"):
         from resources.object_stores.s3 import S3Store
 
-        return S3Store(url, patience=patience)
+        return S3Store(url, retries=retries)
     if url.startswith(("artifactory+https://", "artifactory+http://")):
         from resources.object_stores.artifactory import ArtifactoryStore
 
-        return ArtifactoryStore(url, patience=patience)
+        return ArtifactoryStore(url, retries=retries)
     raise ObjectStoreError(f"There is no object store {url!r}; one is written as {', '.join(FORMS)}.")

@@ -2,7 +2,7 @@
 
 boto3 finds the credentials and the region as everywhere (environment, profile, IRSA, instance);
 AWS_ENDPOINT_URL names another server than AWS, which is then asked by path, not by host. Large files go in
-parts, copies above 5 GiB too. Memory: see `pieces.py`, for uploads and downloads alike. Not covered: parts of
+parts, copies above 5 GiB too. Memory: see `chunks.py`, for uploads and downloads alike. Not covered: parts of
 an upload whose writer was killed stay until the bucket's rule AbortIncompleteMultipartUpload ends them (set
 one day); with encryption by KMS keys an ETag is no MD5, so `matches` knows no file there.
 """
@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from resources.object_stores import pieces
+from resources.object_stores import chunks
 from resources.object_stores.checksums import S3_PARTS, matching
 from resources.object_stores.closing import closed_with
 from resources.object_stores.objects import (
@@ -27,7 +27,7 @@ from resources.object_stores.objects import (
     missing,
     unfinished,
 )
-from resources.object_stores.patience import Patience
+from resources.object_stores.retries import Retries
 from resources.object_stores.s3_copies import copy_object
 from resources.object_stores.s3_requests import S3Requests, new_client
 from resources.object_stores.s3_uploads import upload
@@ -40,16 +40,16 @@ READ_BLOCK = 16 * 1024
 class S3Store:
     """The objects below a prefix of one bucket."""
 
-    def __init__(self, url: str, *, patience: Patience | None = None) -> None:
+    def __init__(self, url: str, *, retries: Retries | None = None) -> None:
         """`url` as in `s3://bucket/folder`; credentials and endpoint from the environment."""
         self.url = SCHEME + url.removeprefix(SCHEME).strip("/")
         self._bucket, _, folder = self.url.removeprefix(SCHEME).partition("/")
         if not self._bucket:
             raise ObjectStoreError(f"{url!r} names no bucket: s3://<bucket>/<folder> does.")
         self._folder = f"{folder}/" if folder else ""
-        self._patience = patience or Patience()
-        self._requests = S3Requests(new_client(self.url, self._patience), self._bucket, self._patience)
-        self._workers = pieces.Workers()
+        self._retries = retries or Retries()
+        self._requests = S3Requests(new_client(self.url, self._retries), self._bucket, self._retries)
+        self._workers = chunks.Workers()
         closed_with(self, self._requests.close, self._workers.close)
 
     def list(self, prefix: str) -> Iterator[StoredObject]:
@@ -68,7 +68,7 @@ class S3Store:
         return sorted(name for name in names if not unfinished(name))
 
     def read(self, key: str) -> bytes:
-        return pieces.read(self._reading(key))
+        return chunks.read(self._reading(key))
 
     def create(self, key: str, content: bytes) -> bool:
         whole, doing, tries = self._key(key), self._doing("create", key), [0]
@@ -77,7 +77,7 @@ class S3Store:
             tries[0] += 1
             return self._requests.put_new(whole, content, doing)
 
-        if self._requests.persist(write, doing):
+        if self._requests.retried(write, doing):
             return True
         return tries[0] > 1 and self.read(key) == content  # we were first, and only the answer was lost
 
@@ -92,7 +92,7 @@ class S3Store:
         )
 
     def download(self, key: str, target: Path, moved: Moved) -> Transferred:
-        return pieces.download(self._reading(key), target, moved, self._workers)
+        return chunks.download(self._reading(key), target, moved, self._workers)
 
     def copy(self, source: str, key: str) -> None:
         original, target = self._key(source), self._key(key)
@@ -105,16 +105,16 @@ class S3Store:
     def delete(self, key: str) -> None:
         self._requests.ask("delete_object", self._doing("delete", key), Key=self._key(key))
 
-    def _reading(self, key: str) -> pieces.Reading:
+    def _reading(self, key: str) -> chunks.Reading:
         whole, doing = self._key(key), self._doing("read", key)
 
-        def stream(start: int, size: int, take: pieces.Take) -> int:
+        def stream(start: int, size: int, take: chunks.Take) -> int:
             object_bytes = self._requests.stream(whole, start, size, doing, take)
             if object_bytes is None:
                 raise missing(self.url, key)
             return object_bytes
 
-        return pieces.Reading(stream=stream, patience=self._patience, doing=doing)
+        return chunks.Reading(stream=stream, retries=self._retries, doing=doing)
 
     def _pages(self, verb: str, prefix: str, **options: str) -> Iterator[dict[str, Any]]:
         token: dict[str, str] = {}

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from functools import partial
 
 from resources.object_stores.checksums import S3_COPIED_PART_BYTES, s3_part_bytes
-from resources.object_stores.pieces import Task, Workers
+from resources.object_stores.chunks import Task, Workers
 from resources.object_stores.s3_requests import S3Requests
 from resources.object_stores.s3_uploads import UploadInParts
 

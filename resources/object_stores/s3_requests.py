@@ -6,19 +6,19 @@ import io
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from resources.object_stores.chunks import THREADS, Take
 from resources.object_stores.http_requests import content_range
 from resources.object_stores.objects import ObjectStoreError
-from resources.object_stores.patience import (
+from resources.object_stores.retries import (
     PASSING_STATUSES,
     Clock,
     Passing,
-    Patience,
+    Retries,
     broken_connection,
-    persist,
     refused,
+    retried,
     retry_after_s,
 )
-from resources.object_stores.pieces import THREADS, Take
 
 if TYPE_CHECKING:
     from botocore.exceptions import ClientError
@@ -31,7 +31,7 @@ READ_BLOCK = 64 * 1024
 """Bytes of one read: small, so that a trickle is noticed."""
 
 
-def new_client(url: str, patience: Patience) -> Any:
+def new_client(url: str, retries: Retries) -> Any:
     """A client for AWS or for AWS_ENDPOINT_URL.
 
     Raises:
@@ -47,8 +47,8 @@ def new_client(url: str, patience: Patience) -> Any:
             "pip install 'llm-assets[s3]'."
         ) from error
     config = Config(
-        connect_timeout=patience.connect_s,
-        read_timeout=patience.silence_s,
+        connect_timeout=retries.connect_s,
+        read_timeout=retries.silence_s,
         retries={"total_max_attempts": 1, "mode": "standard"},
         max_pool_connections=4 * THREADS,
     )
@@ -72,9 +72,9 @@ class Body(io.BytesIO):
     Plain bytes would have to leave within one socket timeout, however many they are.
     """
 
-    def __init__(self, content: bytes, patience: Patience) -> None:
+    def __init__(self, content: bytes, retries: Retries) -> None:
         super().__init__(content)
-        self._clock = Clock(patience, len(content))
+        self._clock = Clock(retries, len(content))
 
     def read(self, size: int | None = -1, /) -> bytes:
         self._clock.check()
@@ -84,8 +84,8 @@ class Body(io.BytesIO):
 class S3Requests:
     """The requests to one bucket."""
 
-    def __init__(self, client: Any, bucket: str, patience: Patience) -> None:
-        self._client, self.bucket, self.patience = client, bucket, patience
+    def __init__(self, client: Any, bucket: str, retries: Retries) -> None:
+        self._client, self.bucket, self.retries = client, bucket, retries
 
     def close(self) -> None:
         self._client.close()
@@ -96,19 +96,19 @@ class S3Requests:
         Raises:
             ObjectStoreError: It failed for good or for too long.
         """
-        return self.persist(lambda: self.call(verb, doing, **options), doing)
+        return self.retried(lambda: self.call(verb, doing, **options), doing)
 
     def found(self, verb: str, doing: str, **options: Any) -> dict[str, Any] | None:
         """One call with retries; None where the object or upload that it needs is not there."""
-        return self.persist(lambda: self._found(verb, doing, **options), doing)
+        return self.retried(lambda: self._found(verb, doing, **options), doing)
 
-    def persist(self, attempt: Callable[[], T], doing: str) -> T:
-        return persist(attempt, patience=self.patience, doing=doing)
+    def retried(self, attempt: Callable[[], T], doing: str) -> T:
+        return retried(attempt, retries=self.retries, doing=doing)
 
     def send(self, verb: str, doing: str, content: bytes, **options: Any) -> dict[str, Any]:
         """One call with a body, with retries."""
-        return self.persist(
-            lambda: self.call(verb, doing, Body=Body(content, self.patience), **options), doing
+        return self.retried(
+            lambda: self.call(verb, doing, Body=Body(content, self.retries), **options), doing
         )
 
     def put_new(self, key: str, content: bytes, doing: str) -> bool:
@@ -116,7 +116,7 @@ class S3Requests:
         from botocore.exceptions import ClientError
 
         try:
-            self._call("put_object", doing, Key=key, Body=Body(content, self.patience), IfNoneMatch="*")
+            self._call("put_object", doing, Key=key, Body=Body(content, self.retries), IfNoneMatch="*")
         except ClientError as error:
             if _status(error) == 412:
                 return False
@@ -135,7 +135,7 @@ class S3Requests:
             raise _judged(error, doing) from error
 
     def stream(self, key: str, start: int, size: int, doing: str, take: Take) -> int | None:
-        """One try to read `size` bytes from `start` on, as `pieces.Reading` says; None: no such object."""
+        """One try to read `size` bytes from `start` on, as `chunks.Reading` says; None: no such object."""
         from botocore.exceptions import ClientError
 
         try:
@@ -156,7 +156,7 @@ class S3Requests:
         from botocore.exceptions import BotoCoreError
         from urllib3.exceptions import HTTPError
 
-        clock, left = Clock(self.patience, expected), expected
+        clock, left = Clock(self.retries, expected), expected
         with body:
             while left:
                 try:

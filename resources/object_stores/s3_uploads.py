@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from resources.object_stores.checksums import s3_part_bytes
+from resources.object_stores.chunks import Task, Workers
 from resources.object_stores.hashing import Hasher
 from resources.object_stores.objects import Moved, ObjectStoreError, Transferred
-from resources.object_stores.pieces import Task, Workers
 from resources.object_stores.s3_requests import S3Requests
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from resources.object_stores.free_space import disk_errors_named
 from resources.object_stores.hashing import Hasher
 from resources.object_stores.objects import Moved, Transferred
-from resources.object_stores.patience import Clock, Patience
+from resources.object_stores.retries import Clock, Retries
 
 SEND_BLOCK = 256 * 1024
 """Bytes handed to the socket at once: the memory of one upload."""
@@ -16,8 +16,8 @@ SEND_BLOCK = 256 * 1024
 class Sending:
     """The blocks of `source`, for as many tries as it takes."""
 
-    def __init__(self, source: Path, moved: Moved, patience: Patience, *hashers: Hasher) -> None:
-        self._source, self._moved, self._patience = source, moved, patience
+    def __init__(self, source: Path, moved: Moved, retries: Retries, *hashers: Hasher) -> None:
+        self._source, self._moved, self._retries = source, moved, retries
         self._sha256 = hashlib.sha256()
         self._hashers = (self._sha256, *hashers)
         self._hashed = self._told = 0
@@ -37,7 +37,7 @@ class Sending:
         Raises:
             ObjectStoreError: The file cannot be read; urllib3 would take an OSError for a broken connection.
         """
-        clock, at = Clock(self._patience, self.size_bytes - start), start
+        clock, at = Clock(self._retries, self.size_bytes - start), start
         reading = f"The file {self._source} could not be read"
         with (
             disk_errors_named(reading, disk=f"the folder {self._source.parent}", path=self._source.parent),

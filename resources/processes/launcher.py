@@ -138,7 +138,7 @@ def _hold(path: str) -> None:
     except BlockingIOError:
         stands = False
     if not stands:
-        raise OSError(f"{path} is not to be had: what it keeps is being removed. Start it again.")
+        raise OSError(f"{path} cannot be locked: its artifact is being removed. Start it again.")
     os.set_inheritable(descriptor, True)
 
 

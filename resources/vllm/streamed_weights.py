@@ -28,7 +28,7 @@ from resources.artifact_store.artifacts import (
 from resources.durable_files import replace_json
 from resources.object_stores.objects import ObjectStore, ObjectStoreError
 from resources.object_stores.opening import open_object_store
-from resources.object_stores.patience import Patience
+from resources.object_stores.retries import Retries
 from resources.vllm.program import VllmError
 from resources.vllm.streaming import DISK
 
@@ -46,7 +46,7 @@ class StreamedModel:
     uri: str
     digest: str
     seal: Path
-    patience: Patience = field(default_factory=Patience)
+    retries: Retries = field(default_factory=Retries)
 
     def verify(self) -> None:
         """Raises:
@@ -108,7 +108,7 @@ class StreamedModel:
     @contextmanager
     def _reaching(self) -> Iterator[ObjectStore]:
         try:
-            yield open_object_store(self.uri, patience=self.patience)
+            yield open_object_store(self.uri, retries=self.retries)
         except ObjectStoreError as fault:
             raise VllmError(
                 f"{self.uri} cannot be read: {fault} Give this machine access to the bucket (workload "

@@ -11,7 +11,7 @@ import pytest
 
 from resources.object_stores.objects import ObjectStore
 from resources.object_stores.opening import open_object_store
-from resources.object_stores.patience import Patience
+from resources.object_stores.retries import Retries
 from tests.servers.artifactory_stand_in import TOKEN, artifactory_stand_in
 from tests.servers.gcs import gcs_server
 from tests.servers.s3 import CREDENTIALS, s3_server
@@ -109,9 +109,9 @@ def make_file(tmp_path: Path) -> Callable[[int], Path]:
 
 
 @pytest.fixture
-def patience() -> Patience:
+def retries() -> Retries:
     """Long enough for a loaded machine, short enough for a fault to be over soon."""
-    return Patience(connect_s=2, silence_s=1.5, slowest_bytes_per_s=2**22, give_up_s=20, first_pause_s=0.05)
+    return Retries(connect_s=2, silence_s=1.5, slowest_bytes_per_s=2**22, give_up_s=20, first_pause_s=0.05)
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from resources.object_stores.artifactory import ArtifactoryStore
 from resources.object_stores.gcs import GcsStore
 from resources.object_stores.objects import ObjectStoreError
 from resources.object_stores.opening import FORMS, open_object_store
-from resources.object_stores.patience import Patience
+from resources.object_stores.retries import Retries
 from tests.servers.artifactory_stand_in import READER, TOKEN
 from tests.unit.object_stores.conftest import PLACE, Servers
 
@@ -157,9 +157,9 @@ def test_an_untrusted_certificate_is_told_at_once(tls_address: str, monkeypatch:
     assert time.monotonic() - started < 10
 
 
-def test_a_patience_without_an_end_is_refused() -> None:
+def test_retries_without_an_end_are_refused() -> None:
     with pytest.raises(ValueError, match="silence_s"):
-        Patience(silence_s=0)
+        Retries(silence_s=0)
 
 
 def test_another_writers_claim_is_waited_for_and_a_killed_ones_is_not(

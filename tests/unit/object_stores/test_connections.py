@@ -15,7 +15,7 @@ from urllib3.exceptions import HTTPError
 from resources.object_stores.connections import MOST_REDIRECTS, Connections
 from resources.object_stores.objects import ObjectStoreError
 from resources.object_stores.opening import open_object_store
-from resources.object_stores.patience import Patience
+from resources.object_stores.retries import Retries
 from resources.object_stores.sending import Sending
 
 AUTHORIZATION = {"Authorization": "Bearer a-secret", "Range": "bytes=0-9"}
@@ -54,8 +54,8 @@ def server(answer: Answer) -> Iterator[tuple[str, list[dict[str, Any]]]]:
 
 
 @pytest.fixture
-def connections(patience: Patience) -> Iterator[Connections]:
-    made = Connections(patience, kept=4)
+def connections(retries: Retries) -> Iterator[Connections]:
+    made = Connections(retries, kept=4)
     yield made
     made.close()
 
@@ -95,7 +95,7 @@ def test_a_circle_of_redirects_ends_in_an_error_without_their_address(connection
 
 
 def test_the_environment_s_proxy_is_asked_except_for_the_hosts_that_need_none(
-    connections: Connections, patience: Patience, monkeypatch: pytest.MonkeyPatch
+    connections: Connections, retries: Retries, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in list(os.environ):
         if name.lower().endswith("_proxy"):
@@ -108,7 +108,7 @@ def test_the_environment_s_proxy_is_asked_except_for_the_hosts_that_need_none(
         assert asked[-1]["proxy-authorization"] == "Basic bWU6YUBi"
         monkeypatch.setenv("no_proxy", "127.0.0.1")
         with server(lambda _: (200, {})) as (near, near_asked):
-            other = Connections(patience, kept=1)
+            other = Connections(retries, kept=1)
             other.ask("GET", f"{near}/a", headers={})
             other.close()
         assert [each["target"] for each in near_asked] == ["/a"]
@@ -119,7 +119,7 @@ def test_an_upload_waits_longer_for_a_server_that_stores_than_for_one_that_is_no
     make_file: Callable[[int], Path],
 ) -> None:
     """It stops reading for longer than a connection may take; it has not fallen silent yet."""
-    patience = Patience(connect_s=0.3, silence_s=10, give_up_s=0.1, first_pause_s=0.5)
+    retries = Retries(connect_s=0.3, silence_s=10, give_up_s=0.1, first_pause_s=0.5)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024)
 
@@ -134,16 +134,16 @@ def test_an_upload_waits_longer_for_a_server_that_stores_than_for_one_that_is_no
 
         threading.Thread(target=slow, daemon=True).start()
         address = f"http://127.0.0.1:{listener.getsockname()[1]}/artifactory/repository"
-        store = open_object_store(f"artifactory+{address}", patience=patience)
+        store = open_object_store(f"artifactory+{address}", retries=retries)
         sent = store.upload(make_file(16 * 1024 * 1024), "a", lambda _: None)
     assert sent.size_bytes == 16 * 1024 * 1024
 
 
 def test_a_file_that_cannot_be_read_is_no_broken_connection(
-    connections: Connections, patience: Patience, make_file: Callable[[int], Path]
+    connections: Connections, retries: Retries, make_file: Callable[[int], Path]
 ) -> None:
     source = make_file(9)
-    sending = Sending(source, lambda _: None, patience)
+    sending = Sending(source, lambda _: None, retries)
     source.unlink()
     with (
         server(lambda _: (200, {})) as (store, _),

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from resources.object_stores.chunks import CHUNK_BYTES, STREAMED_BYTES
 from resources.object_stores.objects import ObjectMissing, ObjectStore, ObjectStoreError, Transferred
 from resources.object_stores.opening import open_object_store
-from resources.object_stores.pieces import PIECE_BYTES, STREAMED_BYTES
 
 MakeFile = Callable[[int], Path]
 MIB = 1024 * 1024
@@ -80,7 +80,7 @@ def test_a_key_may_hold_any_letters(
     assert [found.key for found in store.list("")] == [f"copied/{key}"]
 
 
-@pytest.mark.parametrize("size_bytes", [0, 1, 5 * MIB, STREAMED_BYTES + PIECE_BYTES + 1])
+@pytest.mark.parametrize("size_bytes", [0, 1, 5 * MIB, STREAMED_BYTES + CHUNK_BYTES + 1])
 def test_a_file_comes_back_as_it_went(
     store: ObjectStore, make_file: MakeFile, tmp_path: Path, size_bytes: int
 ) -> None:

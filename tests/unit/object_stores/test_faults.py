@@ -10,7 +10,7 @@ import pytest
 
 from resources.object_stores.objects import ObjectStoreError
 from resources.object_stores.opening import open_object_store
-from resources.object_stores.patience import Patience
+from resources.object_stores.retries import Retries
 from tests.servers.fault_proxy import FAULTS, Fault, FaultProxy, fault_proxy
 from tests.servers.ports import free_port
 from tests.unit.object_stores.conftest import SERVED, Server, Servers
@@ -20,7 +20,7 @@ SIZE = 9 * 1024 * 1024
 TIMES: dict[Fault, int] = {"503": 2, "reset": 2, "truncate": 2, "trickle": 1, "hang": 1, "deaf": 1}
 """Broken connections before good ones; each trickle and each silence takes seconds to be noticed."""
 FOR_EVER = 10**9
-SHORT = Patience(connect_s=1, silence_s=0.3, slowest_bytes_per_s=2**25, give_up_s=0.7, first_pause_s=0.05)
+SHORT = Retries(connect_s=1, silence_s=0.3, slowest_bytes_per_s=2**25, give_up_s=0.7, first_pause_s=0.05)
 
 
 @pytest.fixture(params=SERVED)
@@ -46,12 +46,12 @@ def nothing(_: int) -> None:
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_an_upload_gets_over_broken_connections(
-    through: str, proxy: FaultProxy, fault: Fault, make_file: Callable[[int], Path], patience: Patience
+    through: str, proxy: FaultProxy, fault: Fault, make_file: Callable[[int], Path], retries: Retries
 ) -> None:
     source, moved = make_file(SIZE), [0]
     content = source.read_bytes()
     proxy.fault, proxy.times = fault, TIMES[fault]
-    store = open_object_store(through, patience=patience)
+    store = open_object_store(through, retries=retries)
     sent = store.upload(source, "a/file", lambda size: moved.append(size))
     assert proxy.failed == TIMES[fault]
     assert sent.sha256 == hashlib.sha256(content).hexdigest()
@@ -65,14 +65,14 @@ def test_a_download_gets_over_broken_connections(
     proxy: FaultProxy,
     fault: Fault,
     make_file: Callable[[int], Path],
-    patience: Patience,
+    retries: Retries,
     tmp_path: Path,
 ) -> None:
-    store, moved = open_object_store(through, patience=patience), [0]
+    store, moved = open_object_store(through, retries=retries), [0]
     sent = store.upload(make_file(SIZE), "a/file", nothing)
     del store  # and its good connections
     proxy.fault, proxy.times = fault, TIMES[fault]
-    store = open_object_store(through, patience=patience)
+    store = open_object_store(through, retries=retries)
     assert store.download("a/file", tmp_path / "target", lambda size: moved.append(size)) == sent
     assert proxy.failed == TIMES[fault]
     assert sum(moved) == SIZE
@@ -85,7 +85,7 @@ def test_a_store_that_stays_broken_gives_one_clear_error_in_time(
 ) -> None:
     open_object_store(through).upload(make_file(SIZE), "a/file", nothing)
     proxy.fault, proxy.times = fault, FOR_EVER
-    store, started = open_object_store(through, patience=SHORT), time.monotonic()
+    store, started = open_object_store(through, retries=SHORT), time.monotonic()
     with pytest.raises(ObjectStoreError, match=r"could not write 'b/file'.* \d+ times in \d+ s.*run again"):
         store.upload(make_file(SIZE), "b/file", nothing)
     with pytest.raises(ObjectStoreError, match=r"could not read 'a/file'.* \d+ times in \d+ s.*run again"):
@@ -98,20 +98,20 @@ def test_a_server_that_is_not_there_is_told_with_its_store(
 ) -> None:
     nobody = re.sub(r":\d+", f":{free_port()}", server.address)
     url = server.enter(monkeypatch, nobody)
-    store = open_object_store(url, patience=SHORT)
+    store = open_object_store(url, retries=SHORT)
     for ask in (lambda: list(store.list("")), lambda: store.read("a"), lambda: store.create("a", b"")):
         with pytest.raises(ObjectStoreError, match=re.escape(url)) as raised:
             ask()
-        assert "out of reach" in str(raised.value)
+        assert "cannot be reached" in str(raised.value)
 
 
 @pytest.mark.parametrize("verb", ["list", "folders", "create", "copy", "delete"])
 def test_small_requests_get_over_a_503_too(
-    through: str, proxy: FaultProxy, patience: Patience, verb: str
+    through: str, proxy: FaultProxy, retries: Retries, verb: str
 ) -> None:
     open_object_store(through).create("a", b"1")
     proxy.fault, proxy.times = "503", 2
-    store = open_object_store(through, patience=patience)
+    store = open_object_store(through, retries=retries)
     ask = {
         "list": lambda: [found.key for found in store.list("")] == ["a"],
         "folders": lambda: store.folders("") == [],
@@ -124,9 +124,9 @@ def test_small_requests_get_over_a_503_too(
 
 
 def test_a_creation_whose_answer_was_lost_counts_as_ours(
-    through: str, proxy: FaultProxy, patience: Patience
+    through: str, proxy: FaultProxy, retries: Retries
 ) -> None:
     proxy.fault, proxy.times = "deaf", 1
-    assert open_object_store(through, patience=patience).create("a", b"1")
+    assert open_object_store(through, retries=retries).create("a", b"1")
     assert proxy.failed == 1
     assert not open_object_store(through).create("a", b"1")

@@ -1,4 +1,4 @@
-"""However many large files go through eight threads: the memory stays what `pieces.py` says."""
+"""However many large files go through eight threads: the memory stays what `chunks.py` says."""
 
 import subprocess
 import sys
@@ -7,8 +7,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from resources.object_stores.patience import Patience
-from resources.object_stores.pieces import AHEAD, LARGE_AT_ONCE, PIECE_BYTES, Reading, Take, Workers, download
+from resources.object_stores.chunks import AHEAD, CHUNK_BYTES, LARGE_AT_ONCE, Reading, Take, Workers, download
+from resources.object_stores.retries import Retries
 from tests.unit.object_stores.transferring import THREADS
 
 MIB = 1024 * 1024
@@ -27,12 +27,12 @@ def test_twice_the_files_need_no_more_memory(
 ) -> None:
     source = make_file(FILE_BYTES)
     few, many = (peak_mib(url, source, times, tmp_path) for times in (THREADS, 2 * THREADS))
-    assert many < few + 4 * PIECE_BYTES // MIB
-    assert many < (THREADS + AHEAD) * PIECE_BYTES // MIB + LIBRARIES_MIB
+    assert many < few + 4 * CHUNK_BYTES // MIB
+    assert many < (THREADS + AHEAD) * CHUNK_BYTES // MIB + LIBRARIES_MIB
 
 
 def test_of_many_large_downloads_only_so_many_hold_pieces_at_once(tmp_path: Path) -> None:
-    """The objects are stand-ins that say they are large and give a byte for each piece."""
+    """The objects are stand-ins that say they are large and give a byte for each chunk."""
     workers, lock = Workers(), threading.Lock()
     beyond: set[int] = set()
     most = [0]
@@ -45,17 +45,17 @@ def test_of_many_large_downloads_only_so_many_hold_pieces_at_once(tmp_path: Path
                     most[0] = max(most[0], len(beyond))
                 threading.Event().wait(0.01)
             take(b"x")
-            return 4 * PIECE_BYTES
+            return 4 * CHUNK_BYTES
 
         def moved(_: int) -> None:
-            """The last of five pieces: this one holds none any more."""
+            """The last of five chunks: this one holds none any more."""
             with lock:
                 told[0] += 1
                 if told[0] == 5:
                     beyond.discard(number)
 
         told = [0]
-        reading = Reading(stream=stream, patience=Patience(), doing=f"could not read {number}")
+        reading = Reading(stream=stream, retries=Retries(), doing=f"could not read {number}")
         assert download(reading, tmp_path / str(number), moved, workers).size_bytes == 5
 
     with ThreadPoolExecutor(4 * LARGE_AT_ONCE) as threads:

@@ -13,10 +13,10 @@ from resources.object_stores.checksums import (
     PartsMd5,
     s3_part_bytes,
 )
+from resources.object_stores.chunks import Workers
 from resources.object_stores.objects import ObjectStoreError
 from resources.object_stores.opening import open_object_store
-from resources.object_stores.patience import Patience
-from resources.object_stores.pieces import Workers
+from resources.object_stores.retries import Retries
 from resources.object_stores.s3_copies import copy_object
 from resources.object_stores.s3_requests import S3Requests, new_client
 from tests.unit.object_stores.conftest import PLACE, Servers
@@ -32,11 +32,11 @@ def nothing(_: int) -> None:
 def test_an_object_too_large_for_one_copy_is_copied_in_parts(
     servers: Servers, monkeypatch: pytest.MonkeyPatch, make_file: MakeFile, tmp_path: Path
 ) -> None:
-    url, patience = servers("s3").enter(monkeypatch), Patience()
+    url, retries = servers("s3").enter(monkeypatch), Retries()
     store = open_object_store(url)
     sent = store.upload(make_file(20 * MIB), "a", nothing)
     folder = url.rpartition("/")[2]
-    requests = S3Requests(new_client(url, patience), PLACE, patience)
+    requests = S3Requests(new_client(url, retries), PLACE, retries)
     workers = Workers()
     assert copy_object(
         requests, f"{folder}/a", f"{folder}/b", workers, "The test could not copy", most_bytes=9 * MIB

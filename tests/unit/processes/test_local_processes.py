@@ -140,7 +140,7 @@ def test_a_process_that_cannot_hold_what_it_is_given_is_not_started(
         start(processes, "sleep", "600", holds=(tmp_path / "gone",))
     with (tmp_path / "taken").open("w") as taken:
         fcntl.flock(taken, fcntl.LOCK_EX)
-        with pytest.raises(ProcessError, match=r"taken is not to be had: what it keeps is being removed"):
+        with pytest.raises(ProcessError, match=r"taken cannot be locked: its artifact is being removed"):
             start(processes, "sleep", "600", holds=(tmp_path / "taken",))
     assert processes.all() == ()
 

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from resources.artifact_store.artifacts import MANIFEST_NAME
-from resources.object_stores.patience import Patience
+from resources.object_stores.retries import Retries
 from resources.vllm.program import VllmError
 from resources.vllm.streamed_weights import StreamedModel
 from tests.buckets import Bucket, gcs_bucket, s3_bucket
 from tests.servers.ports import free_port
 
-IMPATIENT = Patience(connect_s=2, silence_s=5, give_up_s=1)
+SHORT = Retries(connect_s=2, silence_s=5, give_up_s=1)
 WEIGHTS = bytes(range(256)) * 80_000  # 20 MB: several chunks
 
 
@@ -47,7 +47,7 @@ def published(
         monkeypatch.setenv(variable, value)
     uri, digest = bucket.publish(folder, place)
     seal = tmp_path / "seals" / "v1.json"
-    return StreamedModel(uri=uri, digest=digest, seal=seal, patience=IMPATIENT)
+    return StreamedModel(uri=uri, digest=digest, seal=seal, retries=SHORT)
 
 
 def test_a_whole_model_is_verified_and_stays_so(published: StreamedModel) -> None:

@@ -1,7 +1,7 @@
-"""Large objects in pieces, a few at once, in order: retried one by one, hashed on the way, in bounded memory.
+"""Large objects in chunks, a few at once, in order: retried one by one, hashed on the way, in bounded memory.
 
 The first 64 MiB of a download stream to the disk. Beyond them, and in uploads to S3, each transfer holds one
-piece of 16 MiB, and all transfers of one store together at most eight further ones that run ahead. No more
+chunk of 16 MiB, and all transfers of one store together at most eight further ones that run ahead. No more
 than eight downloads are beyond their first 64 MiB at once. So downloads from any number of threads, or
 uploads from eight, hold 256 MiB at most, however large the files are.
 """
@@ -19,20 +19,20 @@ from typing import TypeVar
 from resources.object_stores.free_space import disk_errors_named
 from resources.object_stores.hashing import hash_file
 from resources.object_stores.objects import Moved, Transferred
-from resources.object_stores.patience import Patience, persist
+from resources.object_stores.retries import Retries, retried
 
 T = TypeVar("T")
 Task = Callable[[], T]
 
 STREAMED_BYTES = 64 * 1024 * 1024
 """Of each object, the first so many come in one request and go to the disk as they arrive."""
-PIECE_BYTES = 16 * 1024 * 1024
+CHUNK_BYTES = 16 * 1024 * 1024
 AHEAD = 8
-"""Pieces that run ahead of what their transfers use just now, in one store."""
+"""Chunks that run ahead of what their transfers use just now, in one store."""
 LARGE_AT_ONCE = 8
 """Downloads of one store that are beyond what streams."""
 THREADS = 16
-"""Requests for pieces that one store has under way, whatever the number of transfers."""
+"""Requests for chunks that one store has under way, whatever the number of transfers."""
 
 
 Take = Callable[[bytes], object]
@@ -52,7 +52,7 @@ class Reading:
     """
 
     stream: Callable[[int, int, Take], int]
-    patience: Patience
+    retries: Retries
     doing: str
 
 
@@ -99,8 +99,8 @@ def read(reading: Reading) -> bytes:
     """A small object, in memory."""
     content, object_bytes = bytearray(), 1
     while len(content) < object_bytes:
-        piece, object_bytes = _piece(reading, len(content), PIECE_BYTES)
-        content += piece
+        chunk, object_bytes = _chunk(reading, len(content), CHUNK_BYTES)
+        content += chunk
     return bytes(content)
 
 
@@ -128,22 +128,22 @@ def download(reading: Reading, target: Path, moved: Moved, workers: Workers) -> 
             moved(len(block))
 
         end = there + STREAMED_BYTES
-        object_bytes = persist(
-            lambda: reading.stream(there, end - there, take), patience=reading.patience, doing=reading.doing
+        object_bytes = retried(
+            lambda: reading.stream(there, end - there, take), retries=reading.retries, doing=reading.doing
         )
         if there < object_bytes:
             with workers.large:
-                for piece, _ in workers.in_order(_tasks(reading, there, object_bytes)):
-                    take(piece)
+                for chunk, _ in workers.in_order(_tasks(reading, there, object_bytes)):
+                    take(chunk)
     return Transferred(size_bytes=there, sha256=hasher.hexdigest())
 
 
 def _tasks(reading: Reading, start: int, object_bytes: int) -> Iterator[Task[tuple[bytearray, int]]]:
-    for at in range(start, object_bytes, PIECE_BYTES):
-        yield partial(_piece, reading, at, min(PIECE_BYTES, object_bytes - at))
+    for at in range(start, object_bytes, CHUNK_BYTES):
+        yield partial(_chunk, reading, at, min(CHUNK_BYTES, object_bytes - at))
 
 
-def _piece(reading: Reading, start: int, size: int) -> tuple[bytearray, int]:
+def _chunk(reading: Reading, start: int, size: int) -> tuple[bytearray, int]:
     """Some bytes, and how many the object has in all."""
 
     def attempt() -> tuple[bytearray, int]:
@@ -151,4 +151,4 @@ def _piece(reading: Reading, start: int, size: int) -> tuple[bytearray, int]:
         object_bytes = reading.stream(start, size, content.extend)
         return content, object_bytes
 
-    return persist(attempt, patience=reading.patience, doing=reading.doing)
+    return retried(attempt, retries=reading.retries, doing=reading.doing)

@@ -16,7 +16,7 @@ PASSING_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
 @dataclass(frozen=True, kw_only=True)
-class Patience:
+class Retries:
     """Deadlines of requests and retries.
 
     Attributes:
@@ -38,7 +38,7 @@ class Patience:
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
             if value <= 0:
-                raise ValueError(f"Patience.{name} is {value}; it must be more than 0.")
+                raise ValueError(f"Retries.{name} is {value}; it must be more than 0.")
 
 
 class Passing(Exception):
@@ -52,8 +52,8 @@ class Passing(Exception):
 class Clock:
     """The time that one request may take for the bytes that it moves."""
 
-    def __init__(self, patience: Patience, size_bytes: int) -> None:
-        self._allowed_s = patience.silence_s + size_bytes / patience.slowest_bytes_per_s
+    def __init__(self, retries: Retries, size_bytes: int) -> None:
+        self._allowed_s = retries.silence_s + size_bytes / retries.slowest_bytes_per_s
         self._started = time.monotonic()
 
     def check(self) -> None:
@@ -62,8 +62,8 @@ class Clock:
             raise Passing(f"it was still moving after {self._allowed_s:.0f} s")
 
 
-def persist(attempt: Callable[[], T], *, patience: Patience, doing: str) -> T:
-    """Tries until it works or `patience` ends.
+def retried(attempt: Callable[[], T], *, retries: Retries, doing: str) -> T:
+    """Tries until it works or `retries` ends.
 
     Args:
         attempt: Raises Passing for what may pass; anything else ends the tries.
@@ -80,19 +80,19 @@ def persist(attempt: Callable[[], T], *, patience: Patience, doing: str) -> T:
         except Passing as passing:
             now = time.monotonic()
             failing_since = failing_since or now
-            pause_s = pause_before(tries, passing, patience)
-            if now + pause_s - failing_since > patience.give_up_s:
+            pause_s = pause_before(tries, passing, retries)
+            if now + pause_s - failing_since > retries.give_up_s:
                 raise ObjectStoreError(
-                    f"{doing}: {passing}; so it went {tries} times in {now - failing_since:.0f} s. The store "
-                    "is down, overloaded or out of reach from here: look at its status and at the network, "
-                    "then run again; what is there already is not sent again."
+                    f"{doing}: {passing}. Tried {tries} times in {now - failing_since:.0f} s. The store is "
+                    "down, overloaded or cannot be reached from here: look at its status and at the network, "
+                    "then run again; what was sent already is not sent again."
                 ) from passing
         time.sleep(pause_s)
 
 
-def pause_before(tries: int, passing: Passing, patience: Patience) -> float:
-    pause_s = patience.first_pause_s * 2 ** min(tries - 1, 30) * random.uniform(0.5, 1.0)  # noqa: S311 (jitter)
-    return min(patience.longest_pause_s, max(pause_s, passing.retry_after_s))
+def pause_before(tries: int, passing: Passing, retries: Retries) -> float:
+    pause_s = retries.first_pause_s * 2 ** min(tries - 1, 30) * random.uniform(0.5, 1.0)  # noqa: S311 (jitter)
+    return min(retries.longest_pause_s, max(pause_s, passing.retry_after_s))
 
 
 def retry_after_s(header: str | None) -> float:
