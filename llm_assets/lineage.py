@@ -43,6 +43,18 @@ def newest_materialization(
     return records[0] if records else None
 
 
+def _of_run(
+    instance: dg.DagsterInstance, run_id: str, key: dg.AssetKey, tenant: str | None
+) -> dg.AssetMaterialization | None:
+    """What a run made of an asset: steps of several runs of one line may come in between each other."""
+    records = instance.get_records_for_run(run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION).records
+    for record in reversed(records):
+        event = record.event_log_entry.asset_materialization
+        if event and (event.asset_key, event.partition) == (key, tenant):
+            return event
+    return None
+
+
 def names_its_own(event: dg.AssetMaterialization, tenant: str | None) -> bool:
     """Whether the artifact that an event names is of its asset's own line; such an event may be believed."""
     try:
@@ -53,9 +65,16 @@ def names_its_own(event: dg.AssetMaterialization, tenant: str | None) -> bool:
 
 
 def materialized(
-    instance: dg.DagsterInstance, store: ArtifactStore, key: dg.AssetKey, tenant: str | None = None
+    instance: dg.DagsterInstance,
+    store: ArtifactStore,
+    key: dg.AssetKey,
+    tenant: str | None = None,
+    run_id: str | None = None,
 ) -> Artifact:
     """The artifact of the newest materialization of `key` (of that tenant's partition).
+
+    Args:
+        run_id: The run that asks: it goes on with what it made itself, whatever another run made since.
 
     Raises:
         LineageError: There is none, its artifact is gone from the store, or is not the asset's own.
@@ -63,6 +82,8 @@ def materialized(
     what = "/".join(key.path) + (f" of {tenant}" if tenant else "")
     record = newest_materialization(instance, key, tenant)
     event = record.asset_materialization if record else None
+    if record and run_id and record.run_id != run_id:
+        event = _of_run(instance, run_id, key, tenant) or event
     if event is None:
         raise LineageError(f"{what} was never materialized. Materialize it first, or run the whole chain.")
     if not names_its_own(event, tenant):
@@ -83,6 +104,16 @@ def materialized(
             f"which it names, has the digest {artifact.digest}. {REPORTED}"
         )
     return artifact
+
+
+def materialized_for(
+    context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext,
+    store: ArtifactStore,
+    key: dg.AssetKey,
+    tenant: str | None = None,
+) -> Artifact:
+    """What a step goes on with: as `materialized`, of its own run if that has made it."""
+    return materialized(context.instance, store, key, tenant, context.run.run_id)
 
 
 def _address(event: dg.AssetMaterialization) -> str:

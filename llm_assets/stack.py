@@ -33,11 +33,21 @@ from resources.processes.local_processes import (
     ProcessRecord,
     require_free_port,
 )
+from resources.seams.state import StateError
 from resources.serving.local import Serving, VllmError
 from resources.signing.signatures import SignatureError
 from resources.waiting import wait_until
 
-FAULTS = (VllmError, GatewayError, ArtifactError, SignatureError, ObjectStoreError, EngineError, CatalogError)
+FAULTS = (
+    VllmError,
+    StateError,
+    GatewayError,
+    ArtifactError,
+    SignatureError,
+    ObjectStoreError,
+    EngineError,
+    CatalogError,
+)
 """What may keep one deployment from being live again."""
 STARTS = (ProcessError, RegistryError)
 """What may keep MLflow or the UI from being started."""

@@ -7,6 +7,7 @@ import dagster as dg
 from llm_assets.assets.checks import Verdict, artifact_check
 from llm_assets.assets.experiments import TrainingConfig
 from llm_assets.assets.parameters import read_once
+from llm_assets.assets.turns import step_turn
 from llm_assets.catalog.argument_classes import reason_of
 from llm_assets.catalog.limits import BaseLimits, Machine, late_mistakes
 from llm_assets.catalog.loading import Catalog
@@ -15,8 +16,7 @@ from llm_assets.catalog.models import ModelEntry
 from llm_assets.folder_stamps import EXPERIMENT_STAMP, GONE, stamp_of_experiments
 from llm_assets.installation.settings import Settings
 from llm_assets.keys import DATASET, LORA_ADAPTER, base_model_key, model_key
-from llm_assets.line_lock import line_lock
-from llm_assets.lineage import materialized
+from llm_assets.lineage import materialized_for
 from llm_assets.loss_rules import LOSSES, found_fall, missed_fall
 from llm_assets.outdated_recipes import RECIPE_TAG, recipe_tag
 from llm_assets.partitions import tenants_of
@@ -27,6 +27,7 @@ from resources.artifact_store.store import ArtifactStore
 from resources.compute import LocalCompute
 from resources.disk import require_free_space
 from resources.engines.installation import InstalledEngine
+from resources.seams.state import State
 
 CURVES = "training/curves.png"
 
@@ -55,16 +56,15 @@ def lora_adapter(catalog: Catalog, model: ModelEntry) -> dg.AssetsDefinition:
         artifact_store: ArtifactStore,
         compute: LocalCompute,
         settings: dg.ResourceParam[Settings],
+        state: dg.ResourceParam[State],
     ) -> dg.MaterializeResult[None]:
         tenant = context.partition_key
         stamp = stamp_of_experiments(settings.experiments, tenant, model.name)
         line = Line(collection="adapters", tenant=tenant, name=model.name)
-        with line_lock(settings.locks, tenant, model.name, LORA_ADAPTER, log=context.log.info):
+        with step_turn(context, state, tenant, model.name):
             training = Training(
-                base=materialized(context.instance, artifact_store, base_model_key(model.base_model)),
-                dataset=materialized(
-                    context.instance, artifact_store, model_key(model.name, DATASET), tenant
-                ),
+                base=materialized_for(context, artifact_store, base_model_key(model.base_model)),
+                dataset=materialized_for(context, artifact_store, model_key(model.name, DATASET), tenant),
                 recipe=catalog.recipe_for(tenant, model.name, config.experiment),
                 template=template,
                 engine=compute.engine("train"),

@@ -9,10 +9,10 @@ from typing import Any
 import dagster as dg
 
 from llm_assets.assets.parameters import read_once
+from llm_assets.assets.turns import step_turn
 from llm_assets.catalog.base_models import BaseModelEntry
 from llm_assets.installation.settings import Settings
 from llm_assets.keys import BASE_MODELS, base_model_key
-from llm_assets.line_lock import line_lock
 from llm_assets.presentation import artifact_metadata
 from resources.artifact_store.artifacts import Artifact, Line, fingerprint_of
 from resources.artifact_store.store import ArtifactStore
@@ -20,6 +20,7 @@ from resources.base_models.folders import left_files, take_out_code, taken_files
 from resources.base_models.sources import BaseModelFacts, BaseModelSourceError, Fetched, fetch, inspect
 from resources.compute import LocalCompute, WorkOrder
 from resources.disk import require_free_space
+from resources.seams.state import State
 
 SHOWN_FILES = 10
 # What the catalog may say of a base model, and its configuration has to bear out.
@@ -45,9 +46,10 @@ def base_model(entry: BaseModelEntry) -> dg.AssetsDefinition:
         artifact_store: ArtifactStore,
         compute: LocalCompute,
         settings: dg.ResourceParam[Settings],
+        state: dg.ResourceParam[State],
     ) -> dg.MaterializeResult[None]:
         line = Line(collection="base_models", tenant=None, name=entry.name)
-        with line_lock(settings.locks, BASE_MODELS, entry.name, log=context.log.info):
+        with step_turn(context, state, None, entry.name):
             fetched = fetch(entry.source, sha256=entry.sha256, cache=settings.cache)
             fingerprint = fingerprint_of(
                 source=entry.source,

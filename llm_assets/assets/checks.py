@@ -9,7 +9,7 @@ import dagster as dg
 from llm_assets.assets.parameters import read_once
 from llm_assets.catalog.models import ModelEntry
 from llm_assets.keys import model_key
-from llm_assets.lineage import materialized
+from llm_assets.lineage import materialized_for
 from llm_assets.partitions import tenants_of
 from resources.artifact_store.artifacts import Artifact
 from resources.artifact_store.store import ArtifactStore
@@ -43,7 +43,7 @@ def artifact_check(model: ModelEntry, kind: str, rule: Rule, *, blocking: bool) 
     )
     @read_once
     def _check(context: dg.AssetCheckExecutionContext, artifact_store: ArtifactStore) -> dg.AssetCheckResult:
-        verdict = rule(materialized(context.instance, artifact_store, key, context.partition_key))
+        verdict = rule(materialized_for(context, artifact_store, key, context.partition_key))
         return dg.AssetCheckResult(
             passed=verdict.holds,
             severity=dg.AssetCheckSeverity.ERROR if blocking else dg.AssetCheckSeverity.WARN,

@@ -10,6 +10,7 @@ import dagster as dg
 from llm_assets.assets.checks import Verdict, artifact_check
 from llm_assets.assets.experiments import ExperimentConfig
 from llm_assets.assets.parameters import read_once
+from llm_assets.assets.turns import step_turn
 from llm_assets.catalog.loading import Catalog
 from llm_assets.catalog.models import ModelEntry
 from llm_assets.catalog.recipes import Recipe
@@ -21,12 +22,12 @@ from llm_assets.datasets.remarks import FileRemark
 from llm_assets.folder_stamps import DATASET_STAMP, files_of_dataset, stamp_of
 from llm_assets.installation.settings import Settings
 from llm_assets.keys import DATASET, base_model_key, model_key
-from llm_assets.line_lock import line_lock
-from llm_assets.lineage import materialized
+from llm_assets.lineage import materialized_for
 from llm_assets.partitions import tenants_of
 from llm_assets.presentation import artifact_metadata, table
 from resources.artifact_store.artifacts import Artifact, Line, fingerprint_of
 from resources.artifact_store.store import ArtifactStore
+from resources.seams.state import State
 
 PREPARATION = 2  # goes up when the same files give other rows, or are refused
 DEFAULT_CUTOFF_LEN = 2048  # LLaMA-Factory's own
@@ -57,13 +58,14 @@ def dataset(catalog: Catalog, model: ModelEntry) -> dg.AssetsDefinition:
         config: ExperimentConfig,
         artifact_store: ArtifactStore,
         settings: dg.ResourceParam[Settings],
+        state: dg.ResourceParam[State],
     ) -> dg.MaterializeResult[None]:
         tenant = context.partition_key
         landing_zone = settings.landing_zones / tenant / model.name
-        base = materialized(context.instance, artifact_store, base_model_key(model.base_model))
+        base = materialized_for(context, artifact_store, base_model_key(model.base_model))
         line = Line(collection="datasets", tenant=tenant, name=model.name)
         with (
-            line_lock(settings.locks, tenant, model.name, DATASET, log=context.log.info),
+            step_turn(context, state, tenant, model.name),
             opened_landing_zone(landing_zone, settings.landing_zones, settings.dataset_limits) as zone,
         ):
             stamp = stamp_of(files_of_dataset(zone.folder))

@@ -6,11 +6,11 @@ from contextlib import ExitStack
 import dagster as dg
 
 from llm_assets.assets.parameters import read_once
+from llm_assets.assets.turns import step_turn
 from llm_assets.catalog.loading import Catalog
 from llm_assets.catalog.models import ModelEntry
 from llm_assets.installation.settings import Settings
 from llm_assets.keys import MODEL_CARD, VLLM_DEPLOYMENT, model_key
-from llm_assets.line_lock import line_lock
 from llm_assets.partitions import tenants_of
 from llm_assets.presentation import backends_table, table
 from llm_assets.promotion_rules import promotion_check, rules_of
@@ -20,6 +20,7 @@ from resources.artifact_store.store import ArtifactStore
 from resources.mlflow.registry import MlflowRegistry, RegisteredVersion
 from resources.mlflow.server import MlflowServer
 from resources.mlflow.traffic import MlflowTraffic, TrafficShare
+from resources.seams.state import State
 from resources.serving.local import LocalServing, VllmError, Wanted
 from resources.serving.routes import WHOLE, Route
 from resources.signing.signatures import SignatureError
@@ -59,14 +60,15 @@ def vllm_deployment(catalog: Catalog, model: ModelEntry) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext,
         config: DeploymentConfig,
         artifact_store: ArtifactStore,
-        registry: MlflowRegistry,
+        registry: dg.ResourceParam[MlflowRegistry],
         mlflow_server: dg.ResourceParam[MlflowServer],
         serving: LocalServing,
         settings: dg.ResourceParam[Settings],
+        state: dg.ResourceParam[State],
     ) -> Iterator[dg.MaterializeResult[None]]:
         tenant = context.partition_key
         mlflow_server.ensure_ready()
-        with line_lock(settings.locks, tenant, model.name, VLLM_DEPLOYMENT, log=context.log.info):
+        with step_turn(context, state, tenant, model.name, "deploy"):
             if model.promotion == "automatic" and config.promote_candidate:
                 rules = rules_of(catalog, settings, artifact_store, tenant, model.name)
                 check = promotion_check(rules, why=AUTOMATIC_WHY, warn=context.log.warning)
@@ -175,7 +177,9 @@ def deployment_checks(model: ModelEntry) -> list[dg.AssetChecksDefinition]:
     )
     @read_once
     def _check(
-        context: dg.AssetCheckExecutionContext, serving: LocalServing, registry: MlflowRegistry
+        context: dg.AssetCheckExecutionContext,
+        serving: LocalServing,
+        registry: dg.ResourceParam[MlflowRegistry],
     ) -> dg.AssetCheckResult:
         tenant = context.partition_key
         promoted = {

@@ -10,12 +10,12 @@ import dagster as dg
 
 from llm_assets.assets.checks import Verdict, artifact_check
 from llm_assets.assets.parameters import read_once
+from llm_assets.assets.turns import step_turn
 from llm_assets.catalog.models import ModelEntry
 from llm_assets.datasets.held_out import held_out_rows
 from llm_assets.installation.settings import Settings
 from llm_assets.keys import LORA_ADAPTER, MERGED_MODEL, base_model_key, model_key
-from llm_assets.line_lock import line_lock
-from llm_assets.lineage import check_bound, materialized
+from llm_assets.lineage import check_bound, materialized_for
 from llm_assets.made_from import parent_of
 from llm_assets.partitions import tenants_of
 from llm_assets.presentation import artifact_metadata, table
@@ -25,6 +25,7 @@ from resources.artifact_store.store import ArtifactStore
 from resources.compute import LocalCompute, Message, WorkOrder
 from resources.disk import require_free_space
 from resources.engines.installation import InstalledEngine
+from resources.seams.state import State
 
 ANSWER_TOKENS = 32
 COMPARED_ROWS = 8
@@ -65,15 +66,14 @@ def merged_model(model: ModelEntry) -> dg.AssetsDefinition:
         artifact_store: ArtifactStore,
         compute: LocalCompute,
         settings: dg.ResourceParam[Settings],
+        state: dg.ResourceParam[State],
     ) -> dg.MaterializeResult[None]:
         tenant = context.partition_key
         line = Line(collection="models", tenant=tenant, name=model.name)
         engine = compute.engine("train")
-        with line_lock(settings.locks, tenant, model.name, MERGED_MODEL, log=context.log.info):
-            base = materialized(context.instance, artifact_store, base_model_key(model.base_model))
-            adapter = materialized(
-                context.instance, artifact_store, model_key(model.name, LORA_ADAPTER), tenant
-            )
+        with step_turn(context, state, tenant, model.name):
+            base = materialized_for(context, artifact_store, base_model_key(model.base_model))
+            adapter = materialized_for(context, artifact_store, model_key(model.name, LORA_ADAPTER), tenant)
             check_bound(adapter, base)
             fingerprint = fingerprint_of(
                 adapter=adapter.digest,

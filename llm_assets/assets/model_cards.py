@@ -9,14 +9,14 @@ import dagster as dg
 from llm_assets.assets.adapters import CURVES
 from llm_assets.assets.checks import Verdict, artifact_check
 from llm_assets.assets.parameters import read_once
+from llm_assets.assets.turns import step_turn
 from llm_assets.card_evidence import evidence_of, registry_entry
 from llm_assets.catalog.loading import Catalog
 from llm_assets.catalog.models import ModelEntry
 from llm_assets.comparison import compared
 from llm_assets.installation.settings import Settings
 from llm_assets.keys import MERGED_MODEL, MODEL_CARD, model_key
-from llm_assets.line_lock import line_lock
-from llm_assets.lineage import materialized
+from llm_assets.lineage import materialized_for
 from llm_assets.made_from import Lineage, lineage_of
 from llm_assets.model_cards import Evidence, card_json, card_markdown
 from llm_assets.model_cards.ai_act import can_be_filled_in
@@ -26,6 +26,7 @@ from resources.artifact_store.artifacts import Artifact, Line, fingerprint_of
 from resources.artifact_store.store import ArtifactStore
 from resources.mlflow.registry import MlflowRegistry
 from resources.mlflow.server import MlflowServer
+from resources.seams.state import State
 
 TRAINING_LOG = "training/trainer_log.jsonl"
 COMPARED = "llm/compared_with_production"
@@ -50,15 +51,16 @@ def model_card(catalog: Catalog, model: ModelEntry) -> dg.AssetsDefinition:
     def _model_card(
         context: dg.AssetExecutionContext,
         artifact_store: ArtifactStore,
-        registry: MlflowRegistry,
+        registry: dg.ResourceParam[MlflowRegistry],
         mlflow_server: dg.ResourceParam[MlflowServer],
         settings: dg.ResourceParam[Settings],
+        state: dg.ResourceParam[State],
     ) -> dg.MaterializeResult[None]:
         tenant = context.partition_key
-        merged = materialized(context.instance, artifact_store, model_key(model.name, MERGED_MODEL), tenant)
+        merged = materialized_for(context, artifact_store, model_key(model.name, MERGED_MODEL), tenant)
         lineage = lineage_of(artifact_store.get, merged)
         evidence = evidence_of(catalog.tenants[tenant], model, catalog.base_models[model.base_model], lineage)
-        with line_lock(settings.locks, tenant, model.name, MODEL_CARD, log=context.log.info):
+        with step_turn(context, state, tenant, model.name):
             card = _publish(
                 artifact_store,
                 settings,

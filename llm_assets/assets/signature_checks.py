@@ -8,7 +8,7 @@ from llm_assets.catalog.models import ModelEntry
 from llm_assets.catalog.tenants import TenantEntry
 from llm_assets.installation.settings import Settings
 from llm_assets.keys import MERGED_MODEL, model_key
-from llm_assets.lineage import materialized
+from llm_assets.lineage import materialized_for
 from llm_assets.partitions import tenants_of
 from llm_assets.signature_policy import bundle_of, verifier_of
 from resources.artifact_store.artifacts import Artifact
@@ -34,7 +34,7 @@ def signature_check(catalog: Catalog, model: ModelEntry) -> dg.AssetChecksDefini
         artifact_store: ArtifactStore,
         settings: dg.ResourceParam[Settings],
     ) -> dg.AssetCheckResult:
-        merged = materialized(context.instance, artifact_store, key, context.partition_key)
+        merged = materialized_for(context, artifact_store, key, context.partition_key)
         tenant, bundle = catalog.tenants[context.partition_key], bundle_of(artifact_store, merged)
         return signature_result(tenant, verifier_of(settings), merged, bundle)
 

@@ -19,7 +19,6 @@ from llm_assets.cli.terminal import Screen, output_into
 from llm_assets.cli.waiting import print_waiting
 from llm_assets.graph import build_chain
 from llm_assets.keys import DATASET, LORA_ADAPTER, model_key
-from llm_assets.line_lock import line_lock
 from llm_assets.partitions import tenants_using
 from llm_assets.parts import RUN_LOG
 from llm_assets.runs import dagster_instance, execute_chain, new_run_id
@@ -123,7 +122,6 @@ def execute(
     run_id = new_run_id()
     console.print(f"[bold]{model}[/] of [bold]{tenant}[/]  [dim]run {run_id}[/]")
     with (
-        line_lock(here.settings.locks, tenant, model, log=console.print),
         dagster_instance(here.settings) as instance,
         followed(instance, run_id, display, starts or {}),
         output_into(here.settings.dagster_home / "storage" / run_id / RUN_LOG),

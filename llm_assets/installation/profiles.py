@@ -12,8 +12,10 @@ import llm_assets
 from llm_assets.installation.settings import Settings
 from resources.artifact_store.store import ArtifactStore
 from resources.compute import LocalCompute
+from resources.local.state import LocalState
 from resources.mlflow.registry import MlflowRegistry
 from resources.mlflow.server import MlflowServer
+from resources.seams.state import State
 from resources.serving.local import LocalServing
 
 PACKAGE = str(Path(llm_assets.__file__).parent)
@@ -29,6 +31,7 @@ class Profile:
     serving: LocalServing
     mlflow: MlflowServer
     registry: MlflowRegistry
+    state: State
 
     def resources(self) -> dict[str, Any]:
         """By resource key: what the assets and sensors ask for."""
@@ -39,12 +42,14 @@ class Profile:
             "mlflow_server": self.mlflow,
             "registry": self.registry,
             "serving": self.serving,
+            "state": self.state,
         }
 
 
 def profile_of(settings: Settings) -> Profile:
     """Everything an installation consists of; builds values only, starts nothing."""
     mlflow = MlflowServer(home=settings.home, port=settings.mlflow_port, tokens=settings.console_tokens)
+    state = LocalState(folder=settings.locks)
     return Profile(
         settings=settings,
         store=ArtifactStore(
@@ -63,9 +68,10 @@ def profile_of(settings: Settings) -> Profile:
         ),
         serving=LocalServing(home=str(settings.home), engines=str(settings.engines), gateway=True),
         mlflow=mlflow,
+        state=state,
         registry=MlflowRegistry(
             tracking_uri=mlflow.url,
-            locks=str(settings.locks),
+            state=state,
             token_file=str(mlflow.console.token_file("full")),
             promotions=str(settings.promotions),
             signing_keys=str(settings.keys),

@@ -3,23 +3,14 @@
 A move is one entry of the signed log (`resources/mlflow/move_log.py`). What MLflow shows follows
 (`resources/mlflow/shown.py`), and where that was cut off, whoever comes next finishes it.
 
-Who moves the same model at the same moment on the same machine takes turns (`turn`).
-
-Does not cover: two machines at the same moment, each with a log of its own.
+Who moves the same model at the same moment takes turns (`State.turn`).
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Literal
 
-from filelock import FileLock, Timeout
-
-from resources.mlflow.client import RegistryError
 from resources.mlflow.move_log import HISTORY_TAG, PREVIOUS, PRODUCTION, Line, time_after
-
-TURN_S = 900  # as long as another's check of a large version may take
 
 Action = Literal["promote", "rollback"]
 
@@ -64,24 +55,6 @@ def new_move(
         at=time_after(line.last),
         overridden=tuple(overridden),
     )
-
-
-@contextmanager
-def turn(locks: str, name: str, *, timeout_s: float = TURN_S) -> Iterator[None]:
-    """Whoever moves `production` of that model on this machine does so alone; a killed holder frees it.
-
-    Raises:
-        RegistryError: Another has been at it for too long.
-    """
-    Path(locks).mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(Path(locks, f"{name}.promotion.lock"), timeout=timeout_s):
-            yield
-    except Timeout as error:
-        raise RegistryError(
-            f"Another process has been moving `production` of {name} for over {timeout_s:g} s. "
-            "Find it among the runs in the Dagster UI or with `ps`, end it, and try again."
-        ) from error
 
 
 def history(line: Line) -> tuple[Move, ...]:

@@ -9,13 +9,12 @@ to be served), `previous` (what was served before, where a rollback goes).
 Every verb may be cut off at any moment and called again. Does not cover: see `resources/mlflow/promotion.py`.
 """
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import dagster as dg
 
 from resources.mlflow import promotion
 from resources.mlflow.client import RegistryError, mlflow_client, refuse_credentials
@@ -30,7 +29,7 @@ from resources.mlflow.move_log import (
     MoveLog,
     time_after,
 )
-from resources.mlflow.promotion import Move, turn
+from resources.mlflow.promotion import Move
 from resources.mlflow.shown import (
     differences,
     find_model,
@@ -52,12 +51,15 @@ from resources.mlflow.versions import (
     is_registered_name,
     registered_name,
 )
+from resources.seams.state import State, TurnTakenError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
 
 __all__ = ["MlflowRegistry", "Move", "RegisteredVersion", "RegistryEntry", "RegistryError"]
+
+_LOG = logging.getLogger(__name__)
 
 Check = Callable[[RegisteredVersion], Sequence[str]]
 """Raises if a version may not become production; gives back the rules that were broken and overridden."""
@@ -68,17 +70,18 @@ def unchecked(version: RegisteredVersion) -> Sequence[str]:
     return ()
 
 
-class MlflowRegistry(dg.ConfigurableResource):
+@dataclass(frozen=True, kw_only=True)
+class MlflowRegistry:
     """The register of versions on the MLflow server at `tracking_uri`.
 
-    `locks` is a folder of this machine where whoever moves `production` of the same model takes turns;
+    Whoever moves `production` of the same model takes turns by `state`;
     `promotions` is the folder of the signed log of moves, which counts, and `signing_keys` that of the
     key that signs it.
     `token_file` holds what opens this machine's server; MLflow's own variables open one elsewhere.
     """
 
     tracking_uri: str
-    locks: str
+    state: State
     promotions: str
     signing_keys: str
     token_file: str | None = None
@@ -126,7 +129,7 @@ class MlflowRegistry(dg.ConfigurableResource):
         """Makes a version (by label or number) production; the one before becomes `previous`.
 
         A version that is in production already stays as it is, with the record of its own promotion.
-        `check` is asked while nobody else on this machine can move the model, before anything is moved.
+        `check` is asked while nobody else can move the model, before anything is moved.
         """
         with self.settled(tenant, model, f"promoting {model} of {tenant}") as (client, line):
             target = _found(line, version)
@@ -216,7 +219,8 @@ class MlflowRegistry(dg.ConfigurableResource):
         """As `differences`, of all tenants and models but those that somebody changes at this moment."""
         with self.client("comparing MLflow with the signed log") as client:
             for name in self.move_log.all_cut_off():
-                with suppress(RegistryError), turn(self.locks, name, timeout_s=0):
+                tenant, _, model = name.partition(".")
+                with suppress(TurnTakenError), self._turn(tenant, model, "comparing", timeout_s=0):
                     self._settle(client, name)
             versions: dict[str, dict[int, ModelVersion]] = {}
             for version in every_version(client):
@@ -283,10 +287,15 @@ class MlflowRegistry(dg.ConfigurableResource):
 
     @contextmanager
     def settled(self, tenant: str, model: str, doing: str) -> Iterator[tuple["MlflowClient", Line]]:
-        """A line that nobody else on this machine changes, shown in MLflow as far as it was cut off."""
+        """A line that nobody else changes, shown in MLflow as far as it was cut off."""
         name = registered_name(tenant, model)
-        with turn(self.locks, name), self.client(doing) as client:
+        with self._turn(tenant, model, doing), self.client(doing) as client:
             yield client, self._settle(client, name)
+
+    def _turn(
+        self, tenant: str, model: str, doing: str, timeout_s: float | None = None
+    ) -> AbstractContextManager[None]:
+        return self.state.turn(tenant, model, "move", doing=doing, say=_LOG.info, timeout_s=timeout_s)
 
     def _settle(self, client: "MlflowClient", name: str) -> Line:
         line = self.move_log.line(name)

@@ -8,8 +8,9 @@ the server that was being started, or ends it.
 Only this user can reach the servers, by their sockets; everybody else asks the gateway.
 """
 
+import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,9 @@ import dagster as dg
 
 from resources.engines.installation import wait_for_installation
 from resources.gateway.publishing import Live, Publication
+from resources.local.state import LocalState
 from resources.processes.local_processes import ProcessRecord
-from resources.serving.deploy_turns import Turn
+from resources.seams.state import TurnTakenError
 from resources.serving.deployment_state import Deployment, LiveServer, Wanted, check_wanted
 from resources.serving.observed_state import death_of, state_of
 from resources.serving.rollout import Rollout
@@ -29,6 +31,14 @@ from resources.vllm.client import Message, VllmClient, VllmUnreachable
 from resources.vllm.program import Serving, VllmError
 
 __all__ = ["DeploymentState", "LocalServing", "Route", "Serving", "VllmError", "Wanted"]
+
+
+DEPLOY_TURN_S = 1800
+STOP_TURN_S = 60
+
+
+def _quiet(_text: str) -> None:
+    """For turns that are not waited for."""
 
 
 class LocalServing(dg.ConfigurableResource[Any]):
@@ -65,7 +75,7 @@ class LocalServing(dg.ConfigurableResource[Any]):
         for each in every:
             _require_files(each.serving)
         production = every[0].serving
-        with self._turn(production.tenant, production.model).to_deploy(log):
+        with self._turn(production.tenant, production.model, "deploying", log, DEPLOY_TURN_S):
             self._leave_out_the_dead(production.tenant, production.model)
             rollout = Rollout(servers=self.servers, wanted=every, log=log, gateway=self._publication)
             return rollout.carry_out().route
@@ -113,9 +123,8 @@ class LocalServing(dg.ConfigurableResource[Any]):
 
         A deploy or stop that is under way does that by itself.
         """
-        with self._turn(tenant, model).if_free() as free:
-            if free:
-                self._leave_out_the_dead(tenant, model)
+        with suppress(TurnTakenError), self._turn(tenant, model, "leaving out the dead", timeout_s=0):
+            self._leave_out_the_dead(tenant, model)
 
     def _leave_out_the_dead(self, tenant: str, model: str) -> None:
         folder = self.servers.folder(tenant, model)
@@ -142,7 +151,7 @@ class LocalServing(dg.ConfigurableResource[Any]):
             for server in self.servers.of(tenant, model):
                 self.servers.end(server)
 
-        with self._turn(tenant, model).to_stop(end_servers):
+        with self._turn_to_stop(tenant, model, end_servers):
             if self._publication:
                 self._publication.withdraw(tenant, model)
             end_servers()
@@ -286,8 +295,27 @@ class LocalServing(dg.ConfigurableResource[Any]):
     def _publication(self) -> Publication | None:
         return Publication(home=Path(self.home)) if self.gateway else None
 
-    def _turn(self, tenant: str, model: str) -> Turn:
-        return Turn(locks=Path(self.home) / "locks", tenant=tenant, model=model)
+    def _turn(
+        self, tenant: str, model: str, doing: str, say: Log = _quiet, timeout_s: float = 0
+    ) -> AbstractContextManager[None]:
+        """That of this machine's servers, which no other machine changes."""
+        servers = LocalState(folder=Path(self.home) / "locks" / "servers")
+        return servers.turn(tenant, model, "deploy", doing=doing, say=say, timeout_s=timeout_s)
+
+    @contextmanager
+    def _turn_to_stop(self, tenant: str, model: str, end_servers: Callable[[], None]) -> Iterator[None]:
+        """A running deploy is not waited for: its new server is ended, upon which it gives up."""
+        deadline = time.monotonic() + STOP_TURN_S
+        with ExitStack() as held:
+            while True:
+                try:
+                    held.enter_context(self._turn(tenant, model, "stopping", timeout_s=1))
+                    break
+                except TurnTakenError:
+                    if time.monotonic() > deadline:
+                        raise
+                    end_servers()
+            yield
 
 
 def _require_files(serving: Serving) -> None:

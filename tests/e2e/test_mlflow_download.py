@@ -14,6 +14,7 @@ import pytest
 
 from resources.artifact_store.artifacts import Artifact, Line
 from resources.artifact_store.store import ArtifactStore
+from resources.local.state import LocalState
 from resources.mlflow.registry import MlflowRegistry, RegistryEntry
 from resources.mlflow.server import MlflowServer
 from tests.servers.ports import free_port
@@ -62,7 +63,7 @@ def published(
     )
     registry = MlflowRegistry(
         tracking_uri=server.url,
-        locks=str(server.home / "locks"),
+        state=LocalState(folder=server.home / "locks"),
         token_file=str(server.console.token_file("full")),
         promotions=str(server.home / "promotions"),
         signing_keys=str(server.home / "keys"),

@@ -21,6 +21,7 @@ from typing import Any
 
 import pytest
 
+from resources.local.state import LocalState
 from resources.mlflow.registry import MlflowRegistry, RegisteredVersion, RegistryEntry, RegistryError
 from resources.mlflow.server import MlflowServer
 
@@ -51,7 +52,7 @@ def registry_at(url: str, server: MlflowServer) -> MlflowRegistry:
     return MlflowRegistry(
         token_file=str(server.console.token_file("full")),
         tracking_uri=url,
-        locks=str(server.home / "locks"),
+        state=LocalState(folder=server.home / "locks"),
         promotions=str(server.home / "promotions"),
         signing_keys=str(server.home / "keys"),
     )
@@ -555,7 +556,7 @@ def test_an_absent_server_is_one_error_that_names_the_remedy(tmp_path: Path) -> 
     with pytest.raises(RegistryError, match=f"MLflow at {nowhere} did not answer.*`llm-assets up`"):
         MlflowRegistry(
             tracking_uri=nowhere,
-            locks=str(tmp_path),
+            state=LocalState(folder=tmp_path),
             promotions=str(tmp_path / "log"),
             signing_keys=str(tmp_path / "keys"),
         ).production(TENANT, "support_bot")

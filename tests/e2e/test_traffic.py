@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from resources.local.state import LocalState
 from resources.mlflow.move_log import TRAFFIC_TAG
 from resources.mlflow.registry import MlflowRegistry, RegisteredVersion, RegistryEntry, RegistryError
 from resources.mlflow.server import MlflowServer
@@ -39,7 +40,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
 def registry(server: MlflowServer) -> MlflowRegistry:
     return MlflowRegistry(
         tracking_uri=server.url,
-        locks=str(server.home / "locks"),
+        state=LocalState(folder=server.home / "locks"),
         token_file=str(server.console.token_file("full")),
         promotions=str(server.home / "promotions"),
         signing_keys=str(server.home / "keys"),
@@ -211,7 +212,7 @@ def test_a_change_that_is_cut_off_anywhere_happened_or_did_not(
         through = MlflowTraffic(
             MlflowRegistry(
                 tracking_uri=cut.url,
-                locks=str(server.home / "locks"),
+                state=LocalState(folder=server.home / "locks"),
                 token_file=str(server.console.token_file("full")),
                 promotions=str(server.home / "promotions"),
                 signing_keys=str(server.home / "keys"),

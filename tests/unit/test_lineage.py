@@ -18,7 +18,7 @@ from llm_assets.keys import (
     base_model_key,
     model_key,
 )
-from llm_assets.lineage import DATA_VERSION_TAG, LineageError, check_bound, materialized
+from llm_assets.lineage import DATA_VERSION_TAG, LineageError, check_bound, materialized, materialized_for
 from llm_assets.made_from import Parent, parent_of
 from llm_assets.presentation import artifact_metadata
 from resources.artifact_store.artifacts import Artifact, ArtifactError, Line
@@ -170,6 +170,28 @@ def test_an_artifact_that_is_gone_is_named(
     store.delete(gone)
     with pytest.raises(LineageError, match=rf"is not in the store: .*{gone.version} was never published"):
         materialized(instance, store, KEY, "team-a")
+
+
+def test_a_run_goes_on_with_what_it_made_itself_though_another_made_one_since(
+    instance: dg.DagsterInstance, store: ArtifactStore, tmp_path: Path
+) -> None:
+    own, others = (publish(store, tmp_path, "team-a", made_by=who) for who in ("this run", "another"))
+    partitions = dg.StaticPartitionsDefinition(["team-a"])
+    taken: list[Artifact] = []
+
+    @dg.asset(key=KEY, partitions_def=partitions)
+    def made(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
+        version = dg.DataVersion(own.digest)
+        return dg.MaterializeResult(data_version=version, metadata=artifact_metadata(own))
+
+    @dg.asset(deps=[KEY], partitions_def=partitions)
+    def takes(context: dg.AssetExecutionContext) -> None:
+        record(context.instance, "team-a", others)
+        taken.append(materialized_for(context, store, KEY, "team-a"))
+
+    dg.materialize([made, takes], partition_key="team-a", instance=instance)
+    dg.materialize([takes], partition_key="team-a", instance=instance)
+    assert taken == [own, others]
 
 
 PARENTS: dict[Parent, tuple[str, str | None]] = {

@@ -10,7 +10,6 @@ import psutil
 import pytest
 
 from llm_assets.installation.settings import SettingsError, find_settings
-from llm_assets.line_lock import line_lock
 from llm_assets.runs import PROCESS_TAG, end_abandoned_runs
 
 
@@ -56,42 +55,6 @@ def test_a_run_that_dagster_launched_is_marked_failed_when_its_worker_is_gone(
 def test_a_run_of_this_process_goes_on(instance: dg.DagsterInstance) -> None:
     started_run(instance, psutil.Process())
     assert end_abandoned_runs(instance) == []
-
-
-HOLDER = """
-import sys
-from pathlib import Path
-from llm_assets.line_lock import line_lock
-with line_lock(Path(sys.argv[1]), "team-a", "support_bot", log=print):
-    print("held", flush=True)
-    input()
-"""
-
-
-def test_a_second_run_of_a_line_says_that_it_waits_and_a_killed_one_frees_it(tmp_path: Path) -> None:
-    said: list[str] = []
-    holder = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, tmp_path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    with holder:
-        assert holder.stdout is not None
-        assert holder.stdout.readline() == "held\n"
-
-        def say(text: str) -> None:
-            said.append(text)
-            holder.kill()
-
-        with line_lock(tmp_path, "team-a", "support_bot", log=say):
-            assert said == ["Another run is at work on team-a.support_bot; waiting for it to finish."]
-
-
-def test_another_tenants_line_is_free(tmp_path: Path) -> None:
-    said: list[str] = []
-    with (
-        line_lock(tmp_path, "team-a", "m", log=said.append),
-        line_lock(tmp_path, "team-b", "m", log=said.append),
-    ):
-        assert said == []
 
 
 def test_outside_of_a_project_the_settings_say_where_to_go(

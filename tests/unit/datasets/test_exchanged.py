@@ -23,7 +23,6 @@ from llm_assets.graph import build_definitions
 from llm_assets.installation.profiles import profile_of
 from llm_assets.installation.settings import Settings
 from llm_assets.keys import DATASET, base_model_key, model_key
-from llm_assets.line_lock import line_lock
 from llm_assets.lineage import DATA_VERSION_TAG
 from llm_assets.presentation import artifact_metadata
 from resources.artifact_store.artifacts import Line
@@ -236,13 +235,14 @@ def test_a_run_that_waited_its_turn_opens_the_landing_zone_afterwards(tmp_path: 
     settings = Settings(root=root, catalog=root / "catalog", home=root / "home")
     own = settings.landing_zones / "team-a" / "support_bot"
     definitions = build_definitions(settings, load_catalog(settings.catalog))
-    store = profile_of(settings).store
+    profile = profile_of(settings)
+    store, state = profile.store, profile.state
     shutil.copytree(tokenizer_file.parent, tmp_path / "base")
     base = store.publish(Line(collection="base_models", tenant=None, name="tiny"), tmp_path / "base", {})
     holding = threading.Event()
 
     def exchange(instance: dg.DagsterInstance) -> None:
-        with line_lock(settings.locks, "team-a", "support_bot", DATASET, log=print):
+        with state.turn("team-a", "support_bot", "build", doing="another run", say=print):
             holding.set()
             wait_until(lambda: is_waiting(instance), what="the run", timeout_s=120, every_s=0.05)
             own.rename(tmp_path / "aside")
@@ -262,7 +262,7 @@ def test_a_run_that_waited_its_turn_opens_the_landing_zone_afterwards(tmp_path: 
             dg.materialize(
                 [definitions.get_assets_def(model_key("support_bot", DATASET))],
                 partition_key="team-a",
-                resources={"settings": settings, "artifact_store": store},
+                resources=profile.resources(),
                 instance=instance,
             )
         other.join()
@@ -271,4 +271,4 @@ def test_a_run_that_waited_its_turn_opens_the_landing_zone_afterwards(tmp_path: 
 
 def is_waiting(instance: dg.DagsterInstance) -> bool:
     logs = [entry.user_message for run in instance.get_runs() for entry in instance.all_logs(run.run_id)]
-    return any("Another run is at work" in message for message in logs)
+    return any("is taken by another run" in message for message in logs)

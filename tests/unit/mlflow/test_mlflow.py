@@ -1,7 +1,10 @@
 """What the registry and its server do without one that runs."""
 
+from pathlib import Path
+
 import pytest
 
+from resources.local.state import LocalState
 from resources.mlflow.registry import MlflowRegistry, RegistryError
 from resources.mlflow.server import server_environment
 
@@ -9,7 +12,7 @@ from resources.mlflow.server import server_environment
 def test_an_address_with_a_password_is_refused_and_not_repeated() -> None:
     registry = MlflowRegistry(
         tracking_uri="https://ann:s3cret@mlflow.example.com",
-        locks="unused",
+        state=LocalState(folder=Path("unused")),
         promotions="unused",
         signing_keys="unused",
     )

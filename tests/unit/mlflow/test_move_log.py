@@ -7,12 +7,14 @@ import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from llm_assets.cli.doctor import promotions
+from resources.local.state import LocalState
 from resources.mlflow.move_log import HISTORY_TAG, TRAFFIC_TAG
 from resources.mlflow.registry import MlflowRegistry, RegistryError
 from resources.mlflow.traffic import MlflowTraffic
@@ -34,7 +36,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def registry(home: Path) -> MlflowRegistry:
     return MlflowRegistry(
         tracking_uri=f"sqlite:///{home / 'mlflow.db'}",
-        locks=str(home / "locks"),
+        state=LocalState(folder=home / "locks"),
         promotions=str(home / "promotions"),
         signing_keys=str(home / "keys"),
     )
@@ -221,7 +223,7 @@ def test_doctor_names_differences_and_a_log_that_was_altered(
     shutil.copytree(registry.promotions, tmp_path / "log")
     file = sorted((tmp_path / "log" / "log" / TENANT).glob("*.jsonl"))[-1]
     file.write_bytes(file.read_bytes().replace(b'"ann"', b'"eve"'))
-    found = promotions(registry.model_copy(update={"promotions": str(tmp_path / "log")}), running=False)
+    found = promotions(replace(registry, promotions=str(tmp_path / "log")), running=False)
     assert not found.well
     assert "The signed log of team-a's promotions in" in found.remedy
 
@@ -276,7 +278,7 @@ def test_an_installation_older_than_its_log_adopts_what_mlflow_says_once(
     registry: MlflowRegistry, client: "MlflowClient", model: str, tmp_path: Path
 ) -> None:
     name = f"{TENANT}.{model}"
-    older = registry.model_copy(update={"promotions": str(tmp_path / "log")})
+    older = replace(registry, promotions=str(tmp_path / "log"))
     register(registry, f"{model[-50:]}_by_hand", 1)
     client.set_registered_model_alias(f"{TENANT}.{model[-50:]}_by_hand", "production", "1")
     assert served(older, model) == [(2, 90), (3, 10)], "with who shares its traffic"
@@ -294,7 +296,7 @@ def test_a_log_that_was_altered_promotes_nothing_and_says_where(
 ) -> None:
     copy = tmp_path / "log"
     shutil.copytree(registry.promotions, copy)
-    altered = registry.model_copy(update={"promotions": str(copy)})
+    altered = replace(registry, promotions=str(copy))
     file = sorted((copy / "log" / TENANT).glob("*.jsonl"))[-1]
     lines = file.read_bytes().splitlines(keepends=True)
     if how == "edited":
@@ -302,7 +304,7 @@ def test_a_log_that_was_altered_promotes_nothing_and_says_where(
     elif how == "truncated":
         file.write_bytes(b"".join(lines[:-1]))
     else:
-        altered = altered.model_copy(update={"signing_keys": str(tmp_path / "keys")})
+        altered = replace(altered, signing_keys=str(tmp_path / "keys"))
     with pytest.raises(RegistryError, match=r"The signed log of team-a's promotions in .* was altered: "):
         altered.promote(TENANT, model, version=3, **ANN)
     assert registry.production(TENANT, model) is not None
@@ -329,6 +331,7 @@ class CutClient:
         return call
 
 
+@dataclass(frozen=True, kw_only=True)
 class CutRegistry(MlflowRegistry):
     """Whose caller is killed at call number `at` of MLflow's client."""
 
@@ -347,7 +350,7 @@ def test_a_move_that_is_cut_off_at_any_call_happened_or_did_not_and_is_then_show
 ) -> None:
     target, outcomes = 3, set()
     for at in range(1, 30):
-        cut = CutRegistry(**registry.model_dump(), at=at, after=after)
+        cut = CutRegistry(**vars(registry), at=at, after=after)
         try:
             cut.promote(TENANT, model, version=target, **ANN)
         except KeyboardInterrupt:

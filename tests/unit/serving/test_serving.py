@@ -8,6 +8,7 @@ import socket
 import stat
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -15,6 +16,7 @@ import pytest
 
 from resources.processes.local_processes import ProcessRecord, own_network_fault
 from resources.processes.unix_sockets import short_address
+from resources.seams.state import TurnTakenError
 from resources.serving.deployment_state import STATE_FILE
 from resources.serving.local import LocalServing, Serving, VllmError
 from resources.serving.servers import STOP_S
@@ -186,21 +188,22 @@ def test_two_deploys_at_once_take_turns(local_serving: LocalServing, make_servin
     for thread in threads:
         thread.join()
     assert len(servers(local_serving)) == 1
-    assert "Another deploy of team-a/support_bot is running; waiting for it." in said
+    assert any(line.startswith("team-a.support_bot.deploy is taken by deploying") for line in said)
     assert len([line for line in said if line.startswith("Starting vLLM")]) == 1
 
 
 def test_a_deploy_that_waits_too_long_for_its_turn_says_what_to_end(
     local_serving: LocalServing, make_serving: MakeServing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("resources.serving.deploy_turns.DEPLOY_TURN_S", 0.1)
+    monkeypatch.setattr("resources.serving.local.DEPLOY_TURN_S", 0.1)
     with (
-        local_serving._turn(TENANT, MODEL).to_deploy(quiet),
+        local_serving._turn(TENANT, MODEL, "deploying"),
+        ThreadPoolExecutor() as another_thread,
         pytest.raises(
-            VllmError, match=r"Another deploy of team-a/support_bot has been .* under Runs and end it"
+            TurnTakenError, match=r"team-a.support_bot.deploy is taken by deploying, .* under Runs and end it"
         ),
     ):
-        local_serving.deploy(make_serving(), quiet)
+        another_thread.submit(local_serving.deploy, make_serving(), quiet).result()
 
 
 def test_a_new_engine_is_a_new_server(local_serving: LocalServing, make_serving: MakeServing) -> None:

@@ -1,0 +1,129 @@
+"""What every implementation of the state seam promises."""
+
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from resources.local.state import LocalState
+from resources.seams.state import State, TurnTakenError
+from resources.waiting import wait_until
+
+TENANT, MODEL = "team-a", "support_bot"
+
+PROGRAM = """
+import sys
+from pathlib import Path
+from resources.local.state import LocalState
+state = LocalState(folder=Path(sys.argv[1]))
+with {what}:
+    print("held", flush=True)
+    input()
+"""
+TURN = 'state.turn("team-a", "support_bot", "build", doing="run 1: lora_adapter", say=print)'
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> State:
+    return LocalState(folder=tmp_path)
+
+
+@pytest.fixture
+def holder(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """Another process, which has what the test says."""
+    with subprocess.Popen(
+        [sys.executable, "-c", PROGRAM.format(what=request.param), str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        yield process
+        process.kill()
+
+
+@pytest.mark.parametrize("holder", [TURN], indirect=True)
+def test_a_turn_is_waited_for_with_its_holders_name_and_is_free_when_the_holder_is_killed(
+    state: State, holder: subprocess.Popen[str]
+) -> None:
+    said: list[str] = []
+
+    def say(text: str) -> None:
+        said.append(text)
+        holder.kill()
+
+    with state.turn(TENANT, MODEL, "build", doing="run 2", say=say, timeout_s=60):
+        assert len(said) == 1
+        assert "team-a.support_bot.build is taken by run 1: lora_adapter, on " in said[0]
+
+
+@pytest.mark.parametrize("holder", [TURN], indirect=True)
+def test_a_turn_that_does_not_become_free_is_refused_with_its_holders_name(
+    state: State, holder: subprocess.Popen[str]
+) -> None:
+    with (
+        pytest.raises(TurnTakenError, match=r"taken by run 1: lora_adapter, on .* under Runs and end it"),
+        state.turn(TENANT, MODEL, "build", doing="run 2", say=print, timeout_s=0.1),
+    ):
+        pass
+
+
+def test_other_tenants_models_and_works_have_turns_of_their_own(state: State) -> None:
+    with (
+        state.turn(TENANT, MODEL, "build", doing="1", say=print, timeout_s=0),
+        state.turn(TENANT, MODEL, "deploy", doing="2", say=print, timeout_s=0),
+        state.turn("team-b", MODEL, "build", doing="3", say=print, timeout_s=0),
+        state.turn(TENANT, "other", "build", doing="4", say=print, timeout_s=0),
+        state.turn(None, MODEL, "build", doing="5", say=print, timeout_s=0),
+    ):
+        pass
+
+
+def test_who_has_a_turn_has_it_again_and_another_thread_has_not(state: State) -> None:
+    found: list[str] = []
+
+    def take() -> None:
+        try:
+            with state.turn(TENANT, MODEL, "build", doing="thread", say=print, timeout_s=0):
+                found.append("taken")
+        except TurnTakenError as fault:
+            found.append(str(fault))
+
+    with state.turn(TENANT, MODEL, "build", doing="outer", say=print):
+        with state.turn(TENANT, MODEL, "build", doing="inner", say=print, timeout_s=0):
+            pass
+        other = threading.Thread(target=take)
+        other.start()
+        other.join()
+    assert "taken by outer" in found[0]
+    take()
+    assert found[1] == "taken"
+
+
+def test_a_turn_is_free_again_after_an_error(state: State) -> None:
+    with (
+        pytest.raises(ZeroDivisionError),
+        state.turn(TENANT, MODEL, "build", doing="1", say=print),
+    ):
+        raise ZeroDivisionError
+    with state.turn(TENANT, MODEL, "build", doing="2", say=print, timeout_s=0):
+        pass
+
+
+@pytest.mark.parametrize("holder", ['state.executing("run-1")'], indirect=True)
+def test_a_run_is_abandoned_once_the_process_that_executes_it_is_killed(
+    state: State, holder: subprocess.Popen[str]
+) -> None:
+    assert state.abandoned(["run-1", "never-seen"]) == []
+    holder.kill()
+    wait_until(lambda: state.abandoned(["run-1", "never-seen"]) == ["run-1"], what="it", timeout_s=30)
+
+
+def test_a_run_that_was_executed_to_its_end_is_not_abandoned(state: State) -> None:
+    with state.executing("run-1"):
+        assert state.abandoned(["run-1"]) == []
+    assert state.abandoned(["run-1"]) == []
