@@ -1,6 +1,6 @@
 """What of MLflow's API only reads: every GET but those named here, and the POSTs that search.
 
-Compared with MLflow's own routes by `tests/unit/mlflow/test_reading.py`, so that a new version of MLflow adds
+`tests/integration/mlflow/test_reading.py` compares it with MLflow's own routes: a new version of MLflow adds
 nothing unseen.
 """
 

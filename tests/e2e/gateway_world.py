@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from llm_assets.gateway.tenants import issuer_of
+from tests.integration.gateway.whole_gateways import Deployment
 from tests.servers.oidc_issuer import Issuer, hand_signed
-from tests.unit.gateway.whole_gateways import Deployment
 
 DOMAIN = "localhost"
 CLASSES = {"support_bot": "limited", "screening": "high", "triage": "minimal", "idle": "minimal"}

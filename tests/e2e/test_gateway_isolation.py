@@ -16,8 +16,8 @@ from resources.gateway.envoy_settings import GatewaySettings
 from resources.gateway.jwt_filter import jwt_filter, write_jwt_filter
 from resources.gateway.key_sets import fetch_key_set
 from tests.e2e.gateway_world import BY_DIGEST, CLASSES, LIVE, MODELS_OF, Request, World
+from tests.integration.gateway.whole_gateways import WholeGateway, whole_gateway
 from tests.servers.oidc_issuer import issuing
-from tests.unit.gateway.whole_gateways import WholeGateway, whole_gateway
 
 REQUESTS = 10_000
 AT_ONCE = 24

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from resources.gateway.api_keys import create_key, keys, revoke
 from resources.gateway.journals import Journal
-from tests.unit.gateway.gateways import created, new_key
-from tests.unit.gateway.gateways import tenant as tenant_line
-from tests.unit.gateway.whole_gateways import Deployment, WholeGateway, whole_gateway
+from tests.integration.gateway.gateways import created, new_key
+from tests.integration.gateway.gateways import tenant as tenant_line
+from tests.integration.gateway.whole_gateways import Deployment, WholeGateway, whole_gateway
 
 REVOKED = 40
 KEPT = 4

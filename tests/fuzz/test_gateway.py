@@ -19,10 +19,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.fuzz.soups import JSON_PIECES, changed, reads, soup
+from tests.integration.gateway.conftest import prepared, started
+from tests.integration.gateway.gateways import CHAT, DIGESTS, LUA, Gateway, bootstrap, envoy_of, question
+from tests.integration.gateway.test_lua_modules import Lua
 from tests.servers.ports import free_port
-from tests.unit.gateway.conftest import prepared, started
-from tests.unit.gateway.gateways import CHAT, DIGESTS, LUA, Gateway, bootstrap, envoy_of, question
-from tests.unit.gateway.test_lua_modules import Lua
 
 SCRIPT = f"""
 package.path = "{LUA}/?.lua;" .. package.path

@@ -1,6 +1,5 @@
 """An audit log of its own for each test, fed by a spool writer that stands in for the gateway."""
 
-import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -67,20 +66,6 @@ class Log:
         ids = [self.spool.exchange(tenant, **given) for _ in range(count)]
         self.collect()
         return ids
-
-
-STARTED: list[subprocess.Popen[bytes]] = []
-"""Collectors that tests started as processes."""
-
-
-@pytest.fixture(autouse=True)
-def nothing_left_running() -> Iterator[None]:
-    """A test that failed may have left its collectors behind."""
-    yield
-    for process in STARTED:
-        process.kill()
-        process.wait()
-    STARTED.clear()
 
 
 MakeLog = Callable[..., Log]

@@ -1,5 +1,0 @@
-"""Servings as those of the serving tests."""
-
-from tests.unit.serving.conftest import make_serving
-
-__all__ = ["make_serving"]
