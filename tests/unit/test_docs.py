@@ -11,7 +11,7 @@ from tests.conftest import ROOT
 SETTING = re.compile(r"LLM_ASSETS_[A-Z]+(?:_[A-Z]+)*")
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 SETTINGS_PAGE = ROOT / "docs" / "reference" / "settings.md"
-PAGES = [ROOT / "README.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 THREATS = ROOT / "docs" / "explanation" / "threat-model.md"
 NAMED_TEST = re.compile(r"`([\w/]+\.py)::(test_\w+)`")
 
