@@ -14,6 +14,7 @@ from llm_assets.automation import schedule_status, sensor_status
 from llm_assets.catalog.loading import Catalog
 from llm_assets.catalog.models import ModelEntry
 from llm_assets.chains import Chains, chain
+from llm_assets.executor import executor_of
 from llm_assets.installation.profiles import profile_of
 from llm_assets.installation.settings import Settings
 from llm_assets.schedules.usage import usage_schedule
@@ -26,14 +27,15 @@ from llm_assets.sensors.tenants import tenants
 
 def build_definitions(settings: Settings, catalog: Catalog) -> dg.Definitions:
     """The graph of a catalog. Its size grows with models, not with tenants."""
-    resources = profile_of(settings).resources()
+    profile = profile_of(settings)
+    resources = profile.resources()
     base_models = {entry.name: base_model(entry) for entry in catalog.base_models.values()}
     assets: list[dg.AssetsDefinition] = [*base_models.values(), usage(catalog)]
     checks: list[dg.AssetChecksDefinition] = []
     chains: dict[str, dg.JobDefinition] = {}
     for model in catalog.models.values():
         own, own_checks = _assets(catalog, model), _checks(catalog, model)
-        chains[model.name] = chain(model, [base_models[model.base_model], *own, *own_checks], resources)
+        chains[model.name] = chain(model, [base_models[model.base_model], *own, *own_checks], profile)
         assets += own
         checks += own_checks
     return dg.Definitions(
@@ -43,7 +45,7 @@ def build_definitions(settings: Settings, catalog: Catalog) -> dg.Definitions:
         sensors=_sensors(settings, catalog, chains),
         schedules=[usage_schedule(settings, schedule_status())],
         resources=resources,
-        executor=dg.in_process_executor,
+        executor=executor_of(profile.state),
     )
 
 
@@ -51,7 +53,7 @@ def build_chain(settings: Settings, catalog: Catalog, model: ModelEntry) -> dg.J
     """The chain of one model, without the definitions of all others."""
     base = base_model(catalog.base_models[model.base_model])
     parts = [base, *_assets(catalog, model), *_checks(catalog, model)]
-    return chain(model, parts, profile_of(settings).resources())
+    return chain(model, parts, profile_of(settings))
 
 
 def _assets(catalog: Catalog, model: ModelEntry) -> list[dg.AssetsDefinition]:

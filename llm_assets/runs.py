@@ -1,14 +1,12 @@
 """Runs started from the command line: in this process, recorded like any other run."""
 
 import os
-import re
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import dagster as dg
-import psutil
 from dagster import DagsterRunStatus
 from filelock import FileLock
 
@@ -17,11 +15,9 @@ from llm_assets.chains import line_tags
 from llm_assets.installation.settings import Settings
 from llm_assets.partitions import add_tenants
 from resources.private_files import close_to_others
+from resources.seams.state import State
 
-PROCESS_TAG = "llm_assets/process"  # `<pid>@<creation time>` of the process that executes the run
 UNFINISHED = (DagsterRunStatus.STARTED, DagsterRunStatus.STARTING, DagsterRunStatus.CANCELING)
-WORKER_STARTED = re.compile(r"^Started process for run \(pid: (\d+)\)")
-CLOCK_SLACK_S = 1.0
 STORAGE_TURN_S = 60
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
@@ -57,6 +53,7 @@ def new_run_id() -> str:
 
 def execute_chain(
     instance: dg.DagsterInstance,
+    state: State,
     job: dg.JobDefinition,
     *,
     model: str,
@@ -73,49 +70,27 @@ def execute_chain(
     Raises:
         RunCanceled: It was interrupted.
     """
-    end_abandoned_runs(instance)
+    end_abandoned_runs(instance, state)
     add_tenants(instance, model, tenants)
-    with canceled_when_interrupted(instance, run_id):
+    with state.executing(run_id), canceled_when_interrupted(instance, run_id):
         return job.execute_in_process(
             instance=instance,
             partition_key=tenant,
             run_id=run_id,
-            tags=line_tags(tenant, model) | {PROCESS_TAG: _this_process()},
+            tags=line_tags(tenant, model),
             run_config={"ops": dict(op_config), **QUIET},
             asset_selection=assets,
             raise_on_error=False,
         )
 
 
-def end_abandoned_runs(instance: dg.DagsterInstance) -> list[str]:
-    """Marks runs whose process was killed as failed and frees their place at the accelerator."""
-    ended = []
-    for run in instance.get_runs(filters=dg.RunsFilter(statuses=list(UNFINISHED))):
-        process = _worker(instance, run) or run.tags.get(PROCESS_TAG)  # a re-execution copies the tag
-        if process is not None and not _alive(process):
-            instance.report_run_failed(run, f"The process {process} that executed this run is gone.")
-            instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
-            ended.append(run.run_id)
+def end_abandoned_runs(instance: dg.DagsterInstance, state: State) -> list[str]:
+    """Marks runs that nobody executes any more as failed and frees their place at the accelerator."""
+    unfinished = {
+        run.run_id: run for run in instance.get_runs(filters=dg.RunsFilter(statuses=list(UNFINISHED)))
+    }
+    ended = state.abandoned(unfinished) if unfinished else []
+    for run_id in ended:
+        instance.report_run_failed(unfinished[run_id], "The process that executed this run is gone.")
+        instance.event_log_storage.free_concurrency_slots_for_run(run_id)
     return ended
-
-
-def _worker(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str | None:
-    """The process of a run that Dagster launched: its own events name the pid and when it was started."""
-    events = instance.get_records_for_run(run.run_id, of_type=dg.DagsterEventType.ENGINE_EVENT).records
-    for record in reversed(events):
-        if found := WORKER_STARTED.search(record.event_log_entry.message):
-            return f"{found[1]}@{record.event_log_entry.timestamp:.2f}"
-    return None
-
-
-def _this_process() -> str:
-    return f"{os.getpid()}@{psutil.Process().create_time():.2f}"
-
-
-def _alive(process: str) -> bool:
-    """A process made later than the one that is meant has only its number."""
-    pid, _, started = process.partition("@")
-    try:
-        return psutil.Process(int(pid)).create_time() <= float(started) + CLOCK_SLACK_S
-    except psutil.NoSuchProcess:
-        return False

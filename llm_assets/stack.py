@@ -86,7 +86,7 @@ class Stack:
         self.gateway.start()
         self.profile.mlflow.start()
         with dagster_instance(self.settings) as instance:  # makes Dagster's tables before several open them
-            end_abandoned_runs(instance)
+            end_abandoned_runs(instance, self.profile.state)
         ui = self.ui()
         if ui and automation and not ui.attributes["automation"]:  # the demo left it with its sensors off
             self.processes.stop(UI, timeout_s=STOP_S)

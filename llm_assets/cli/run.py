@@ -129,6 +129,7 @@ def execute(
         try:
             result = execute_chain(
                 instance,
+                here.profile.state,
                 job,
                 model=model,
                 tenant=tenant,

@@ -4,13 +4,19 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
+import psycopg2
 import pytest
 
 from resources.local.state import LocalState
-from resources.seams.state import State, TurnTakenError
+from resources.postgresql.state import PostgresState, _make_tables
+from resources.seams.state import State, StateError, TurnTakenError
 from resources.waiting import wait_until
+from tests.servers.ports import free_port
+from tests.servers.postgresql import postgresql
 
 TENANT, MODEL = "team-a", "support_bot"
 
@@ -18,7 +24,8 @@ PROGRAM = """
 import sys
 from pathlib import Path
 from resources.local.state import LocalState
-state = LocalState(folder=Path(sys.argv[1]))
+from resources.postgresql.state import PostgresState
+state = PostgresState(url=sys.argv[1]) if "://" in sys.argv[1] else LocalState(folder=Path(sys.argv[1]))
 with {what}:
     print("held", flush=True)
     input()
@@ -26,16 +33,33 @@ with {what}:
 TURN = 'state.turn("team-a", "support_bot", "build", doing="run 1: lora_adapter", say=print)'
 
 
-@pytest.fixture
-def state(tmp_path: Path) -> State:
-    return LocalState(folder=tmp_path)
+@pytest.fixture(scope="module")
+def database() -> Iterator[str]:
+    with postgresql() as url:
+        yield url
+
+
+@pytest.fixture(params=["files", "PostgreSQL"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "files":
+        return str(tmp_path)
+    url: str = request.getfixturevalue("database")
+    with closing(psycopg2.connect(url)) as session, session, session.cursor() as cursor:
+        cursor.execute("DROP SCHEMA IF EXISTS llm_assets CASCADE")
+    _make_tables.cache_clear()
+    return url
 
 
 @pytest.fixture
-def holder(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+def state(place: str) -> State:
+    return PostgresState(url=place) if "://" in place else LocalState(folder=Path(place))
+
+
+@pytest.fixture
+def holder(request: pytest.FixtureRequest, place: str) -> Iterator[subprocess.Popen[str]]:
     """Another process, which has what the test says."""
     with subprocess.Popen(
-        [sys.executable, "-c", PROGRAM.format(what=request.param), str(tmp_path)],
+        [sys.executable, "-c", PROGRAM.format(what=request.param), place],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -127,3 +151,46 @@ def test_a_run_that_was_executed_to_its_end_is_not_abandoned(state: State) -> No
     with state.executing("run-1"):
         assert state.abandoned(["run-1"]) == []
     assert state.abandoned(["run-1"]) == []
+
+
+def test_a_turn_that_was_lost_with_the_connection_and_taken_since_is_told_at_its_end(database: str) -> None:
+    state = PostgresState(url=database)
+    with pytest.raises(StateError, match=r"was lost .* and another, on .* took the turn"):
+        lose_a_turn(state, database)
+
+
+def lose_a_turn(state: State, database: str) -> None:
+    with (
+        state.turn(TENANT, "lost", "build", doing="one", say=print),
+        ThreadPoolExecutor() as another,
+    ):
+        end_other_sessions(database)
+        another.submit(take, state).result()
+
+
+def take(state: State) -> None:
+    with state.turn(TENANT, "lost", "build", doing="another", say=print, timeout_s=5):
+        pass
+
+
+def test_a_turn_whose_connection_was_lost_but_that_nobody_took_was_held_to_its_end(database: str) -> None:
+    with PostgresState(url=database).turn(TENANT, "kept", "build", doing="one", say=print):
+        end_other_sessions(database)
+
+
+def end_other_sessions(database: str) -> None:
+    with closing(psycopg2.connect(database)) as session, session, session.cursor() as cursor:
+        cursor.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'llm-assets'"
+        )
+
+
+def test_a_database_that_is_not_there_is_named_by_its_setting_and_not_by_its_password() -> None:
+    state = PostgresState(url=f"postgresql://me:secret@127.0.0.1:{free_port()}/none")
+    assert "secret" not in repr(state)
+    with (
+        pytest.raises(StateError, match=r"cannot be reached: (?s:.*)LLM_ASSETS_DATABASE_URL") as refused,
+        state.turn(TENANT, MODEL, "build", doing="one", say=print),
+    ):
+        pass
+    assert "secret" not in str(refused.value)

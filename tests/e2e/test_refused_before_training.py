@@ -5,6 +5,7 @@ import pytest
 from llm_assets.catalog.loading import load_catalog
 from llm_assets.chains import chain_name
 from llm_assets.graph import build_definitions
+from llm_assets.installation.profiles import profile_of
 from llm_assets.keys import DATASET, LORA_ADAPTER, base_model_key, model_key
 from llm_assets.runs import dagster_instance, execute_chain, new_run_id
 from tests.conftest import MakeProject
@@ -35,6 +36,7 @@ def test_lengths_beyond_the_fetched_base_model_are_named_with_file_line_and_key(
         definitions = build_definitions(project.settings, load_catalog(project.settings.catalog))
         result = execute_chain(
             instance,
+            profile_of(project.settings).state,
             definitions.resolve_job_def(chain_name(MODEL)),
             model=MODEL,
             tenant="team-a",

@@ -6,11 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
-import psutil
 import pytest
+from dagster._core.definitions.job_base import InMemoryJob
+from dagster._core.execution.api import execute_run_iterator  # what a launched run goes through
 
+from llm_assets.executor import executor_of
 from llm_assets.installation.settings import SettingsError, find_settings
-from llm_assets.runs import PROCESS_TAG, end_abandoned_runs
+from llm_assets.runs import end_abandoned_runs
+from resources.local.state import LocalState
 
 
 @dg.job
@@ -24,37 +27,65 @@ def instance() -> Iterator[dg.DagsterInstance]:
         yield ephemeral
 
 
-def started_run(instance: dg.DagsterInstance, process: psutil.Process) -> str:
-    tags = {PROCESS_TAG: f"{process.pid}@{process.create_time():.2f}"}
-    run = instance.create_run_for_job(nothing, status=dg.DagsterRunStatus.STARTED, tags=tags)
-    return run.run_id
+@pytest.fixture
+def state(tmp_path: Path) -> LocalState:
+    return LocalState(folder=tmp_path)
 
 
-def test_a_run_whose_process_was_killed_is_marked_failed(instance: dg.DagsterInstance) -> None:
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
-        run_id = started_run(instance, psutil.Process(process.pid))
-        assert end_abandoned_runs(instance) == []
-        process.kill()
-    assert end_abandoned_runs(instance) == [run_id]
-    run = instance.get_run_by_id(run_id)
-    assert run is not None
-    assert run.status == dg.DagsterRunStatus.FAILURE
+HOLDER = """
+import sys
+from pathlib import Path
+from resources.local.state import LocalState
+with LocalState(folder=Path(sys.argv[1])).executing(sys.argv[2]):
+    print("executes", flush=True)
+    input()
+"""
 
 
-def test_a_run_that_dagster_launched_is_marked_failed_when_its_worker_is_gone(
-    instance: dg.DagsterInstance,
+def test_a_run_whose_process_was_killed_is_marked_failed(
+    instance: dg.DagsterInstance, state: LocalState
 ) -> None:
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as worker:
-        run = instance.create_run_for_job(nothing, status=dg.DagsterRunStatus.STARTED)
-        instance.report_engine_event(f"Started process for run (pid: {worker.pid}).", run)
-        assert end_abandoned_runs(instance) == []
-        worker.kill()
-    assert end_abandoned_runs(instance) == [run.run_id]
+    run = instance.create_run_for_job(nothing, status=dg.DagsterRunStatus.STARTED)
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER, state.folder, run.run_id],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "executes\n"
+        assert end_abandoned_runs(instance, state) == []
+        process.kill()
+    assert end_abandoned_runs(instance, state) == [run.run_id]
+    ended = instance.get_run_by_id(run.run_id)
+    assert ended is not None
+    assert ended.status == dg.DagsterRunStatus.FAILURE
 
 
-def test_a_run_of_this_process_goes_on(instance: dg.DagsterInstance) -> None:
-    started_run(instance, psutil.Process())
-    assert end_abandoned_runs(instance) == []
+def test_a_run_that_is_not_known_here_is_left_alone(instance: dg.DagsterInstance, state: LocalState) -> None:
+    """As one of another machine is, which has a state of its own."""
+    instance.create_run_for_job(nothing, status=dg.DagsterRunStatus.STARTED)
+    assert end_abandoned_runs(instance, state) == []
+
+
+def test_whoever_launches_a_run_its_executor_says_that_it_is_alive(
+    instance: dg.DagsterInstance, state: LocalState
+) -> None:
+    found: list[bool] = []
+
+    @dg.op
+    def look(context: dg.OpExecutionContext) -> None:
+        found.append((state.folder / "runs" / f"{context.run_id}.lock").exists())
+
+    @dg.job(executor_def=executor_of(state))
+    def looking() -> None:
+        look()
+
+    run = instance.create_run_for_job(looking)
+    kinds = [event.event_type for event in execute_run_iterator(InMemoryJob(looking), run, instance)]
+    assert dg.DagsterEventType.RUN_SUCCESS in kinds
+    assert found == [True]
+    assert list((state.folder / "runs").iterdir()) == []
 
 
 def test_outside_of_a_project_the_settings_say_where_to_go(
