@@ -8,6 +8,7 @@ version.
 import dagster as dg
 
 from llm_assets.keys import BASE_MODELS, DATASET, LORA_ADAPTER, MERGED_MODEL, MODEL_CARD
+from llm_assets.manifests import Parents
 from resources.artifact_store.artifacts import Artifact, ArtifactError, Collection, Line, parse_uri
 from resources.artifact_store.store import ArtifactStore
 from resources.errors import LlmAssetsError
@@ -127,7 +128,7 @@ def check_bound(adapter: Artifact, base: Artifact) -> None:
     Raises:
         LineageError: The digests differ; names both.
     """
-    bound_to = adapter.attributes.get("base_digest")
+    bound_to = Parents.of(adapter).base_digest
     if bound_to != base.digest:
         raise LineageError(
             f"The adapter {adapter.uri} was trained on the base model {bound_to}, but {base.uri} is "

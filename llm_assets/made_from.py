@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from llm_assets.manifests import Parents
 from resources.artifact_store.artifacts import Artifact, ArtifactError, Collection, Line, parse_uri
 
 Published = Callable[[str], Artifact]
@@ -48,7 +49,8 @@ def parent_of(published: Published, artifact: Artifact, parent: Parent) -> Artif
     Raises:
         ArtifactError: It says nothing, the parent is gone, of another tenant or model, or has another digest.
     """
-    uri, digest = (artifact.attributes.get(f"{parent}_{what}") for what in ("uri", "digest"))
+    named = Parents.of(artifact)
+    uri, digest = getattr(named, f"{parent}_uri"), getattr(named, f"{parent}_digest")
     line, _ = parse_uri(str(uri))
     if line != _line(artifact.line, parent, line.name):
         raise ArtifactError(

@@ -17,6 +17,7 @@ from llm_assets.catalog.tenants import TenantEntry
 from llm_assets.installation.settings import Settings
 from llm_assets.loss_rules import Measured, missed_fall
 from llm_assets.made_from import parent_of
+from llm_assets.manifests import AdapterManifest, CardManifest
 from llm_assets.model_cards.ai_act import can_be_filled_in
 from llm_assets.signature_policy import bundle_of, require_signature, verifier_of
 from llm_assets.version_cards import card_of
@@ -84,12 +85,13 @@ class PromotionRules:
     def _of_training(self, version: RegisteredVersion, merged: Artifact) -> Iterator[Broken]:
         try:
             adapter = parent_of(self.store.get, merged, "adapter")
+            losses = AdapterManifest.of(adapter).training.losses
         except ArtifactError as error:
             remedy = _another_version(version)
             yield Broken(rule="artifact", what=str(error), where=merged.uri, remedy=remedy)
             return
         yield from self._signature(adapter)
-        yield from broken_thresholds(self.model, adapter.attributes["training"])
+        yield from broken_thresholds(self.model, losses)
 
     def _signature(self, artifact: Artifact) -> Iterator[Broken]:
         return broken_signature(self.tenant, self.verifier, artifact, bundle_of(self.store, artifact))
@@ -181,11 +183,11 @@ def broken_card(model: ModelEntry, version: RegisteredVersion, card: Artifact | 
         gone = f"no card of version {version.label} is in the store"
         yield Broken(rule="model card", what=gone, where="cards", remedy=again, blocking=blocking)
         return
-    for missing in can_be_filled_in(card.attributes["missing"]):
+    for missing in can_be_filled_in(CardManifest.of(card).missing):
         yield Broken(
             rule="model card",
-            what=f"{missing['title']} is missing: it {missing['why']} (EU AI Act, {missing['reference']})",
-            where=missing["remedy"],
+            what=f"{missing.title} is missing: it {missing.why} (EU AI Act, {missing.reference})",
+            where=missing.remedy,
             remedy=f"Fill it in; {again}",
             blocking=blocking,
         )

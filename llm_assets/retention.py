@@ -9,9 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from llm_assets.manifests import Parents
 from resources.artifact_store.artifacts import LABEL_TIME, Artifact, Line
-
-PARENTS = ("base_uri", "dataset_uri", "adapter_uri")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +80,6 @@ def _ancestors(uri: str, by_uri: Mapping[str, Artifact]) -> Iterator[str]:
     artifact = by_uri.get(uri)
     if artifact is None or artifact.line.collection == "cards":
         return
-    for name in PARENTS:
-        if parent := artifact.attributes.get(name):
-            yield str(parent)
-            yield from _ancestors(str(parent), by_uri)
+    for parent in Parents.of(artifact).uris:
+        yield parent
+        yield from _ancestors(parent, by_uri)

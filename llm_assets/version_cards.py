@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from llm_assets.manifests import CardManifest
 from resources.artifact_store.artifacts import Artifact, Line, parse_uri
 from resources.artifact_store.store import ArtifactStore
 
@@ -10,7 +11,8 @@ def cards_of(store: ArtifactStore, uri: str, digest: str) -> Iterator[Artifact]:
     """Of the merged model with that address and digest, which may be pruned by now; the newest card first."""
     line, _ = parse_uri(uri)
     for card in store.versions(Line(collection="cards", tenant=line.tenant, name=line.name)):
-        if (card.attributes.get("model_uri"), card.attributes.get("model_digest")) == (uri, digest):
+        described = CardManifest.of(card)
+        if (described.model_uri, described.model_digest) == (uri, digest):
             yield card
 
 

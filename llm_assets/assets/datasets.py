@@ -2,8 +2,8 @@
 
 import shutil
 import tempfile
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import dagster as dg
 
@@ -17,12 +17,12 @@ from llm_assets.catalog.recipes import Recipe
 from llm_assets.datasets.landing_zone import LandingZone, opened_landing_zone, source_files
 from llm_assets.datasets.landing_zone import fingerprint as fingerprint_of_landing_zone
 from llm_assets.datasets.mistakes import mistake
-from llm_assets.datasets.preparation import prepare
-from llm_assets.datasets.remarks import FileRemark
+from llm_assets.datasets.preparation import PreparedDataset, prepare
 from llm_assets.folder_stamps import DATASET_STAMP, files_of_dataset, stamp_of
 from llm_assets.installation.settings import Settings
 from llm_assets.keys import DATASET, base_model_key, model_key
 from llm_assets.lineage import materialized_for
+from llm_assets.manifests import DatasetManifest
 from llm_assets.partitions import tenants_of
 from llm_assets.presentation import artifact_metadata, table
 from resources.artifact_store.artifacts import Artifact, Line, fingerprint_of
@@ -71,16 +71,17 @@ def dataset(catalog: Catalog, model: ModelEntry) -> dg.AssetsDefinition:
             stamp = stamp_of(files_of_dataset(zone.folder))
             recipe = catalog.recipe_for(tenant, model.name, config.experiment)
             options, rows = _options(recipe, model, base), fingerprint_of_landing_zone(zone)
-            fingerprint = fingerprint_of(rows=rows, **options)
+            fingerprint = fingerprint_of(rows=rows, **asdict(options))
             artifact = artifact_store.find(line, fingerprint)
             if artifact is None:
                 output = settings.work / str(line)
                 tokenizer = artifact_store.read(base, TOKENIZER)
-                attributes = _prepare(zone, output, options, tokenizer)
+                prepared = _prepare(zone, output, options, tokenizer)
                 _refuse_changed(zone, stamp)
-                artifact = artifact_store.publish(line, output, attributes | {"fingerprint": fingerprint})
-        for remark in artifact.attributes["remarks"]:
-            context.log.warning(str(FileRemark(**remark)))
+                manifest = _manifest(prepared, fingerprint, options.cutoff_len)
+                artifact = artifact_store.publish(line, output, manifest.attributes())
+        for remark in DatasetManifest.of(artifact).remarks:
+            context.log.warning(str(remark))
         return dg.MaterializeResult(
             data_version=dg.DataVersion(artifact.digest),
             metadata=_facts(artifact) | artifact_metadata(artifact) | {DATASET_STAMP: stamp},
@@ -89,18 +90,28 @@ def dataset(catalog: Catalog, model: ModelEntry) -> dg.AssetsDefinition:
     return _dataset
 
 
-def _options(recipe: Recipe, model: ModelEntry, base: Artifact) -> dict[str, Any]:
-    """What decides the prepared rows beside the rows themselves."""
-    tokenizer = base.file(TOKENIZER).sha256
-    return {
-        "preparation": PREPARATION,
-        "stage": recipe.stage,
-        "cutoff_len": int(recipe.arguments.get("cutoff_len", DEFAULT_CUTOFF_LEN)),
-        "train_on_prompt": recipe.trains_on_prompt,
-        "held_out_fraction": model.dataset.held_out_fraction,
-        "seed": model.dataset.seed,
-        "tokenizer": tokenizer,
-    }
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What decides the prepared rows beside the rows themselves. `tokenizer` is its file's SHA-256."""
+
+    preparation: int = PREPARATION
+    stage: str
+    cutoff_len: int
+    train_on_prompt: bool
+    held_out_fraction: float
+    seed: int
+    tokenizer: str
+
+
+def _options(recipe: Recipe, model: ModelEntry, base: Artifact) -> Options:
+    return Options(
+        stage=recipe.stage,
+        cutoff_len=int(recipe.arguments.get("cutoff_len", DEFAULT_CUTOFF_LEN)),
+        train_on_prompt=recipe.trains_on_prompt,
+        held_out_fraction=model.dataset.held_out_fraction,
+        seed=model.dataset.seed,
+        tokenizer=base.file(TOKENIZER).sha256,
+    )
 
 
 def _refuse_changed(zone: LandingZone, before: str) -> None:
@@ -111,7 +122,7 @@ def _refuse_changed(zone: LandingZone, before: str) -> None:
         raise mistake(zone.path, "changed while it was read; run again once its files are whole")
 
 
-def _prepare(zone: LandingZone, output: Path, options: dict[str, Any], tokenizer: bytes) -> dict[str, Any]:
+def _prepare(zone: LandingZone, output: Path, options: Options, tokenizer: bytes) -> PreparedDataset:
     shutil.rmtree(output, ignore_errors=True)
     with tempfile.TemporaryDirectory() as place:
         tokenizer_file = Path(place, TOKENIZER)
@@ -119,38 +130,45 @@ def _prepare(zone: LandingZone, output: Path, options: dict[str, Any], tokenizer
         prepared = prepare(
             zone,
             output,
-            stage=options["stage"],
+            stage=options.stage,
             tokenizer_file=tokenizer_file,
-            cutoff_len=options["cutoff_len"],
-            held_out_fraction=options["held_out_fraction"],
-            seed=options["seed"],
-            train_on_prompt=options["train_on_prompt"],
+            cutoff_len=options.cutoff_len,
+            held_out_fraction=options.held_out_fraction,
+            seed=options.seed,
+            train_on_prompt=options.train_on_prompt,
         )
     # Token counts follow the tokenizer; they are known *about* the rows and must not change the digest.
     (output / "statistics.json").unlink()
-    return {
-        "format": prepared.format,
-        "rows": prepared.rows,
-        "train_rows": prepared.train_rows,
-        "held_out_rows": prepared.held_out_rows,
-        "statistics": prepared.statistics,
-        "samples": prepared.samples,
-        "remarks": [remark.as_dict() for remark in prepared.remarks],
-        "cutoff_len": options["cutoff_len"],
-    }
+    return prepared
+
+
+def _manifest(prepared: PreparedDataset, fingerprint: str, cutoff_len: int) -> DatasetManifest:
+    return DatasetManifest(
+        fingerprint=fingerprint,
+        format=prepared.format,
+        rows=prepared.rows,
+        train_rows=prepared.train_rows,
+        held_out_rows=prepared.held_out_rows,
+        statistics=prepared.statistics,
+        samples=tuple(prepared.samples),
+        remarks=prepared.remarks,
+        cutoff_len=cutoff_len,
+    )
 
 
 def _facts(artifact: Artifact) -> dict[str, dg.MetadataValue]:
-    facts = artifact.attributes
-    statistics = [{"statistic": name, "value": value} for name, value in facts["statistics"].items()]
+    facts = DatasetManifest.of(artifact)
+    statistics = [
+        {"statistic": name, "value": value} for name, value in facts.statistics.model_dump().items()
+    ]
     return {
-        "dagster/row_count": dg.MetadataValue.int(facts["rows"]),
-        "llm/train_rows": dg.MetadataValue.int(facts["train_rows"]),
-        "llm/held_out_rows": dg.MetadataValue.int(facts["held_out_rows"]),
-        "llm/format": dg.MetadataValue.text(facts["format"]),
+        "dagster/row_count": dg.MetadataValue.int(facts.rows),
+        "llm/train_rows": dg.MetadataValue.int(facts.train_rows),
+        "llm/held_out_rows": dg.MetadataValue.int(facts.held_out_rows),
+        "llm/format": dg.MetadataValue.text(facts.format),
         "llm/statistics": table(statistics),
-        "llm/samples": table(facts["samples"]),
-        "llm/remarks": table(facts["remarks"]),
+        "llm/samples": table(facts.samples),
+        "llm/remarks": table([remark.as_dict() for remark in facts.remarks]),
     }
 
 
@@ -159,7 +177,7 @@ def dataset_checks(model: ModelEntry) -> list[dg.AssetChecksDefinition]:
 
     def some_rows_are_held_out(dataset: Artifact) -> Verdict:
         """There are rows that training does not see, so that the held-out loss means something."""
-        rows = dataset.attributes["held_out_rows"]
+        rows = DatasetManifest.of(dataset).held_out_rows
         wanted = model.dataset.held_out_fraction > 0
         return Verdict(
             holds=rows > 0 or not wanted, why=f"{rows} rows are held out.", figures={"held_out_rows": rows}
@@ -167,21 +185,22 @@ def dataset_checks(model: ModelEntry) -> list[dg.AssetChecksDefinition]:
 
     def few_rows_are_cut_off(dataset: Artifact) -> Verdict:
         """At most one row in ten is longer than the recipe's `cutoff_len` and loses its end in training."""
-        share = float(dataset.attributes["statistics"]["share_over_cutoff"])
-        cutoff = dataset.attributes["cutoff_len"]
-        why = f"{share:.1%} of the rows are longer than cutoff_len={cutoff} tokens."
+        manifest = DatasetManifest.of(dataset)
+        share = manifest.statistics.share_over_cutoff
+        why = f"{share:.1%} of the rows are longer than cutoff_len={manifest.cutoff_len} tokens."
         return Verdict(holds=share <= MOST_ROWS_CUT_OFF, why=why, figures={"share_over_cutoff": share})
 
     def few_rows_are_duplicates(dataset: Artifact) -> Verdict:
         """At most one row in ten says exactly what another row says."""
-        duplicates, rows = dataset.attributes["statistics"]["duplicates"], dataset.attributes["rows"]
+        manifest = DatasetManifest.of(dataset)
+        duplicates, rows = manifest.statistics.duplicates, manifest.rows
         figures = {"duplicates": duplicates, "rows": rows}
         why = f"{duplicates} of {rows} rows are exact duplicates."
         return Verdict(holds=duplicates <= MOST_DUPLICATES * rows, why=why, figures=figures)
 
     def the_rows_are_learned_as_they_are(dataset: Artifact) -> Verdict:
         """Every file, column, key and text is learned from; no row holds a word that was to be filled in."""
-        remarks = [FileRemark(**each) for each in dataset.attributes["remarks"]]
+        remarks = DatasetManifest.of(dataset).remarks
         shown = [str(remark) for remark in remarks if remark.kind != "note"]
         more = [f"… and {len(shown) - SHOWN_REMARKS} more"] if len(shown) > SHOWN_REMARKS else []
         why = "; ".join(shown[:SHOWN_REMARKS] + more) or "Everything that is there is learned from."

@@ -18,7 +18,8 @@ from llm_assets.installation.settings import Settings
 from llm_assets.keys import MERGED_MODEL, MODEL_CARD, model_key
 from llm_assets.lineage import materialized_for
 from llm_assets.made_from import Lineage, lineage_of
-from llm_assets.model_cards import Evidence, card_json, card_markdown
+from llm_assets.manifests import CardManifest
+from llm_assets.model_cards import Card, Evidence, card_markdown, card_of
 from llm_assets.model_cards.ai_act import can_be_filled_in
 from llm_assets.partitions import tenants_of
 from llm_assets.presentation import artifact_metadata
@@ -72,8 +73,8 @@ def model_card(catalog: Catalog, model: ModelEntry) -> dg.AssetsDefinition:
             training_run = registry.log_training(
                 tenant,
                 model.name,
-                fingerprint=str(lineage.adapter.fingerprint),
-                params=lineage.adapter.attributes["recipe"],
+                fingerprint=evidence.recipe_digest,
+                params=evidence.recipe,
                 history=_history(artifact_store, lineage.adapter),
                 tags={"adapter": lineage.adapter.uri, "dataset_digest": lineage.dataset.digest},
             )
@@ -86,7 +87,7 @@ def model_card(catalog: Catalog, model: ModelEntry) -> dg.AssetsDefinition:
             "llm/card": dg.MetadataValue.md(_body(artifact_store, card)),
             "llm/registry_version": dg.MetadataValue.int(version.number),
             "llm/registry_page": dg.MetadataValue.url(registry.page(tenant, model.name, version.number)),
-            "llm/missing_fields": dg.MetadataValue.int(len(card.attributes["missing"])),
+            "llm/missing_fields": dg.MetadataValue.int(len(CardManifest.of(card).missing)),
         }
         production = registry.production(tenant, model.name)
         if production is not None and production.number != version.number:
@@ -102,8 +103,8 @@ def model_card(catalog: Catalog, model: ModelEntry) -> dg.AssetsDefinition:
 def _publish(
     store: ArtifactStore, settings: Settings, lineage: Lineage, evidence: Evidence, line: Line
 ) -> Artifact:
-    content = card_json(evidence)
-    fingerprint = fingerprint_of(card=content, model=lineage.merged.digest)
+    content = card_of(evidence)
+    fingerprint = fingerprint_of(card=content.model_dump(), model=lineage.merged.digest)
     known = store.find(line, fingerprint)
     if known is not None:
         return known
@@ -111,23 +112,20 @@ def _publish(
     shutil.rmtree(folder, ignore_errors=True)
     curves = store.read(lineage.adapter, CURVES) if lineage.adapter.has(CURVES) else None
     _write_card(folder, content, evidence, curves)
-    return store.publish(
-        line,
-        folder,
-        {
-            "fingerprint": fingerprint,
-            "model_uri": lineage.merged.uri,
-            "model_digest": lineage.merged.digest,
-            "missing": content["missing"],
-        },
+    manifest = CardManifest(
+        fingerprint=fingerprint,
+        model_uri=lineage.merged.uri,
+        model_digest=lineage.merged.digest,
+        missing=content.missing,
     )
+    return store.publish(line, folder, manifest.attributes())
 
 
-def _write_card(folder: Path, content: dict[str, object], evidence: Evidence, curves: bytes | None) -> None:
+def _write_card(folder: Path, content: Card, evidence: Evidence, curves: bytes | None) -> None:
     folder.mkdir(parents=True)
     (folder / "README.md").write_text(card_markdown(evidence))
     (folder / "card.json").write_text(
-        json.dumps(content, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
+        json.dumps(content.model_dump(), indent=1, ensure_ascii=False, sort_keys=True) + "\n"
     )
     if curves is not None:
         (folder / CURVES).parent.mkdir()
@@ -158,7 +156,7 @@ def model_card_checks(model: ModelEntry) -> list[dg.AssetChecksDefinition]:
     def required_fields_are_filled(card: Artifact) -> Verdict:
         """Nothing that the model's risk class asks for and that can be filled in is missing; blocks a
         high-risk model."""
-        missing = [each["field"] for each in can_be_filled_in(card.attributes["missing"])]
+        missing = [each.field for each in can_be_filled_in(CardManifest.of(card).missing)]
         why = f"Missing: {', '.join(missing)}." if missing else "Nothing is missing."
         return Verdict(holds=not missing, why=why, figures={"missing_fields": len(missing)})
 

@@ -2,11 +2,15 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
+
+from pydantic import JsonValue
 
 from llm_assets.comparison.rows import RowChanges
 from llm_assets.loss_rules import LOSSES
 from llm_assets.made_from import Lineage
+from llm_assets.manifests import AdapterManifest, Merge
+from llm_assets.model_cards import Card
 from resources.mlflow.registry import RegisteredVersion
 
 Judgement = Literal["better", "worse", "same", ""]
@@ -22,11 +26,13 @@ DIGITS = 4  # what is equal to so many digits counts as the same
 
 @dataclass(frozen=True, kw_only=True)
 class Side:
-    """What is known of one version. `card` is the content of its card.json, None where that is gone."""
+    """What is known of one version. `card` is None where it is gone."""
 
     version: RegisteredVersion
     lineage: Lineage
-    card: Mapping[str, Any] | None
+    adapter: AdapterManifest
+    merge: Merge
+    card: Card | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,8 +40,8 @@ class Change:
     """One thing that differs; None where there is nothing on that side."""
 
     name: str
-    before: Any
-    after: Any
+    before: JsonValue
+    after: JsonValue
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,15 +102,15 @@ def compare(before: Side, after: Side, rows: RowChanges) -> Comparison:
         metrics=_metrics(measured(before), measured(after), rows),
         dataset=Change(name="digest", before=old.dataset.digest, after=new.dataset.digest),
         rows=rows,
-        recipe=changes(old.adapter.attributes["recipe"], new.adapter.attributes["recipe"]),
+        recipe=changes(before.adapter.recipe, after.adapter.recipe),
         base=changes(_base(old), _base(new)),
-        engines=changes(_engines(old), _engines(new)),
-        answers=_answers(old, new),
+        engines=changes(before.adapter.training.engine_versions, after.adapter.training.engine_versions),
+        answers=_answers(before.merge, after.merge),
         card=changes(_card_fields(before.card), _card_fields(after.card)),
     )
 
 
-def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[Change, ...]:
+def changes(before: Mapping[str, JsonValue], after: Mapping[str, JsonValue]) -> tuple[Change, ...]:
     """The keys whose values differ, sorted; a key that is missing holds None."""
     return tuple(
         Change(name=name, before=before.get(name), after=after.get(name))
@@ -119,8 +125,8 @@ def _named(version: RegisteredVersion) -> Named:
 
 def measured(side: Side) -> dict[str, float]:
     """What was measured in its training, by the adapter's manifest."""
-    training = side.lineage.adapter.attributes["training"]
-    return {name: float(training[name]) for name in MEASURED if training.get(name) is not None}
+    training = side.adapter.training
+    return {name: value for name in MEASURED if (value := getattr(training, name)) is not None}
 
 
 def _metrics(before: Mapping[str, float], after: Mapping[str, float], rows: RowChanges) -> tuple[Metric, ...]:
@@ -153,32 +159,25 @@ def _judgement(name: str, before: float | None, after: float | None, rows: RowCh
     return "better" if (after > before) == HIGHER_IS_BETTER[name] else "worse"
 
 
-def _base(lineage: Lineage) -> dict[str, Any]:
+def _base(lineage: Lineage) -> dict[str, JsonValue]:
     return {"base model": lineage.base.line.name, "digest": lineage.base.digest}
 
 
-def _engines(lineage: Lineage) -> Mapping[str, Any]:
-    return dict(lineage.adapter.attributes["training"]["engine_versions"])
-
-
-def _answers(before: Lineage, after: Lineage) -> tuple[Answers, ...]:
-    old, new = (
-        {each["question"]: each["text"] for each in lineage.merged.attributes["merge"]["answers"]}
-        for lineage in (before, after)
-    )
+def _answers(before: Merge, after: Merge) -> tuple[Answers, ...]:
+    old, new = ({each["question"]: each["text"] for each in merge.answers} for merge in (before, after))
     return tuple(
         Answers(question=question, before=old.get(question), after=new.get(question))
         for question in dict.fromkeys([*new, *old])
     )
 
 
-def _card_fields(card: Mapping[str, Any] | None) -> dict[str, Any]:
+def _card_fields(card: Card | None) -> dict[str, JsonValue]:
     """What people and the law say of a model; what was measured stands elsewhere in a comparison."""
     if card is None:
         return {}
     model = ("purpose", "owner", "provider", "licence", "risk_class", "risk_reasoning")
-    fields = {name: card["model"][name] for name in model}
-    fields |= {each["field"]: each["text"] for each in card["written"]}
-    fields |= {f"threshold of {each['metric']}": each["threshold"] for each in card["results"]}
-    fields["not filled in"] = ", ".join(each["field"] for each in card["missing"]) or None
+    fields: dict[str, JsonValue] = {name: getattr(card.model, name) for name in model}
+    fields |= {each.field: each.text for each in card.written}
+    fields |= {f"threshold of {each.metric}": each.threshold for each in card.results}
+    fields["not filled in"] = ", ".join(each.field for each in card.missing) or None
     return fields

@@ -107,7 +107,7 @@ def _data(comparison: Comparison) -> str:
         (each.kind, _cell(each.asked), _cell(each.before), _cell(each.after))
         for each in comparison.rows.samples
     ]
-    digests = f"`{comparison.dataset.before[:19]}` → `{comparison.dataset.after[:19]}`"
+    digests = f"`{str(comparison.dataset.before)[:19]}` → `{str(comparison.dataset.after)[:19]}`"
     head = said if comparison.dataset.before == comparison.dataset.after else f"{said} {digests}"
     return head + ("\n\n" + table(["row", "asks", "before", "after"], samples) if samples else "")
 

@@ -1,13 +1,11 @@
 """From two registered versions to their comparison: what the store holds of each."""
 
-import json
-from collections.abc import Mapping
-from typing import Any
-
 from llm_assets.comparison.comparing import Comparison, Side, compare
 from llm_assets.comparison.markdown import comparison_markdown
 from llm_assets.comparison.rows import compare_rows
 from llm_assets.made_from import lineage_of
+from llm_assets.manifests import AdapterManifest, MergedManifest
+from llm_assets.model_cards import Card
 from llm_assets.model_cards.markdown import inline
 from llm_assets.version_cards import card_of
 from resources.artifact_store.artifacts import Artifact, ArtifactError
@@ -38,9 +36,16 @@ def compared(store: ArtifactStore, before: RegisteredVersion, after: RegisteredV
 
 def _side(store: ArtifactStore, version: RegisteredVersion) -> Side:
     merged = store.get(version.source)
-    return Side(version=version, lineage=lineage_of(store.get, merged), card=_card(store, merged))
+    lineage = lineage_of(store.get, merged)
+    return Side(
+        version=version,
+        lineage=lineage,
+        adapter=AdapterManifest.of(lineage.adapter),
+        merge=MergedManifest.of(merged).merge,
+        card=_card(store, merged),
+    )
 
 
-def _card(store: ArtifactStore, merged: Artifact) -> Mapping[str, Any] | None:
+def _card(store: ArtifactStore, merged: Artifact) -> Card | None:
     card = card_of(store, merged.uri, merged.digest)
-    return None if card is None else dict(json.loads(store.read(card, "card.json")))
+    return None if card is None else Card.model_validate_json(store.read(card, "card.json"))

@@ -38,7 +38,7 @@ def _parts(comparison: Comparison) -> Iterator[RenderableType]:
     yield _title("Answers")
     yield _answers(comparison)
     yield _title("Data", counted(comparison.rows))
-    yield Text(f"{comparison.dataset.before[:19]} → {comparison.dataset.after[:19]}", style="dim")
+    yield Text(f"{str(comparison.dataset.before)[:19]} → {str(comparison.dataset.after)[:19]}", style="dim")
     if comparison.rows.samples:
         yield _rows(comparison)
     for title, changed in made_with(comparison):

@@ -20,7 +20,7 @@ from llm_assets.datasets.remarks import FileRemark, Remarks
 from llm_assets.datasets.rows import HELD_OUT, TRAIN, Rows
 from llm_assets.datasets.sources import Source, find_sources, unlisted
 from llm_assets.datasets.split import held_out_keys
-from llm_assets.datasets.statistics import Statistics
+from llm_assets.datasets.statistics import DatasetStatistics, SourceFile, Statistics
 
 STATISTICS = "statistics.json"
 PARTIAL = ".partial"
@@ -34,7 +34,7 @@ class PreparedDataset:
     rows: int
     train_rows: int
     held_out_rows: int
-    statistics: dict[str, Any]
+    statistics: DatasetStatistics
     remarks: tuple[FileRemark, ...]
     samples: list[dict[str, Any]]
 
@@ -75,16 +75,21 @@ def prepare(
         held_out = held_out_keys(rows.keys, held_out_fraction)
         samples = rows.write(partial, held_out)
         held_out_rows = sum(key in held_out for key in rows.keys)
-        counted = statistics.result(distinct_rows=len(set(rows.keys)), cutoff_len=cutoff_len)
-        counted |= {"train_rows": len(rows.keys) - held_out_rows, "held_out_rows": held_out_rows}
-        counted |= _origin(zone, sources, rows.of_file)
-        _write_json(partial / STATISTICS, counted)
+        counted = statistics.result(
+            distinct_rows=len(set(rows.keys)),
+            held_out_rows=held_out_rows,
+            cutoff_len=cutoff_len,
+            files=_files(zone, sources, rows.of_file),
+            unused_columns=sorted({column for source in sources for column in source.unused_columns}),
+            unlisted_files=unlisted(zone, sources),
+        )
+        _write_json(partial / STATISTICS, counted.model_dump())
         _write_json(partial / DATASET_INFO, _dataset_info(rows.target, held_out_rows))
     whole = combined(source.layout for source in sources)
     return PreparedDataset(
         format=(whole or rows.target).format,
         rows=len(rows.keys),
-        train_rows=len(rows.keys) - held_out_rows,
+        train_rows=counted.train_rows,
         held_out_rows=held_out_rows,
         statistics=counted,
         remarks=remarks.all(zone.path),
@@ -97,17 +102,15 @@ def _dataset_info(target: Layout, held_out_rows: int) -> dict[str, Any]:
     return {name: target.entry(f"{name}.jsonl") for name in names}
 
 
-def _origin(zone: LandingZone, sources: tuple[Source, ...], rows: dict[Path, int]) -> dict[str, Any]:
-    files = [
-        {
-            "file": source.path.relative_to(zone.path).as_posix(),
-            "rows": rows[source.path],
-            "sha256": zone.sha256(source.path),
-        }
+def _files(zone: LandingZone, sources: tuple[Source, ...], rows: dict[Path, int]) -> list[SourceFile]:
+    return [
+        SourceFile(
+            file=source.path.relative_to(zone.path).as_posix(),
+            rows=rows[source.path],
+            sha256=zone.sha256(source.path),
+        )
         for source in sources
     ]
-    unused = sorted({column for source in sources for column in source.unused_columns})
-    return {"files": files, "unused_columns": unused, "unlisted_files": unlisted(zone, sources)}
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

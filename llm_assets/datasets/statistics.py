@@ -3,15 +3,53 @@
 from array import array
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from llm_assets.datasets.examples import Example
 from llm_assets.datasets.mistakes import mistake
+from llm_assets.facts import Facts
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 BATCH_ROWS = 1000
+
+
+class Lengths(Facts):
+    """Of rows, in tokens; the percentiles by nearest rank."""
+
+    min: int
+    mean: float
+    p50: int
+    p95: int
+    max: int
+
+
+class SourceFile(Facts):
+    """A file of the landing zone, named from there."""
+
+    file: str
+    rows: int
+    sha256: str
+
+
+class DatasetStatistics(Facts):
+    """What was counted, with the base model's tokenizer."""
+
+    rows: int
+    train_rows: int
+    held_out_rows: int
+    duplicates: int
+    tokens: int
+    length: Lengths
+    cutoff_len: int
+    rows_over_cutoff: int
+    share_over_cutoff: float
+    empty_answers: int
+    mean_turns: float
+    files: tuple[SourceFile, ...]
+    unused_columns: tuple[str, ...]
+    unlisted_files: tuple[str, ...]
 
 
 class Statistics:
@@ -38,22 +76,36 @@ class Statistics:
         if len(self._waiting) >= BATCH_ROWS:
             self._count()
 
-    def result(self, *, distinct_rows: int, cutoff_len: int) -> dict[str, Any]:
-        """The figures as plain values, the same for the same rows."""
+    def result(
+        self,
+        *,
+        distinct_rows: int,
+        held_out_rows: int,
+        cutoff_len: int,
+        files: Sequence[SourceFile],
+        unused_columns: Sequence[str],
+        unlisted_files: Sequence[str],
+    ) -> DatasetStatistics:
+        """The same for the same rows."""
         self._count()
         rows = len(self._lengths)
         over = sum(length > cutoff_len for length in self._lengths)
-        return {
-            "rows": rows,
-            "duplicates": rows - distinct_rows,
-            "tokens": self._tokens,
-            "length": _spread(self._lengths),
-            "cutoff_len": cutoff_len,
-            "rows_over_cutoff": over,
-            "share_over_cutoff": round(over / rows, 4) if rows else 0.0,
-            "empty_answers": self._empty_answers,
-            "mean_turns": round(self._turns / rows, 2) if rows else 0.0,
-        }
+        return DatasetStatistics(
+            rows=rows,
+            train_rows=rows - held_out_rows,
+            held_out_rows=held_out_rows,
+            duplicates=rows - distinct_rows,
+            tokens=self._tokens,
+            length=_lengths(self._lengths),
+            cutoff_len=cutoff_len,
+            rows_over_cutoff=over,
+            share_over_cutoff=round(over / rows, 4) if rows else 0.0,
+            empty_answers=self._empty_answers,
+            mean_turns=round(self._turns / rows, 2) if rows else 0.0,
+            files=tuple(files),
+            unused_columns=tuple(unused_columns),
+            unlisted_files=tuple(unlisted_files),
+        )
 
     def _count(self) -> None:
         texts: list[str] = []
@@ -88,15 +140,14 @@ def load_tokenizer(path: Path) -> "Tokenizer":
     return tokenizer
 
 
-def _spread(lengths: Sequence[int]) -> dict[str, float]:
-    """Least, mean, median, 95th percentile (nearest rank) and greatest of lengths in tokens."""
+def _lengths(lengths: Sequence[int]) -> Lengths:
     if not lengths:
-        return {"min": 0, "mean": 0.0, "p50": 0, "p95": 0, "max": 0}
+        return Lengths(min=0, mean=0.0, p50=0, p95=0, max=0)
     ordered = sorted(lengths)
-    return {
-        "min": ordered[0],
-        "mean": round(sum(ordered) / len(ordered), 1),
-        "p50": ordered[-(-50 * len(ordered) // 100) - 1],
-        "p95": ordered[-(-95 * len(ordered) // 100) - 1],
-        "max": ordered[-1],
-    }
+    return Lengths(
+        min=ordered[0],
+        mean=round(sum(ordered) / len(ordered), 1),
+        p50=ordered[-(-50 * len(ordered) // 100) - 1],
+        p95=ordered[-(-95 * len(ordered) // 100) - 1],
+        max=ordered[-1],
+    )

@@ -6,9 +6,12 @@ version label. Those stand in the registry, beside the card.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
+
+from pydantic import JsonValue
 
 from llm_assets.catalog.models import Thresholds
+from llm_assets.datasets.statistics import DatasetStatistics
 from llm_assets.loss_rules import LOSSES, Measured, compared
 
 RiskClass = Literal["prohibited", "high", "limited", "minimal"]
@@ -56,19 +59,19 @@ class Evidence:
     dataset_format: str
     train_rows: int
     held_out_rows: int
-    statistics: Mapping[str, Any] = field(default_factory=dict)  # as the dataset's statistics.json has them
+    statistics: DatasetStatistics
 
     # Of the training
-    recipe: Mapping[str, Any]  # LLaMA-Factory arguments
+    recipe: Mapping[str, JsonValue]  # LLaMA-Factory's arguments
     recipe_origin: str  # the catalog file it came from, relative
     recipe_digest: str
     template: str
-    first_loss: float
-    final_loss: float
+    first_loss: float | None
+    final_loss: float | None
     loss_noise: float | None = None  # standard error of final_loss - first_loss
     eval_loss_before: float | None = None
     eval_loss: float | None = None
-    steps: int
+    steps: int | None
     tokens: int | None = None
     flop: float | None = None
     base_flop: float | None = None  # what the base model's own training took

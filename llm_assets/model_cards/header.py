@@ -1,12 +1,13 @@
-"""The YAML header of a Hugging Face model card, from the card's own JSON.
+"""The YAML header of a Hugging Face model card, from the card.
 
 The Hub's rules that need no network are kept: identifiers of models and datasets are well formed or
 left out, a licence that the Hub does not list is `other` with its name beside it.
 """
 
 import re
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from llm_assets.model_cards.card import Card, CardBaseModel
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult, ModelCardData
@@ -32,22 +33,22 @@ HUB_LICENCES = frozenset((
 HUB_SOURCE = re.compile(r"hf://(?P<name>[^@]+)@.+")
 
 
-def header(card: Mapping[str, Any]) -> "ModelCardData":
+def header(card: Card) -> "ModelCardData":
     """What the Hub shows beside a card and searches by."""
     from huggingface_hub import ModelCardData
 
-    model, training = card["model"], card["training"]
-    dataset = f"{model['tenant']}/{model['name']}"
-    is_reward_model = training["stage"] == "rm"
+    model, training = card.model, card.training
+    dataset = f"{model.tenant}/{model.name}"
+    is_reward_model = training.stage == "rm"
     return ModelCardData(
-        **_licence(model["licence"]),
-        base_model=_base_model(card["base_model"]),
+        **_licence(model.licence),
+        base_model=_base_model(card.base_model),
         base_model_relation="finetune",
         datasets=[dataset] if _is_hub_name(dataset) else None,
         library_name="transformers",
         pipeline_tag="text-classification" if is_reward_model else "text-generation",
-        tags=["llama-factory", training["stage"], training["finetuning_type"], f"risk-{model['risk_class']}"],
-        model_name=f"{model['name']} of {model['tenant']}",
+        tags=["llama-factory", training.stage, training.finetuning_type, f"risk-{model.risk_class}"],
+        model_name=f"{model.name} of {model.tenant}",
         eval_results=_eval_results(card) or None,
     )
 
@@ -63,9 +64,9 @@ def _licence(licence: str | None) -> dict[str, str]:
     )
 
 
-def _base_model(base_model: Mapping[str, Any]) -> str | None:
-    at_hub = HUB_SOURCE.fullmatch(base_model["source"])
-    name = at_hub["name"] if at_hub else base_model["name"]
+def _base_model(base_model: CardBaseModel) -> str | None:
+    at_hub = HUB_SOURCE.fullmatch(base_model.source)
+    name = at_hub["name"] if at_hub else base_model.name
     return name if _is_hub_name(name) else None
 
 
@@ -80,21 +81,21 @@ def _is_hub_name(name: str) -> bool:
     return True
 
 
-def _eval_results(card: Mapping[str, Any]) -> list["EvalResult"]:
+def _eval_results(card: Card) -> list["EvalResult"]:
     from huggingface_hub import EvalResult
 
-    model = card["model"]
+    model = card.model
     return [
         EvalResult(
             task_type="text-generation",
-            dataset_type=f"{model['tenant']}/{model['name']}",
-            dataset_name=f"{model['name']} of {model['tenant']}",
+            dataset_type=f"{model.tenant}/{model.name}",
+            dataset_name=f"{model.name} of {model.tenant}",
             dataset_split="held_out",
-            dataset_revision=card["lineage"]["dataset"],
+            dataset_revision=card.lineage.dataset,
             metric_type="loss",
-            metric_name=result["title"],
-            metric_value=result["value"],
+            metric_name=result.title,
+            metric_value=result.value,
         )
-        for result in card["results"]
-        if result["metric"] == "eval_loss" and result["value"] is not None
+        for result in card.results
+        if result.metric == "eval_loss" and result.value is not None
     ]

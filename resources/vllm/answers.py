@@ -17,9 +17,26 @@ Not covered: two versions whose answers to all known questions are this close to
 
 from typing import Any
 
+from typing_extensions import TypedDict  # pydantic reads no other before Python 3.12
+
 TIE = 0.25
 TOKEN_TOLERANCE = 0.5
 MEAN_TOLERANCE = 0.08
+
+
+class Token(TypedDict):
+    id: int
+    logprob: float
+    margin: float
+
+
+class KnownAnswer(TypedDict):
+    """What the merged model answered offline, decoded greedily."""
+
+    question: str
+    text: str
+    prompt_token_ids: list[int]
+    tokens: list[Token]
 
 
 def difference(known: dict[str, Any], served: dict[str, Any]) -> str | None:

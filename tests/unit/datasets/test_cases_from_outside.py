@@ -44,7 +44,7 @@ def test_a_csv_of_a_spreadsheet_with_trailing_commas(zone: Path, tmp_path: Path,
     (zone / "faq.csv").write_text(f"instruction,output,,\n{SHELF},{CRATES},,\na,b,,\n")
     result = prepared(held_out_fraction=0)
     assert rows_of(tmp_path / "out/train.jsonl")[1] == {"instruction": "a", "output": "b"}
-    assert result.statistics["unused_columns"] == [f"(column {n}, without a name)" for n in (3, 4)]
+    assert result.statistics.unused_columns == tuple([f"(column {n}, without a name)" for n in (3, 4)])
     assert len(said(result)) == 2
 
 
@@ -127,7 +127,7 @@ def test_a_folder_of_the_hub_is_taken_without_its_test_split(zone: Path, prepare
         rows = [{"instruction": f"{name} {i}", "output": "b"} for i in range(3)]
         parquet.write_table(pyarrow.Table.from_pylist(rows), zone / "data" / f"{name}.parquet")
     result = prepared()
-    assert (result.rows, [file["file"][:8] for file in result.statistics["files"]]) == (6, ["data/tra"] * 2)
+    assert (result.rows, [file.file[:8] for file in result.statistics.files]) == (6, ["data/tra"] * 2)
     assert said(result) == [
         "data/test-00000-of-00001.parquet: is not learned from: by its name it is no part of the split train"
     ]
@@ -225,7 +225,7 @@ def test_the_hint_for_foreign_columns_is_of_the_stage_and_works_as_it_stands(
     result = prepared(stage, held_out_fraction=0)
     assert result.rows == 2
     used = {column for column in row if column not in ("id", "url")}
-    assert not used & set(result.statistics["unused_columns"])
+    assert not used & set(result.statistics.unused_columns)
 
 
 def test_columns_that_nobody_knows_are_to_be_filled_in(zone: Path, prepared: Prepared):

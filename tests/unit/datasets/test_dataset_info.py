@@ -24,7 +24,7 @@ def test_named_columns_are_read_and_keep_their_names(zone: Path, tmp_path: Path,
     declare(zone, faq={"file_name": "faq.jsonl", "columns": {"prompt": "question", "response": "answer"}})
     result = prepared(held_out_fraction=0)
     assert rows_of(tmp_path / "out/train.jsonl") == [{"question": "a", "answer": "b"}]
-    assert result.statistics["unlisted_files"] == ["other.jsonl"]
+    assert result.statistics.unlisted_files == ("other.jsonl",)
 
 
 def test_the_usual_columns_are_meant_where_none_are_named(zone: Path, prepared: Prepared):
@@ -58,7 +58,7 @@ def test_a_folder_of_files_is_one_dataset(zone: Path, prepared: Prepared):
     write_rows(zone / "parts" / "1.jsonl", questions(2))
     write_rows(zone / "parts" / "2.jsonl", questions(4)[2:])
     declare(zone, rows={"file_name": "parts"})
-    assert [file["file"] for file in prepared().statistics["files"]] == ["parts/1.jsonl", "parts/2.jsonl"]
+    assert [file.file for file in prepared().statistics.files] == ["parts/1.jsonl", "parts/2.jsonl"]
 
 
 def test_a_preference_dataset_with_its_own_columns(zone: Path, tmp_path: Path, prepared: Prepared):

@@ -13,7 +13,7 @@ from llm_assets.datasets.landing_zone import opened_landing_zone
 from llm_assets.datasets.limits import Limits
 from llm_assets.datasets.mistakes import SHOWN_MISTAKES, DatasetError
 from llm_assets.datasets.preparation import PreparedDataset
-from llm_assets.datasets.statistics import Statistics
+from llm_assets.datasets.statistics import Lengths, Statistics
 from tests.unit.datasets.conftest import questions, rows_of, write_rows
 
 Prepared = Callable[..., PreparedDataset]
@@ -48,9 +48,9 @@ def test_statistics_count_tokens_lengths_duplicates_and_rows_over_the_cutoff(zon
     rows = [{"instruction": "abc", "output": "de"}] * 2 + [{"instruction": "a" * 60, "output": "b" * 10}]
     write_rows(zone / "rows.jsonl", rows)
     statistics = prepared(cutoff_len=64).statistics
-    assert (statistics["rows"], statistics["duplicates"], statistics["tokens"]) == (3, 1, 80)
-    assert statistics["length"] == {"min": 5, "mean": 26.7, "p50": 5, "p95": 70, "max": 70}
-    assert (statistics["rows_over_cutoff"], statistics["share_over_cutoff"]) == (1, 0.3333)
+    assert (statistics.rows, statistics.duplicates, statistics.tokens) == (3, 1, 80)
+    assert statistics.length == Lengths(min=5, mean=26.7, p50=5, p95=70, max=70)
+    assert (statistics.rows_over_cutoff, statistics.share_over_cutoff) == (1, 0.3333)
 
 
 def test_a_preference_is_as_long_as_its_longer_answer_and_costs_both(zone: Path, prepared: Prepared):
@@ -60,9 +60,9 @@ def test_a_preference_is_as_long_as_its_longer_answer_and_costs_both(zone: Path,
     ]
     write_rows(zone / "rows.jsonl", rows)
     statistics = prepared("dpo").statistics
-    assert statistics["length"]["max"] == 5
-    assert statistics["tokens"] == 7
-    assert statistics["empty_answers"] == 1
+    assert statistics.length.max == 5
+    assert statistics.tokens == 7
+    assert statistics.empty_answers == 1
 
 
 def test_samples_are_three_short_rows_to_train_on(zone: Path, tmp_path: Path, prepared: Prepared):
@@ -93,7 +93,7 @@ def test_files_that_differ_in_an_optional_column_keep_their_columns(
         {"instruction": "a", "input": "", "output": "b"},
         {"instruction": "c", "input": "d", "output": "e"},
     ]
-    assert result.statistics["unused_columns"] == ["topic"]
+    assert result.statistics.unused_columns == ("topic",)
 
 
 def test_files_of_different_formats_become_conversations(zone: Path, tmp_path: Path, prepared: Prepared):
@@ -107,8 +107,8 @@ def test_files_of_different_formats_become_conversations(zone: Path, tmp_path: P
 
 def test_the_file_is_named_with_its_hash_and_rows(zone: Path, prepared: Prepared):
     write_rows(zone / "rows.jsonl", questions(3))
-    (file,) = prepared().statistics["files"]
-    assert (file["file"], file["rows"], len(file["sha256"])) == ("rows.jsonl", 3, 64)
+    (file,) = prepared().statistics.files
+    assert (file.file, file.rows, len(file.sha256)) == ("rows.jsonl", 3, 64)
 
 
 def test_all_mistakes_of_all_files_come_at_once_with_file_and_line(

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from llm_assets.catalog.models import Thresholds
+from llm_assets.datasets.statistics import DatasetStatistics, Lengths, SourceFile
 from llm_assets.model_cards import Evidence, SampleAnswer
 
 FACTS: dict[str, Any] = {
@@ -30,15 +31,22 @@ FACTS: dict[str, Any] = {
     "dataset_format": "alpaca",
     "train_rows": 135,
     "held_out_rows": 15,
-    "statistics": {
-        "rows": 150,
-        "duplicates": 0,
-        "tokens": 8120,
-        "length": {"min": 20, "mean": 54.1, "p50": 52, "p95": 96, "max": 120},
-        "cutoff_len": 512,
-        "rows_over_cutoff": 0,
-        "share_over_cutoff": 0.0,
-    },
+    "statistics": DatasetStatistics(
+        rows=150,
+        train_rows=135,
+        held_out_rows=15,
+        duplicates=0,
+        tokens=8120,
+        length=Lengths(min=20, mean=54.1, p50=52, p95=96, max=120),
+        cutoff_len=512,
+        rows_over_cutoff=0,
+        share_over_cutoff=0.0,
+        empty_answers=0,
+        mean_turns=2.0,
+        files=(SourceFile(file="rows.jsonl", rows=150, sha256="f" * 64),),
+        unused_columns=(),
+        unlisted_files=("notes.jsonl",),
+    ),
     "recipe": {"stage": "sft", "finetuning_type": "lora", "lora_rank": 8, "learning_rate": 0.001},
     "recipe_origin": "catalog/models/support_bot.yaml",
     "recipe_digest": "sha256:" + "c" * 64,

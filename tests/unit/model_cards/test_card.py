@@ -1,6 +1,5 @@
 """The card says what the evidence says, in the Hub's format, the same bytes every time."""
 
-import json
 import re
 from collections.abc import Callable
 
@@ -14,8 +13,8 @@ from hypothesis import strategies as st
 from llm_assets.model_cards import (
     Evidence,
     SampleAnswer,
-    card_json,
     card_markdown,
+    card_of,
     model_summary,
     version_summary,
 )
@@ -74,7 +73,7 @@ def test_the_first_screen_says_what_for_whom_licence_risk_and_whether_it_is_good
 def test_a_threshold_that_is_not_met_is_named(evidence: Make) -> None:
     card = evidence(eval_loss=2.5)
     assert "**not met**: loss on held-out rows" in first_screen(card_markdown(card))
-    assert {each["metric"]: each["met"] for each in card_json(card)["results"]} == {
+    assert {each.metric: each.met for each in card_of(card).results} == {
         "eval_loss": False,
         "loss_drop": True,
         "final_loss": None,
@@ -82,7 +81,7 @@ def test_a_threshold_that_is_not_met_is_named(evidence: Make) -> None:
 
 
 def test_a_threshold_without_a_measurement_is_not_met(evidence: Make) -> None:
-    assert card_json(evidence(eval_loss=None))["results"][0]["met"] is False
+    assert card_of(evidence(eval_loss=None)).results[0].met is False
 
 
 def test_a_card_without_held_out_rows_or_base_licence_has_a_header_without_them(evidence: Make) -> None:
@@ -105,7 +104,7 @@ def test_the_picture_of_the_loss_is_a_file_beside_the_card(evidence: Make) -> No
 
 def test_the_same_evidence_gives_the_same_bytes(evidence: Make) -> None:
     assert card_markdown(evidence()) == card_markdown(evidence())
-    assert json.dumps(card_json(evidence())) == json.dumps(card_json(evidence()))
+    assert card_of(evidence()) == card_of(evidence())
 
 
 def test_a_card_holds_no_date_no_time_and_no_folder_of_this_machine(evidence: Make) -> None:
@@ -117,14 +116,14 @@ def test_a_card_holds_no_date_no_time_and_no_folder_of_this_machine(evidence: Ma
 
 @pytest.mark.parametrize("field", ["base_licence", "base_parameters", "eval_loss", "flop", "train_seconds"])
 def test_what_is_not_known_is_listed_and_never_invented(evidence: Make, field: str) -> None:
-    card = card_json(evidence(**{field: None}))
-    listed = {each["field"]: each for each in card["missing"]}
-    assert listed[field]["reference"].startswith("Annex")
+    card = card_of(evidence(**{field: None}))
+    listed = {each.field: each for each in card.missing}
+    assert listed[field].reference.startswith("Annex")
     assert "None" not in card_markdown(evidence(**{field: None}))
 
 
 def test_no_answers_are_listed_as_missing(evidence: Make) -> None:
-    assert "answers" in {each["field"] for each in card_json(evidence(answers=()))["missing"]}
+    assert "answers" in {each.field for each in card_of(evidence(answers=())).missing}
 
 
 @given(st.text(max_size=200))
