@@ -273,7 +273,8 @@ def second_adapter_share_sent(folder: Path) -> float:
     with store.publication(line, "second", parents=[base]) as publication:
         for path in sorted(second_folder.iterdir()):
             publication.add(path.name, path)
-        second = publication.finish({"fingerprint": "second", "base_uri": base.uri})
+        draft = publication.draft()
+    second = store.finish(draft, {"fingerprint": "second", "base_uri": base.uri})
     assert first.digest != second.digest
     return publication.sent_bytes / (base.size_bytes + second.size_bytes)
 

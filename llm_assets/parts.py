@@ -7,8 +7,8 @@ from pathlib import Path
 
 from llm_assets.installation.settings import Settings
 from llm_assets.stack import UI
-from resources.compute import ENGINE_LOG
 from resources.gateway.envoy import NAME as GATEWAY
+from resources.local.compute import ENGINE_LOG
 from resources.mlflow.server import NAME as MLFLOW
 from resources.processes.local_processes import ProcessRecord
 from resources.serving.servers import KIND as VLLM

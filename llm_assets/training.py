@@ -4,14 +4,14 @@ The engine is no part of the identity: an upgrade trains nobody anew. What was t
 says so (`engine_upgrade`), and training it again is asked for.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from llm_assets.catalog.recipes import Recipe
-from resources.artifact_store.artifacts import Artifact, fingerprint_of
-from resources.compute import WorkOrder
-from resources.engines.installation import InstalledEngine
+from resources.artifact_store.artifacts import Artifact, Line, fingerprint_of
+from resources.engines.locks import InstalledEngine
+from resources.seams.compute import Needs, Output, WorkOrder
 
 CHECKPOINT_OVERHEAD_BYTES = 256 * 2**20
 # Of a 16-bit base model: float32 weights and two optimizer moments in each checkpoint, and one more
@@ -50,29 +50,22 @@ class Training:
         factor = full if self.recipe.finetuning_type == "full" else LORA_FACTOR
         return int(self.base.size_bytes * (factor + MERGED_FACTOR)) + CHECKPOINT_OVERHEAD_BYTES
 
-    def folder(self, work: Path) -> Path:
-        """Where a second try finds the first one's checkpoints; those of another engine it does not read."""
-        attempt = fingerprint_of(training=self.fingerprint, engine=self.engine.lock_digest)
-        return work / attempt.removeprefix("sha256:")[:16]
-
-    def order(self, folder: Path, *, base_folder: Path, dataset_folder: Path) -> WorkOrder:
+    def order(self, line: Line) -> WorkOrder:
         return WorkOrder(
             engine="train",
             worker="train",
-            folder=folder,
-            order={
-                "base_folder": str(base_folder),
-                "dataset_folder": str(dataset_folder),
-                "output_folder": str(folder / "output"),
-                "checkpoint_folder": str(folder / "checkpoints"),
+            inputs={"base": self.base, "dataset": self.dataset},
+            params={
                 "base_model": self.base.line.name,
                 "recipe": self.recipe.effective,
                 "template": self.template,
                 "device": self.engine.device,
             },
+            output=Output(line=line, fingerprint=self.fingerprint),
+            needs=Needs(gpus=1 if self.engine.device == "cuda" else 0, disk_bytes=self.disk_bytes),
         )
 
-    def attributes(self, result: dict[str, Any]) -> dict[str, Any]:
+    def attributes(self, result: Mapping[str, Any]) -> dict[str, Any]:
         """What the adapter's manifest says for ever: its parents, its recipe, its measurements."""
         return {
             "fingerprint": self.fingerprint,
@@ -86,7 +79,7 @@ class Training:
             "recipe_without_effect": list(self.recipe.without_effect),
             "template": self.template,
             "engine_lock": self.engine.lock_digest,
-            "training": result,
+            "training": dict(result),
         }
 
 

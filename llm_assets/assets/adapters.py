@@ -1,7 +1,5 @@
 """`<model>/lora_adapter`: what LLaMA-Factory learned from a tenant's dataset."""
 
-import shutil
-
 import dagster as dg
 
 from llm_assets.assets.checks import Verdict, artifact_check
@@ -22,11 +20,11 @@ from llm_assets.outdated_recipes import RECIPE_TAG, recipe_tag
 from llm_assets.partitions import tenants_of
 from llm_assets.presentation import artifact_metadata, as_json, picture
 from llm_assets.training import Training, engine_upgrade
+from llm_assets.work_orders import carry_out
 from resources.artifact_store.artifacts import Artifact, Line
 from resources.artifact_store.store import ArtifactStore
-from resources.compute import LocalCompute
-from resources.disk import require_free_space
-from resources.engines.installation import InstalledEngine
+from resources.engines.locks import InstalledEngine
+from resources.seams.compute import Compute
 from resources.seams.state import State
 
 CURVES = "training/curves.png"
@@ -54,7 +52,7 @@ def lora_adapter(catalog: Catalog, model: ModelEntry) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext,
         config: TrainingConfig,
         artifact_store: ArtifactStore,
-        compute: LocalCompute,
+        compute: dg.ResourceParam[Compute],
         settings: dg.ResourceParam[Settings],
         state: dg.ResourceParam[State],
     ) -> dg.MaterializeResult[None]:
@@ -73,12 +71,12 @@ def lora_adapter(catalog: Catalog, model: ModelEntry) -> dg.AssetsDefinition:
             artifact = artifact_store.find(line, training.fingerprint)
             upgrade = engine_upgrade(artifact, training.engine) if artifact else None
             if artifact is None or (config.retrain and upgrade):
-                artifact = _train(context, training, line, artifact_store, compute, settings)
+                artifact = _train(context, training, line, artifact_store, compute)
             else:
                 context.log.info(f"Nothing that decides the training has changed: {artifact.uri} is reused.")
                 if upgrade:
                     context.log.info(f"Another engine trained it ({upgrade}). {_retrain(model, tenant)}")
-            shutil.rmtree(settings.work / str(line), ignore_errors=True)
+            compute.clear(line)
         return dg.MaterializeResult(
             data_version=dg.DataVersion(artifact.digest),
             tags={RECIPE_TAG: recipe_tag(training.recipe)},
@@ -108,21 +106,14 @@ def _train(
     training: Training,
     line: Line,
     artifact_store: ArtifactStore,
-    compute: LocalCompute,
-    settings: Settings,
+    compute: Compute,
 ) -> Artifact:
     for key in training.recipe.replaced:
         context.log.info(f"{training.recipe.origin}: `{key}` is the platform's and was replaced.")
     for key in training.recipe.without_effect:
         context.log.info(f"{training.recipe.origin}: `{key}` has no effect: {reason_of(key)}.")
-    require_free_space(settings.home, training.disk_bytes, what=f"Training {line}")
-    folder = training.folder(settings.work / str(line))
-    shutil.rmtree(folder / "output", ignore_errors=True)
-    say = context.log.info
-    with artifact_store.hold(training.base, say) as base, artifact_store.hold(training.dataset, say) as data:
-        order = training.order(folder, base_folder=base.folder, dataset_folder=data.folder)
-        result = compute.run(context, order)
-    return artifact_store.publish(line, folder / "output", training.attributes(result), log=say)
+    made = carry_out(context, compute, training.order(line))
+    return artifact_store.finish(made.draft, training.attributes(made.result))
 
 
 def _retrain(model: ModelEntry, tenant: str) -> str:

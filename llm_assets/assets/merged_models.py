@@ -1,9 +1,7 @@
 """`<model>/merged_model`: base and adapter as one Hugging Face folder, how it answers, and how true it is."""
 
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -12,24 +10,23 @@ from llm_assets.assets.checks import Verdict, artifact_check
 from llm_assets.assets.parameters import read_once
 from llm_assets.assets.turns import step_turn
 from llm_assets.catalog.models import ModelEntry
-from llm_assets.datasets.held_out import held_out_rows
-from llm_assets.installation.settings import Settings
+from llm_assets.datasets.held_out import published_held_out_rows
 from llm_assets.keys import LORA_ADAPTER, MERGED_MODEL, base_model_key, model_key
 from llm_assets.lineage import check_bound, materialized_for
 from llm_assets.made_from import parent_of
 from llm_assets.partitions import tenants_of
 from llm_assets.presentation import artifact_metadata, table
+from llm_assets.training import MERGED_FACTOR
+from llm_assets.work_orders import carry_out
 from llm_assets.workers.merging.journal import MERGE_VERSION
-from resources.artifact_store.artifacts import Artifact, Line, fingerprint_of, paths_of
+from resources.artifact_store.artifacts import Artifact, Line, fingerprint_of
 from resources.artifact_store.store import ArtifactStore
-from resources.compute import LocalCompute, Message, WorkOrder
-from resources.disk import require_free_space
-from resources.engines.installation import InstalledEngine
+from resources.engines.locks import InstalledEngine
+from resources.seams.compute import Compute, Needs, Output, WorkOrder
 from resources.seams.state import State
 
 ANSWER_TOKENS = 32
 COMPARED_ROWS = 8
-WEIGHTS = ".safetensors"
 MOST_LOST = (
     0.1  # of the KL divergence that the adapter makes; docs/decisions/2026-11-30-rounding-at-random.md
 )
@@ -56,6 +53,7 @@ def merged_model(model: ModelEntry) -> dg.AssetsDefinition:
         kinds={"huggingface", "safetensors"},
         owners=[model.owner],
         code_version="2",
+        pool="gpu",  # the merged model is loaded and answers
         description="The folder that vLLM serves: base model and adapter merged, every tensor accounted for, "
         "with the chat template of the training, its own answers to the model's known questions, and how far "
         "its next-token distributions are from those of base and adapter.",
@@ -64,8 +62,7 @@ def merged_model(model: ModelEntry) -> dg.AssetsDefinition:
     def _merged_model(
         context: dg.AssetExecutionContext,
         artifact_store: ArtifactStore,
-        compute: LocalCompute,
-        settings: dg.ResourceParam[Settings],
+        compute: dg.ResourceParam[Compute],
         state: dg.ResourceParam[State],
     ) -> dg.MaterializeResult[None]:
         tenant = context.partition_key
@@ -85,12 +82,11 @@ def merged_model(model: ModelEntry) -> dg.AssetsDefinition:
             )
             artifact = artifact_store.find(line, fingerprint)
             if artifact is None:
-                require_free_space(settings.home, int(base.size_bytes * 1.2), what=f"Merging {line}")
                 merging = Merging(
                     model=model, base=base, adapter=adapter, engine=engine, fingerprint=fingerprint
                 )
-                artifact = _merge(context, merging, line, artifact_store, compute, settings)
-            shutil.rmtree(settings.work / str(line), ignore_errors=True)
+                artifact = _merge(context, merging, line, artifact_store, compute)
+            compute.clear(line)
         return dg.MaterializeResult(
             data_version=dg.DataVersion(artifact.digest),
             metadata=_facts(artifact) | artifact_metadata(artifact),
@@ -115,63 +111,39 @@ def _merge(
     merging: Merging,
     line: Line,
     artifact_store: ArtifactStore,
-    compute: LocalCompute,
-    settings: Settings,
+    compute: Compute,
 ) -> Artifact:
-    """Merges, and publishes each file of weights while the next one is merged."""
-    base, adapter, say = merging.base, merging.adapter, context.log.info
-    folder = settings.work / str(line)
-    output = folder / "output"
-    with artifact_store.hold(parent_of(artifact_store.get, adapter, "dataset"), say) as dataset:
-        rows = held_out_rows(dataset.folder, COMPARED_ROWS)
-    with artifact_store.publication(
-        line, merging.fingerprint, parents=[base], total_bytes=base.size_bytes, log=say
-    ) as publication:
-
-        def heard(message: Message) -> None:
-            file = message.get("file")
-            if file and file["path"].endswith(WEIGHTS):  # the small ones change until the end
-                publication.add(file["path"], output / file["path"], sha256=file["sha256"])
-
-        with (
-            artifact_store.hold(base, say, compared_by_reader=True) as base_files,
-            artifact_store.hold(adapter, say, compared_by_reader=True) as adapter_files,
-        ):
-            order = _order(merging, base_files.folder, adapter_files.folder, rows, folder)
-            result = compute.run(context, order, heard)
-        for file in result.pop("files"):
-            publication.add(file["path"], output / file["path"], sha256=file["sha256"])
-        for path in paths_of(output):
-            publication.add(path, output / path)
-        attributes = _attributes(base, adapter) | {"fingerprint": merging.fingerprint, "merge": result}
-        return publication.finish(attributes)
+    """Each file of weights is sent while the next one is merged."""
+    base, adapter = merging.base, merging.adapter
+    dataset = parent_of(artifact_store.get, adapter, "dataset")
+    held_out = published_held_out_rows(artifact_store, dataset, COMPARED_ROWS, log=context.log.info)
+    made = carry_out(context, compute, _order(merging, line, held_out))
+    attributes = _attributes(base, adapter) | {"fingerprint": merging.fingerprint, "merge": dict(made.result)}
+    return artifact_store.finish(made.draft, attributes)
 
 
-def _order(
-    merging: Merging,
-    base_folder: Path,
-    adapter_folder: Path,
-    held_out: list[dict[str, Any]],
-    folder: Path,
-) -> WorkOrder:
-    """The folder is the line's own, so that a merge that was interrupted goes on where it stopped."""
-    model, adapter, engine = merging.model, merging.adapter, merging.engine
-    order = {
-        "base_folder": str(base_folder),
-        "base_files": {file.path: file.sha256 for file in merging.base.files},
-        "adapter_folder": str(adapter_folder),
-        "adapter_files": {file.path: file.sha256 for file in adapter.files},
-        "merge": model.merge,
-        "held_out": held_out,
-        "output_folder": str(folder / "output"),
-        "template": adapter.attributes["template"],
-        "recipe": adapter.attributes["recipe"],
-        "questions": list(model.known_questions),
-        "max_new_tokens": ANSWER_TOKENS,
-        "dtype": model.serving.dtype,
-        "device": engine.device,
-    }
-    return WorkOrder(engine="train", worker="merge", order=order, folder=folder)
+def _order(merging: Merging, line: Line, held_out: list[dict[str, Any]]) -> WorkOrder:
+    model, base, adapter, engine = merging.model, merging.base, merging.adapter, merging.engine
+    return WorkOrder(
+        engine="train",
+        worker="merge",
+        inputs={"base": base, "adapter": adapter},
+        params={
+            "merge": model.merge,
+            "held_out": held_out,
+            "template": adapter.attributes["template"],
+            "recipe": adapter.attributes["recipe"],
+            "questions": list(model.known_questions),
+            "max_new_tokens": ANSWER_TOKENS,
+            "dtype": model.serving.dtype,
+            "device": engine.device,
+        },
+        output=Output(line=line, fingerprint=merging.fingerprint, parents=(base,)),
+        needs=Needs(
+            gpus=1 if engine.device == "cuda" else 0, disk_bytes=int(base.size_bytes * MERGED_FACTOR)
+        ),
+        compares_inputs=True,
+    )
 
 
 def _attributes(base: Artifact, adapter: Artifact) -> dict[str, object]:

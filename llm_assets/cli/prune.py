@@ -13,7 +13,7 @@ from llm_assets.cli.installation import installation
 from llm_assets.cli.output import output
 from llm_assets.installation.profiles import Profile
 from llm_assets.retention import Decision, Keeping, decide, published_at
-from resources.artifact_store.artifacts import Line
+from resources.artifact_store.artifacts import SHARED, Line
 from resources.mlflow.registry import MlflowRegistry
 from resources.serving.local import LocalServing, VllmError
 
@@ -77,7 +77,7 @@ def _deployed(serving: LocalServing) -> Iterator[tuple[str, str]]:
 
 def _keeping(catalog: Catalog, line: Line) -> Keeping | None:
     """A base model is kept as long as the longest rule among the models that start from it says."""
-    if line.collection == "base_models":
+    if line.collection in SHARED:
         rules = [model.retention for model in catalog.models.values() if model.base_model == line.name]
     else:
         tenant = catalog.tenants.get(line.tenant or "")

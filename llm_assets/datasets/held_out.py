@@ -12,11 +12,22 @@ from llm_assets.datasets.limits import Limits
 from llm_assets.datasets.mistakes import Mistakes
 from llm_assets.datasets.reading import read_rows
 from llm_assets.datasets.rows import HELD_OUT, read_example
+from resources.artifact_store.artifacts import Artifact
+from resources.artifact_store.store import ArtifactStore
+from resources.artifact_store.transfer_progress import Log
 
 OF_OUR_OWN = Limits(
     row_bytes=2**62, size_bytes=2**62, rows=2**62
 )  # it was within limits when it was prepared
 CONVERSATION = {"user", "assistant"}
+
+
+def published_held_out_rows(
+    store: ArtifactStore, dataset: Artifact, most: int, *, log: Log
+) -> list[dict[str, Any]]:
+    """As `held_out_rows` of a published dataset."""
+    with store.hold(dataset, log) as held:
+        return held_out_rows(held.folder, most)
 
 
 def held_out_rows(dataset: Path, most: int) -> list[dict[str, Any]]:

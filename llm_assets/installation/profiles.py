@@ -11,10 +11,11 @@ from typing import Any
 import llm_assets
 from llm_assets.installation.settings import Settings
 from resources.artifact_store.store import ArtifactStore
-from resources.compute import LocalCompute
+from resources.local.compute import LocalCompute
 from resources.local.state import LocalState
 from resources.mlflow.registry import MlflowRegistry
 from resources.mlflow.server import MlflowServer
+from resources.seams.compute import Compute
 from resources.seams.state import State
 from resources.serving.local import LocalServing
 
@@ -27,7 +28,7 @@ class Profile:
 
     settings: Settings
     store: ArtifactStore
-    compute: LocalCompute
+    compute: Compute
     serving: LocalServing
     mlflow: MlflowServer
     registry: MlflowRegistry
@@ -50,16 +51,19 @@ def profile_of(settings: Settings) -> Profile:
     """Everything an installation consists of; builds values only, starts nothing."""
     mlflow = MlflowServer(home=settings.home, port=settings.mlflow_port, tokens=settings.console_tokens)
     state = LocalState(folder=settings.locks)
+    store = ArtifactStore(
+        url=settings.store_url,
+        cache=None if settings.reads_in_place else str(settings.artifact_cache),
+        cache_limit_bytes=settings.artifact_cache_bytes,
+        signing_keys=str(settings.keys),
+        signer=settings.signer,
+    )
     return Profile(
         settings=settings,
-        store=ArtifactStore(
-            url=settings.store_url,
-            cache=None if settings.reads_in_place else str(settings.artifact_cache),
-            cache_limit_bytes=settings.artifact_cache_bytes,
-            signing_keys=str(settings.keys),
-            signer=settings.signer,
-        ),
+        store=store,
         compute=LocalCompute(
+            store=store,
+            work=str(settings.work),
             engines=str(settings.engines),
             package=PACKAGE,
             memory_bytes=settings.order_memory_bytes,

@@ -1,7 +1,7 @@
 """The work order `answer`: a model answers questions greedily, as `merge` does.
 
-Order: model_folder, template, questions, max_new_tokens; optionally recipe (what of it shapes the
-template), device, dtype.
+Order: model_folder, template, questions, max_new_tokens, scratch_folder; optionally recipe (what of it
+shapes the template), device, dtype.
 """
 
 import time
@@ -12,7 +12,7 @@ from llm_assets.workers.reporting import Order, Report, Result, work
 
 
 def run(order: Order, report: Report) -> Result:
-    machine.prepare(order.get("device", "cpu"), cache=Path.cwd() / "cache")
+    machine.prepare(order.get("device", "cpu"), cache=Path(order["scratch_folder"]) / "cache")
     from llm_assets.workers import chat_template, greedy
 
     started = time.monotonic()

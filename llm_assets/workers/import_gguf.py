@@ -1,6 +1,7 @@
 """The work order `import_gguf`: a GGUF file becomes a folder of safetensors, tokenizer and chat template.
 
-Order: gguf_file, output_folder, dtype. Weights are dequantized, so quantization's losses stay in.
+Order: source_folder, gguf_file (its name there), output_folder, scratch_folder, dtype. Weights are
+dequantized, so quantization's losses stay in.
 Not covered: tokenizers that GGUF describes by a name that transformers does not know.
 """
 
@@ -9,16 +10,16 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from llm_assets.workers import gguf_tokenizer, machine
+from llm_assets.workers import fast_tokenizer, gguf_tokenizer, machine
 from llm_assets.workers.failures import WorkerError
 from llm_assets.workers.reporting import Order, Report, Result, work
 
 
 def run(order: Order, report: Report) -> Result:
     """Leaves the model in output_folder, in Hugging Face form."""
-    file, output = Path(order["gguf_file"]), Path(order["output_folder"])
+    file, output = Path(order["source_folder"]) / order["gguf_file"], Path(order["output_folder"])
     shutil.rmtree(output, ignore_errors=True)
-    machine.prepare("cpu", cache=output.parent / "cache")
+    machine.prepare("cpu", cache=Path(order["scratch_folder"]) / "cache")
     fields = _read(file)
     name, architecture = fields.get("general.name", "a model"), fields["general.architecture"]
     report.line(f"Reads {file.name}: {name}, {architecture}.")
@@ -28,6 +29,8 @@ def run(order: Order, report: Report) -> Result:
     model.save_pretrained(output)
     tokenizer = gguf_tokenizer.build(file, fields)
     tokenizer.save_pretrained(output)
+    if not (output / fast_tokenizer.TOKENIZER_FILE).is_file():
+        fast_tokenizer.add(output, report)
     return {
         "architecture": model.config.architectures[0],
         "parameters": model.num_parameters(),

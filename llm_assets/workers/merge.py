@@ -1,9 +1,9 @@
 """The work order `merge`: base and adapter become the one folder that is served, and it answers.
 
-Order: base_folder, adapter_folder, output_folder, template, recipe, questions, max_new_tokens;
-optionally device; dtype, the one that it will be served in (else that of its weights); merge, `stream` (the
-default) or `export`; base_files and adapter_files, SHA-256 by file name; held_out, rows of `messages` and
-`reply` on which it is compared with base and adapter.
+Order: base_folder, adapter_folder, output_folder, scratch_folder, template, recipe, questions,
+max_new_tokens; optionally device; dtype, the one that it will be served in (else that of its weights);
+merge, `stream` (the default) or `export`; base_files and adapter_files, SHA-256 by file name;
+held_out, rows of `messages` and `reply` on which it is compared with base and adapter.
 
 The weights are merged as a stream (`merge_weights`) before anything heavy is imported, so that this phase's
 time and memory are its own; a recipe that resizes the vocabulary needs LLaMA-Factory's export. A
@@ -13,7 +13,6 @@ model that was trained in full is its own merged model.
 import json
 import shutil
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +36,8 @@ def run(order: Order, report: Report) -> Result:
     output = Path(order["output_folder"])
     started = time.monotonic()
     method = _method(order, report)
-    merged = _stream(order, report) if method == "stream" else {"files": [], "dtype": None}
-    machine.prepare(order.get("device", "cpu"), cache=output.parent / "cache")
+    merged = _stream(order, report) if method == "stream" else {"dtype": None}
+    machine.prepare(order.get("device", "cpu"), cache=Path(order["scratch_folder"]) / "cache")
     if method == "stream":
         exporting.write_tokenizer(order)
     elif method == "export":
@@ -57,7 +56,7 @@ def run(order: Order, report: Report) -> Result:
     settled.write(output)
     report.line(f"Chat template: {settled.origin}.")
     if method == "stream":
-        merged["files"] = _with_small_files(output, merged["files"], report)
+        _report_small_files(output, report)
     encoding = chat_template.Encoding(output, order["template"], order["recipe"])
     answers = _answers(order, output, encoding, report)
     dtype = merged.pop("dtype") or weights_dtype(output)
@@ -110,7 +109,7 @@ def _stream(order: Order, report: Report) -> dict[str, Any]:
         "seconds": round(time.monotonic() - started, 3),
         "peak_memory_bytes": machine.peak_resident_bytes(),
     }
-    facts = model.facts()
+    facts = {key: value for key, value in model.facts().items() if key != "files"}
     report.line(
         f"Base model and adapter are merged ({stream['seconds']:.1f} s, "
         f"{stream['peak_memory_bytes'] / 2**20:.0f} MiB of memory): {facts['ledger']}."
@@ -118,17 +117,11 @@ def _stream(order: Order, report: Report) -> dict[str, Any]:
     return facts | {"stream": stream}
 
 
-def _with_small_files(
-    output: Path, weights: Sequence[dict[str, Any]], report: Report
-) -> list[dict[str, Any]]:
-    """The weights' files as they were hashed while written, and the small ones as they are at last."""
-    files = [file for file in weights if file["path"].endswith(".safetensors")]
+def _report_small_files(output: Path, report: Report) -> None:
+    """As they are at last; the weights were reported as they were written."""
     for path in sorted(output.iterdir()):
         if path.suffix != ".safetensors":
-            described = {"path": path.name, "size_bytes": path.stat().st_size, "sha256": sha256_of(path)}
-            report.file(described, str(output))
-            files.append(described)
-    return files
+            report.file({"path": path.name, "size_bytes": path.stat().st_size, "sha256": sha256_of(path)})
 
 
 def _answers(

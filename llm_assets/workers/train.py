@@ -1,7 +1,7 @@
 """The work order `train`: LLaMA-Factory trains an adapter (or a full model) from a dataset.
 
 Order: base_folder, dataset_folder (its dataset_info.json names `train` and perhaps `held_out`),
-output_folder, checkpoint_folder, recipe, template, device; optionally base_model, the name that
+output_folder, scratch_folder, recipe, template, device; optionally base_model, the name that
 the adapter's configuration gives as its base. Goes on from the last whole checkpoint; stage `rm` and
 PiSSA always start anew, because the engine cannot go on from their checkpoints.
 """
@@ -30,15 +30,15 @@ if TYPE_CHECKING:
 def run(order: Order, report: Report) -> Result:
     """Trains to the end and leaves the final weights in output_folder, curves and log in its `training/`."""
     training_arguments.check(order)
-    checkpoint_folder = Path(order["checkpoint_folder"])
+    scratch_folder = Path(order["scratch_folder"])
     training = checkpoints.identity(order["recipe"], order["template"], Path(order["dataset_folder"]))
-    checkpoint = checkpoints.last_whole(checkpoint_folder, training)
+    checkpoint = checkpoints.last_whole(scratch_folder, training)
     if checkpoint:
         report.line(f"Goes on from the checkpoint of step {checkpoint.step}.")
     for key in training_arguments.left_out(order):
         report.line(f"recipe.{key} is for GPUs: this training runs on the CPU, in float32.")
 
-    machine.prepare(order["device"], cache=checkpoint_folder / "cache")
+    machine.prepare(order["device"], cache=scratch_folder / "cache")
     if masked_answers.install(Path(order["dataset_folder"])):
         report.line("Some answers of the dataset are read and not learned from (`weight: 0`).")
     from llamafactory.train.tuner import run_exp
@@ -67,7 +67,7 @@ def _needs_float32(order: Order) -> bool:
 def _leave(order: Order, live: "LiveProgress") -> None:
     output = Path(order["output_folder"])
     shutil.rmtree(output, ignore_errors=True)
-    trained = Path(order["checkpoint_folder"])
+    trained = Path(order["scratch_folder"])
     trained_files.keep(trained, output, order.get("base_model"))
     if pissa.begins_with_pissa(order):
         pissa.keep_converted(trained, output, order.get("base_model"))

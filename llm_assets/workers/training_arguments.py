@@ -108,7 +108,7 @@ def _owned(order: Mapping[str, Any], held_out: bool, checkpoint: Checkpoint | No
         "eval_dataset": "held_out" if held_out else None,
         "val_size": 0,
         "dataset_dir": order["dataset_folder"],
-        "output_dir": order["checkpoint_folder"],
+        "output_dir": order["scratch_folder"],
         "do_train": True,
         "do_eval": held_out and evaluable(order["recipe"]),
         "do_predict": False,

@@ -28,7 +28,9 @@ BESIDE_THE_FILES = (MANIFEST_NAME, SIGNATURE_NAME)
 LABEL_TIME = "%Y%m%dT%H%M%S.%f"  # UTC, how the label of a version begins
 VERIFYING_THREADS = 4
 
-Collection = Literal["base_models", "datasets", "adapters", "models", "cards"]
+Collection = Literal["base_models", "sources", "datasets", "adapters", "models", "cards"]
+SHARED: tuple[Collection, ...] = ("base_models", "sources")
+"""Without a tenant. A source is a base model as it was fetched, kept while an engine makes a folder of it."""
 
 
 class ArtifactError(LlmAssetsError):

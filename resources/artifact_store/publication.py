@@ -1,29 +1,26 @@
-"""A version on its way into the store: its files as they become ready, in parallel, the manifest last.
+"""A version on its way into the store: its files as they become ready, in parallel.
 
-Until the manifest is there nobody sees the version. What a killed publication brought is not sent
-again: the next one of the same fingerprint takes it over inside the store. Files that earlier versions
-of the line, or the parents, hold already are linked or copied there too.
+Until the manifest is there (`ArtifactStore.finish`) nobody sees the version. What a killed publication
+brought is not sent again: the next one of the same fingerprint takes it over inside the store. Files that
+earlier versions of the line, or the parents, hold already are linked or copied there too.
 
 Two publications of one line at once do no harm to each other. What a killed one left is deleted once it
 is older than `LEFT_ALONE`, because a publication on another machine may still be at work on it.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 from resources.artifact_store.artifacts import (
     LABEL_TIME,
     MANIFEST_NAME,
-    SIGNATURE_NAME,
     Artifact,
     ArtifactError,
     ArtifactFile,
-    manifest_text,
 )
 from resources.artifact_store.transfer_progress import TransferProgress
 from resources.hashes import sha256_of
@@ -33,10 +30,6 @@ from resources.object_stores.objects import ObjectMissing, ObjectStore, StoredOb
 TRANSFERS = 8
 LEFT_ALONE = timedelta(hours=48)
 
-Sign = Callable[[Artifact], bytes | None]
-# The attribute that says which engine made it: the same bytes by another engine are a version of their own.
-MAKER = "engine_lock"
-
 
 @dataclass(frozen=True, kw_only=True)
 class Holdings:
@@ -45,12 +38,10 @@ class Holdings:
     Attributes:
         whole: Keys of files of whole versions, by sha256 and size in bytes.
         leftovers: Objects that killed publications of the same work left, by path and size in bytes.
-        twins: Whole versions of the same fingerprint.
     """
 
     whole: Mapping[tuple[str, int], str] = field(default_factory=dict)
     leftovers: Mapping[tuple[str, int], tuple[StoredObject, ...]] = field(default_factory=dict)
-    twins: tuple[Artifact, ...] = ()
 
     def may_have(self, size_bytes: int) -> bool:
         return any(size_bytes == known for _, known in self.whole)
@@ -88,7 +79,7 @@ def abandoned(folder: str) -> bool:
 
 
 class Publication:
-    """One version that is being published. `add` files, then `finish`; or `abandon`."""
+    """The files of one version that are being sent. `add` them, then ask for the `draft`; or `abandon`."""
 
     def __init__(
         self,
@@ -96,10 +87,8 @@ class Publication:
         draft: Artifact,
         holdings: Holdings,
         progress: TransferProgress,
-        sign: Sign,
     ) -> None:
         self._objects, self._draft, self._holdings, self._progress = objects, draft, holdings, progress
-        self._sign = sign
         self._threads = ThreadPoolExecutor(TRANSFERS, thread_name_prefix="publish")
         self._files: dict[str, Future[ArtifactFile]] = {}
         self._sources: dict[str, Path] = {}
@@ -119,8 +108,8 @@ class Publication:
         """Waits for every file that was added. Raises what the first one failed with."""
         return tuple(sorted((each.result() for each in self._files.values()), key=lambda file: file.path))
 
-    def finish(self, attributes: Mapping[str, Any]) -> Artifact:
-        """Makes the version visible; or withdraws it for the one that is there with the same bytes.
+    def draft(self) -> Artifact:
+        """Waits for every file that was added: they lie in the store, and nobody sees a version yet.
 
         Raises:
             ArtifactError: No file was added, or one is not in the store as it was brought there.
@@ -128,19 +117,8 @@ class Publication:
         files = self.files()
         if not files:
             raise ArtifactError(f"There is nothing to publish as {self._draft.line}.")
-        for twin in self._holdings.twins:
-            if twin.files == files and twin.attributes.get(MAKER) == attributes.get(MAKER):
-                self.withdraw()
-                return twin
-        artifact = replace(self._draft, files=files, attributes=dict(attributes))
+        artifact = replace(self._draft, files=files)
         self._make_whole(artifact)
-        if (signature := self._sign(artifact)) is not None:
-            self._objects.create(f"{artifact.key}/{SIGNATURE_NAME}", signature)
-        if not self._objects.create(f"{artifact.key}/{MANIFEST_NAME}", manifest_text(artifact).encode()):
-            raise ArtifactError(
-                f"{artifact.uri} is published already. Run again; it gets a label of its own."
-            )
-        self._threads.shutdown()
         return artifact
 
     @property
@@ -151,12 +129,6 @@ class Publication:
     def abandon(self) -> None:
         """Begins nothing more and waits for what is under way; what was brought stays for the next try."""
         self._threads.shutdown(cancel_futures=True)
-
-    def withdraw(self) -> None:
-        """Takes back what was brought."""
-        self.abandon()
-        for stored in list(self._objects.list(f"{self._draft.key}/")):
-            self._objects.delete(stored.key)
 
     def _bring(self, path: str, source: Path, sha256: str | None) -> ArtifactFile:
         key, size_bytes = f"{self._draft.key}/{path}", source.stat().st_size
@@ -187,22 +159,27 @@ class Publication:
 
     def _make_whole(self, artifact: Artifact) -> None:
         """A file that was cut in an earlier version is no better in a copy of it, and is sent after all."""
-        unlike = self._unlike(artifact)
+        unlike = files_unlike(self._objects, artifact)
         if cut := [file.path for file, found in unlike if found is not None]:
             for path in cut:
                 self._objects.upload(self._sources[path], f"{artifact.key}/{path}", self._progress.moved)
-            unlike = self._unlike(artifact)
-        for file, found in unlike:
-            what = "is gone" if found is None else f"has {found} bytes instead of {file.size_bytes}"
-            raise ArtifactError(
-                f"{artifact.uri} was not published: {file.path} {what} in {self._objects.url}. Run again."
-            )
+            refuse_unlike(self._objects, artifact)
 
-    def _unlike(self, artifact: Artifact) -> list[tuple[ArtifactFile, int | None]]:
-        """The files that lie there in another size, with that size, or None where they do not lie there."""
-        stored = {each.key: each.size_bytes for each in self._objects.list(f"{artifact.key}/")}
-        found = [(file, stored.get(f"{artifact.key}/{file.path}")) for file in artifact.files]
-        return [(file, size) for file, size in found if size != file.size_bytes]
+
+def refuse_unlike(objects: ObjectStore, draft: Artifact) -> None:
+    """Raises:
+    ArtifactError: A file of the draft does not lie in the store as it was brought there; names it.
+    """
+    for file, found in files_unlike(objects, draft):
+        what = "is gone" if found is None else f"has {found} bytes instead of {file.size_bytes}"
+        raise ArtifactError(f"{draft.uri} was not published: {file.path} {what} in {objects.url}. Run again.")
+
+
+def files_unlike(objects: ObjectStore, draft: Artifact) -> list[tuple[ArtifactFile, int | None]]:
+    """The files that lie there in another size, with that size, or None where they do not lie there."""
+    stored = {each.key: each.size_bytes for each in objects.list(f"{draft.key}/")}
+    found = [(file, stored.get(f"{draft.key}/{file.path}")) for file in draft.files]
+    return [(file, size) for file, size in found if size != file.size_bytes]
 
 
 def folders_without_manifest(objects: ObjectStore, line: str, versions: Iterable[str]) -> Iterator[str]:

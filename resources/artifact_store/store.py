@@ -10,6 +10,7 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
@@ -19,6 +20,7 @@ import dagster as dg
 
 from resources.artifact_store.artifacts import (
     MANIFEST_NAME,
+    SHARED,
     SIGNATURE_NAME,
     Artifact,
     ArtifactError,
@@ -26,6 +28,7 @@ from resources.artifact_store.artifacts import (
     Collection,
     Line,
     entries_of,
+    manifest_text,
     new_version,
     paths_of,
     refuse_foreign,
@@ -40,6 +43,7 @@ from resources.artifact_store.publication import (
     files_of,
     folders_without_manifest,
     left_behind,
+    refuse_unlike,
 )
 from resources.artifact_store.transfer_progress import Log, TransferProgress, silent
 from resources.names import VERSION
@@ -50,6 +54,8 @@ from resources.object_stores.opening import open_object_store
 from resources.signing.signatures import Signer
 
 VIEWS = f"{UNFINISHED}views"  # in a store on a disk; no listing shows it
+# The attribute that says which engine made it: the same bytes by another engine are a version of their own.
+MAKER = "engine_lock"
 COMPARED_VERSIONS = 3  # of a line: newest ones whose files a new version may share
 
 
@@ -94,19 +100,31 @@ class ArtifactStore(dg.ConfigurableResource[Any]):
             ArtifactError: The folder is empty.
             ObjectStoreError: The store cannot take it; names what to do.
         """
+        draft = self.send(line, folder, attributes.get("fingerprint"), parents=parents, log=log)
+        artifact = self.finish(draft, attributes)
+        shutil.rmtree(folder)
+        return artifact
+
+    def send(
+        self,
+        line: Line,
+        folder: Path,
+        fingerprint: str | None,
+        *,
+        parents: Iterable[Artifact] = (),
+        log: Log = silent,
+    ) -> Artifact:
+        """Brings the files of `folder` into the store; `finish` the draft, and they are a version."""
         paths = paths_of(folder)
         if not paths:
             raise ArtifactError(f"There is nothing to publish as {line}: {folder} holds no file.")
         total_bytes = sum((folder / path).stat().st_size for path in paths)
-        fingerprint = attributes.get("fingerprint")
         with self.publication(
             line, fingerprint, parents=parents, total_bytes=total_bytes, log=log
         ) as publication:
             for path in paths:
                 publication.add(path, folder / path)
-            artifact = publication.finish(attributes)
-        shutil.rmtree(folder)
-        return artifact
+            return publication.draft()
 
     @contextmanager
     def publication(
@@ -118,17 +136,42 @@ class ArtifactStore(dg.ConfigurableResource[Any]):
         total_bytes: int | None = None,
         log: Log = silent,
     ) -> Iterator[Publication]:
-        """A version whose files are brought one by one, as they become ready; `finish` it in the block."""
+        """Sends the files of a version one by one, as they become ready; `finish` its draft."""
         unfinished = list(self._left_by(line, fingerprint))
         draft = Artifact(line=line, version=new_version(fingerprint), files=())
         progress = TransferProgress(f"Publishing {line}", total_bytes, log)
-        holdings = self._holdings(line, fingerprint, parents, unfinished)
-        publication = Publication(self.objects, draft, holdings, progress, self._sign)
+        newest = islice(self.versions(line), COMPARED_VERSIONS)
+        holdings = Holdings(
+            whole=files_of([*parents, *newest]), leftovers=left_behind(self.objects, unfinished)
+        )
+        publication = Publication(self.objects, draft, holdings, progress)
         try:
             yield publication
         finally:
             publication.abandon()
         self.clear_abandoned(unfinished)
+
+    def finish(self, draft: Artifact, attributes: Mapping[str, Any]) -> Artifact:
+        """Makes a version visible whose files lie in the store, sent by whoever made them.
+
+        Withdraws it for the one that is there with the same bytes, fingerprint and engine, and gives that.
+
+        Raises:
+            ArtifactError: A file is gone or cut.
+        """
+        artifact = replace(draft, attributes=dict(attributes))
+        for twin in self._made_from(draft.line, artifact.fingerprint):
+            if twin.files == artifact.files and twin.attributes.get(MAKER) == attributes.get(MAKER):
+                self._empty(f"{draft.key}/")
+                return twin
+        refuse_unlike(self.objects, draft)
+        if (signature := self._sign(artifact)) is not None:
+            self.objects.create(f"{artifact.key}/{SIGNATURE_NAME}", signature)
+        if not self.objects.create(f"{artifact.key}/{MANIFEST_NAME}", manifest_text(artifact).encode()):
+            raise ArtifactError(
+                f"{artifact.uri} is published already. Run again; it gets a label of its own."
+            )
+        return artifact
 
     def versions(self, line: Line) -> Iterator[Artifact]:
         """The whole versions of `line`, the newest first."""
@@ -259,7 +302,7 @@ class ArtifactStore(dg.ConfigurableResource[Any]):
         """Every line that anything was ever published to."""
         for collection in get_args(Collection):
             for first in self.objects.folders(f"{collection}/"):
-                if collection == "base_models":
+                if collection in SHARED:
                     yield Line(collection=collection, tenant=None, name=first)
                     continue
                 for name in self.objects.folders(f"{collection}/{first}/"):
@@ -298,16 +341,6 @@ class ArtifactStore(dg.ConfigurableResource[Any]):
             artifact = read_manifest(self.objects, line, label)
             if artifact is not None and artifact.fingerprint == fingerprint:
                 yield artifact
-
-    def _holdings(
-        self, line: Line, fingerprint: str | None, parents: Iterable[Artifact], unfinished: Iterable[str]
-    ) -> Holdings:
-        newest = islice(self.versions(line), COMPARED_VERSIONS)
-        return Holdings(
-            whole=files_of([*parents, *newest]),
-            leftovers=left_behind(self.objects, unfinished),
-            twins=tuple(self._made_from(line, fingerprint)),
-        )
 
     def _left_by(self, line: Line, fingerprint: str | None) -> Iterator[str]:
         labels = self._labels(line, ending=version_ending(fingerprint)) if fingerprint else []

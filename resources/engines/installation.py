@@ -13,7 +13,7 @@ import os
 import secrets
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -21,7 +21,15 @@ from pathlib import Path
 from filelock import BaseFileLock, FileLock, Timeout
 
 from resources.engines.builds import Build, Report, build
-from resources.engines.locks import ENGINES, Device, EngineError, EngineName, device_here, lock_digest
+from resources.engines.locks import (
+    ENGINES,
+    Device,
+    EngineError,
+    EngineName,
+    InstalledEngine,
+    device_here,
+    lock_digest,
+)
 
 __all__ = [
     "ENGINES",
@@ -73,16 +81,6 @@ def engine_status(engines: Path, engine: EngineName) -> EngineStatus:
         versions=stamp.versions,
         remedy=None if current else f"llm-assets engines install {engine}",
     )
-
-
-@dataclass(frozen=True, kw_only=True)
-class InstalledEngine:
-    """An engine that is there: what it is made of decides what it makes."""
-
-    engine: EngineName
-    device: Device
-    lock_digest: str
-    versions: Mapping[str, str] = field(default_factory=dict)
 
 
 def installed_engine(engines: Path, engine: EngineName) -> InstalledEngine:

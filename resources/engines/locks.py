@@ -6,6 +6,8 @@ Only the standard library is used here: the images are built from this code, bef
 import hashlib
 import shutil
 import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -23,6 +25,16 @@ NVIDIA_SMI_S = 60  # it takes seconds where the driver is not kept loaded
 
 class EngineError(LlmAssetsError):
     """An engine's environment cannot be made, or is not there."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class InstalledEngine:
+    """An engine that is there: what it is made of decides what it makes."""
+
+    engine: EngineName
+    device: Device
+    lock_digest: str
+    versions: Mapping[str, str] = field(default_factory=dict)
 
 
 def lock_file(engine: EngineName, device: Device) -> Path:

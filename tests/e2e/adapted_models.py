@@ -29,8 +29,8 @@ class Printed:
     def progress(self, values: dict[str, Any], *, last: bool = False) -> None:
         print(values, flush=True)
 
-    def file(self, values: dict[str, Any], folder: str) -> None:
-        print(folder, values, flush=True)
+    def file(self, values: dict[str, Any]) -> None:
+        print(values, flush=True)
 
 
 def make(base: Path, output: Path, questions: list[str]) -> None:
@@ -43,6 +43,7 @@ def make(base: Path, output: Path, questions: list[str]) -> None:
             "base_folder": str(base),
             "adapter_folder": str(output / name / "adapter"),
             "output_folder": str(output / name / "merged"),
+            "scratch_folder": str(output / name / "scratch"),
             "template": TEMPLATE,
             "recipe": RECIPE,
             "questions": questions,

@@ -26,7 +26,7 @@ def loss(order: dict[str, Any]) -> float:
 
     from llm_assets.workers import machine
 
-    folder = Path(order["checkpoint_folder"]).parent / "again"
+    folder = Path(order["scratch_folder"]).parent / "again"
     machine.prepare("cpu", cache=folder / "cache")
     recipe = {key: order["recipe"][key] for key in KEPT if key in order["recipe"]}
     full = recipe.get("finetuning_type") == "full"

@@ -7,6 +7,7 @@ Run in the train engine: `python -m tests.e2e.orders_in_one_process ORDERS.json 
 import importlib
 import json
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,8 @@ class Silent:
     def progress(self, values: dict[str, Any], *, last: bool = False) -> None:
         print(values, flush=True)
 
-    def file(self, values: dict[str, Any], folder: str) -> None:
-        print(folder, values, flush=True)
+    def file(self, values: dict[str, Any]) -> None:
+        print(values, flush=True)
 
 
 def carry_out(orders: list[tuple[str, dict[str, Any]]]) -> list[dict[str, Any]]:
@@ -31,7 +32,8 @@ def carry_out(orders: list[tuple[str, dict[str, Any]]]) -> list[dict[str, Any]]:
     for name, order in orders:
         worker = importlib.import_module(f"llm_assets.workers.{name}")
         try:
-            results.append(worker.run(order, Silent()))
+            with tempfile.TemporaryDirectory() as scratch:
+                results.append(worker.run({"scratch_folder": scratch} | order, Silent()))
         except Exception as error:  # noqa: BLE001  what a worker's main does
             results.append({"failure": cause_of(error, Path(order.get("output_folder", ".")))})
     return results

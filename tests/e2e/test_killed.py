@@ -4,6 +4,7 @@ import signal
 import subprocess
 import time
 
+import psutil
 import pytest
 
 from llm_assets.workers import checkpoints
@@ -15,7 +16,8 @@ pytestmark = pytest.mark.engine
 
 
 def test_killed_at_ten_moments_the_same_command_finishes(make_project: MakeProject) -> None:
-    """`kill -9` of the run at seven moments and of an engine at three: one version, nothing left running."""
+    """`kill -9` of the run at seven moments and of an engine at three, which is tried again once and killed
+    again: one version, nothing left running."""
     project = make_project()
     model = project.settings.catalog / "models" / "support_bot.yaml"
     model.write_text(model.read_text().replace("num_train_epochs: 3.0", "num_train_epochs: 40.0"))
@@ -49,11 +51,21 @@ def kill_the_engine(project: Project, moment: str, *, with_checkpoint: bool = Fa
     process = started_up_to(project, moment)
     if with_checkpoint:
         wait_until(lambda: has_checkpoint(project), what="a checkpoint", timeout_s=30, every_s=0.01)
-    for engine in wait_until(lambda: engines_at_work(project), what="an engine", timeout_s=30):
-        if "supervisor" not in " ".join(engine.cmdline()):
-            engine.kill()
+    killed = wait_until(lambda: engines(project), what="an engine", timeout_s=30)
+    for engine in killed:
+        engine.kill()
+    again = wait_until(lambda: engines(project) - killed, what="the second try", timeout_s=60, every_s=0.05)
+    for engine in again:
+        engine.kill()
     assert process.wait(timeout=60) == 1
-    assert "killed (signal 9" in (project.root / "command.log").read_text()
+    said = (project.root / "command.log").read_text()
+    assert "killed (signal 9" in said
+    assert "It is tried again in" in said
+
+
+def engines(project: Project) -> set[psutil.Process]:
+    """Those that work orders run, without their supervisors."""
+    return {each for each in engines_at_work(project) if "supervisor" not in " ".join(each.cmdline())}
 
 
 def has_checkpoint(project: Project) -> bool:

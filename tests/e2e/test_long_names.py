@@ -1,25 +1,28 @@
 """A work order of the longest names in a state folder with a long path, carried out by the real engine."""
 
+import shutil
 from pathlib import Path
-from typing import Any
 
 import dagster as dg
 import pytest
 
 from llm_assets.installation.profiles import PACKAGE
 from llm_assets.runs import QUIET
-from resources.compute import LocalCompute, WorkOrder
+from resources.artifact_store.artifacts import Line
+from resources.artifact_store.store import ArtifactStore
+from resources.local.compute import LocalCompute
+from resources.seams.compute import Outcome, Output, WorkOrder
 from tests.conftest import LONG_HOME
-from tests.e2e.work_orders import rows, train_order, write_dataset
+from tests.e2e.work_orders import RECIPE, TEMPLATE, rows, write_dataset
 
 pytestmark = pytest.mark.engine
 
 TENANT, MODEL = "t" * 63, "m" * 63
 
 
-def carried_out(compute: LocalCompute, work: WorkOrder) -> dict[str, Any]:
+def carried_out(compute: LocalCompute, work: WorkOrder) -> Outcome:
     @dg.op
-    def carry_out(context: dg.OpExecutionContext) -> dict[str, Any]:
+    def carry_out(context: dg.OpExecutionContext) -> Outcome:
         return compute.run(context, work)
 
     @dg.job
@@ -28,7 +31,8 @@ def carried_out(compute: LocalCompute, work: WorkOrder) -> dict[str, Any]:
 
     with dg.DagsterInstance.ephemeral() as instance:
         done = orders.execute_in_process(instance=instance, run_config=QUIET)
-        return dict(done.output_for_node("carry_out"))
+        outcome: Outcome = done.output_for_node("carry_out")
+        return outcome
 
 
 def test_sixteen_preprocessing_workers_train_below_a_long_path(
@@ -36,11 +40,27 @@ def test_sixteen_preprocessing_workers_train_below_a_long_path(
 ) -> None:
     """As LLaMA-Factory's web UI writes it. The workers' manager opens a socket below TMPDIR."""
     home = tmp_path / "home".ljust(LONG_HOME - len(str(tmp_path)), "x")
-    folder = home / "work" / "adapters" / TENANT / MODEL / ("f" * 16)
-    dataset = write_dataset(tmp_path / "data", "sft", rows("sft"))
-    order = train_order(tiny_model, dataset, folder, preprocessing_num_workers=16, num_train_epochs=1)
-    compute = LocalCompute(engines=str(engines), package=PACKAGE)
-    result = carried_out(compute, WorkOrder(engine="train", worker="train", order=order, folder=folder))
-    assert result["steps"] == 4
-    assert (folder / "output" / "adapter_model.safetensors").is_file()
-    assert not (folder / "tmp").exists()
+    store = ArtifactStore(url=f"file:{home / 'store'}")
+    base, dataset = (
+        store.publish(Line(collection=collection, tenant=tenant, name=MODEL), folder, {})
+        for collection, tenant, folder in (
+            ("base_models", None, shutil.copytree(tiny_model, tmp_path / "base")),
+            ("datasets", TENANT, write_dataset(tmp_path / "data", "sft", rows("sft"))),
+        )
+    )
+    compute = LocalCompute(store=store, work=str(home / "work"), engines=str(engines), package=PACKAGE)
+    order = WorkOrder(
+        engine="train",
+        worker="train",
+        inputs={"base": base, "dataset": dataset},
+        params={
+            "recipe": RECIPE | {"preprocessing_num_workers": 16, "num_train_epochs": 1},
+            "template": TEMPLATE,
+            "device": "cpu",
+        },
+        output=Output(line=Line(collection="adapters", tenant=TENANT, name=MODEL), fingerprint="sha256:f"),
+    )
+    made = carried_out(compute, order)
+    assert made.result["steps"] == 4
+    assert store.finish(made.draft, {"fingerprint": "sha256:f"}).has("adapter_model.safetensors")
+    assert not list((home / "work").rglob("tmp"))

@@ -42,7 +42,7 @@ def weights(folder: Path) -> bytes:
 
 def kept_steps(order: dict[str, Any]) -> list[int]:
     """Steps of the checkpoints that are sealed."""
-    folder = Path(order["checkpoint_folder"])
+    folder = Path(order["scratch_folder"])
     return sorted(int(path.parent.name.rpartition("-")[2]) for path in folder.glob(f"*/{checkpoints.WHOLE}"))
 
 
@@ -113,7 +113,7 @@ def test_a_killed_training_goes_on_from_its_last_whole_checkpoint_to_the_same_we
         wait_until(lambda: len(kept_steps(killed)) >= 2, what="two checkpoints", timeout_s=120, every_s=0.01)
         process.kill()
     good, torn = kept_steps(killed)[-2:]
-    optimizer = Path(killed["checkpoint_folder"]) / f"checkpoint-{torn}" / "optimizer.pt"
+    optimizer = Path(killed["scratch_folder"]) / f"checkpoint-{torn}" / "optimizer.pt"
     optimizer.write_bytes(optimizer.read_bytes()[:-100])
 
     resumed = engine.work("train", killed)
@@ -211,7 +211,13 @@ def test_a_gguf_file_becomes_the_model_that_it_was_made_from(
 ) -> None:
     file = tmp_path / "tiny.gguf"
     engine.script("tests.e2e.tiny_gguf", tiny_model, file)
-    order = {"gguf_file": str(file), "output_folder": str(tmp_path / "imported"), "dtype": "bfloat16"}
+    order = {
+        "source_folder": str(tmp_path),
+        "gguf_file": file.name,
+        "output_folder": str(tmp_path / "imported"),
+        "scratch_folder": str(tmp_path / "scratch"),
+        "dtype": "bfloat16",
+    }
     questions = {"template": TEMPLATE, "questions": ["Open at 9 o'clock?"], "max_new_tokens": 4}
     result, imported, original = engine.work_in_one_process(
         ("import_gguf", order),

@@ -71,7 +71,7 @@ def train_order(base: Path, dataset: Path, folder: Path, **recipe: Any) -> dict[
         "base_folder": str(base),
         "dataset_folder": str(dataset),
         "output_folder": str(folder / "output"),
-        "checkpoint_folder": str(folder / "checkpoints"),
+        "scratch_folder": str(folder / "checkpoints"),
         "recipe": RECIPE | recipe,
         "template": TEMPLATE,
         "device": "cpu",
@@ -159,7 +159,7 @@ class Engine:
 
 
 def pipes_context(order: dict[str, Any]) -> dict[str, Any]:
-    """What Dagster writes for an external process that is about no asset."""
+    """What Dagster writes for an external process about no asset; of an order as a worker reads it."""
     nothing = (
         "asset_keys",
         "code_version_by_asset_key",
@@ -169,7 +169,10 @@ def pipes_context(order: dict[str, Any]) -> dict[str, Any]:
         "partition_time_window",
         "job_name",
     )
-    return dict.fromkeys(nothing) | {"run_id": "test", "retry_number": 0, "extras": {"order": order}}
+    places = ("output_folder", "scratch_folder", "whole_files")
+    given = {"inputs": {}, "input_files": {}, "params": order}
+    given |= {key: order.get(key, "/dev/null") for key in places}
+    return dict.fromkeys(nothing) | {"run_id": "test", "retry_number": 0, "extras": {"order": given}}
 
 
 def read(lines: Path) -> list[dict[str, Any]]:

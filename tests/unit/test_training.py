@@ -1,6 +1,5 @@
 """What a training is: the same under another engine, and by which engine it was trained."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,7 +7,7 @@ import pytest
 from llm_assets.catalog.recipes import Recipe
 from llm_assets.training import Training, engine_upgrade
 from resources.artifact_store.artifacts import Artifact, ArtifactFile, Line
-from resources.engines.installation import InstalledEngine
+from resources.engines.locks import InstalledEngine
 
 OLD = InstalledEngine(engine="train", device="cpu", lock_digest="a" * 64, versions={"llamafactory": "0.9.5"})
 NEW = InstalledEngine(engine="train", device="cpu", lock_digest="b" * 64, versions={"llamafactory": "0.9.6"})
@@ -37,8 +36,9 @@ def training(engine: InstalledEngine, **arguments: Any) -> Training:
 
 def test_another_engine_is_the_same_training_with_checkpoints_of_its_own() -> None:
     assert training(OLD).fingerprint == training(NEW).fingerprint
-    assert training(OLD).folder(Path("w")) != training(NEW).folder(Path("w"))
-    assert training(OLD, lora_rank=8).folder(Path("w")) != training(OLD).folder(Path("w"))
+    line = Line(collection="adapters", tenant="team-a", name="bot")
+    assert training(OLD).order(line).attempt(OLD) != training(NEW).order(line).attempt(NEW)
+    assert training(OLD, lora_rank=8).order(line).attempt(OLD) != training(OLD).order(line).attempt(OLD)
 
 
 @pytest.mark.parametrize(

@@ -115,7 +115,7 @@ def merge_models(
 
 def _tell(finished: Written, target: Target, written: dict[Path, list[Written]], report: Report) -> None:
     written[target.folder].append(finished)
-    report.file(finished.as_file(), str(target.folder))
+    report.file(finished.as_file())
 
 
 def weights_dtype(base: Base) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from llm_assets.parts import RUN_LOG
-from resources.compute import ENGINE_LOG
+from resources.local.compute import ENGINE_LOG
 from resources.waiting import wait_until
 
 FILES = {

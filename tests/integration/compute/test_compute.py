@@ -5,22 +5,28 @@ from pathlib import Path
 
 import pytest
 
-from resources.compute import LocalCompute, WorkOrder, WorkOrderError, _result
+from resources.artifact_store.store import ArtifactStore
+from resources.local.compute import LocalCompute, _result
+from resources.seams.compute import WorkOrderError
 from tests.unit.engines.test_errors_in_log import MANAGER
 
 
 def test_the_package_is_that_of_the_installation_that_runs(tmp_path: Path) -> None:
     for name in ("old", "new", "new"):
-        compute = LocalCompute(engines=str(tmp_path / "engines"), package=str(tmp_path / name))
+        compute = LocalCompute(
+            store=ArtifactStore(url=f"file:{tmp_path / 'store'}"),
+            work=str(tmp_path / "work"),
+            engines=str(tmp_path / "engines"),
+            package=str(tmp_path / name),
+        )
         (tmp_path / name).mkdir(exist_ok=True)
         environment = compute._environment(tmp_path, tmp_path)
     assert (Path(environment["PYTHONPATH"]) / "llm_assets").resolve() == tmp_path / "new"
 
 
 def ended(folder: Path, messages: list[dict[str, str]], *, earlier_bytes: int = 0) -> str:
-    work = WorkOrder(engine="train", worker="train", order={}, folder=folder)
     with pytest.raises(WorkOrderError) as caught:
-        _result(work, 1, messages, earlier_bytes)
+        _result("train", folder, 1, messages, earlier_bytes)
     return str(caught.value)
 
 

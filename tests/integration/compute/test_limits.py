@@ -9,8 +9,10 @@ import dagster as dg
 import psutil
 import pytest
 
-from resources.compute import LocalCompute, WorkOrder, WorkOrderError
+from resources.artifact_store.store import ArtifactStore
+from resources.local.compute import LocalCompute
 from resources.processes import order_limits
+from resources.seams.compute import WorkOrder, WorkOrderError
 
 LARGE = 2**40
 TAKES_MEMORY = """
@@ -54,9 +56,13 @@ class World:
         (self.folder / "package" / "workers" / "script.py").write_text(script)
         usual = {"memory_bytes": LARGE, "processes": LARGE, "seconds": LARGE}
         compute = LocalCompute(
-            engines=str(self.folder / "engines"), package=str(self.folder / "package"), **(usual | limits)
+            store=ArtifactStore(url=f"file:{self.folder / 'store'}"),
+            work=str(self.folder / "work"),
+            engines=str(self.folder / "engines"),
+            package=str(self.folder / "package"),
+            **(usual | limits),
         )
-        work = WorkOrder(engine="train", worker="script", order={}, folder=self.folder / "work")
+        work = WorkOrder(engine="train", worker="script", inputs={}, params={})
 
         @dg.op
         def order(context: dg.OpExecutionContext) -> None:

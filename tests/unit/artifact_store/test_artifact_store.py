@@ -170,7 +170,9 @@ def test_files_published_one_by_one_appear_with_the_manifest_and_not_before(
         publication.add("model.safetensors", weights, sha256=sha256_of(weights))
         assert store.find(LINE, "sha256:f") is None
         publication.add("nested/config.json", folder / "nested" / "config.json")
-        artifact = publication.finish({"fingerprint": "sha256:f"})
+        draft = publication.draft()
+    assert store.find(LINE, "sha256:f") is None
+    artifact = store.finish(draft, {"fingerprint": "sha256:f"})
     assert store.find(LINE, "sha256:f") == artifact
     with store.hold(artifact) as held:
         assert paths_of(held.folder) == ["model.safetensors", "nested/config.json"]
@@ -198,7 +200,7 @@ def test_a_version_whose_files_vanish_while_it_is_published_is_not_shown(
         publication.files()
         next(place.rglob("model.safetensors")).unlink()
         with pytest.raises(ArtifactError, match=r"was not published: model\.safetensors is gone"):
-            publication.finish({"fingerprint": "sha256:f"})
+            publication.draft()
     assert list(store.versions(LINE)) == []
 
 

@@ -31,7 +31,7 @@ class Remembered:
     """Stands where a worker reports to its run."""
 
     lines: list[str] = field(default_factory=list)
-    files: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    files: list[dict[str, Any]] = field(default_factory=list)
 
     def line(self, text: str) -> None:
         self.lines.append(text)
@@ -39,8 +39,8 @@ class Remembered:
     def progress(self, values: Mapping[str, Any], *, last: bool = False) -> None:
         assert values["merged_bytes"] <= values["total_bytes"]
 
-    def file(self, values: Mapping[str, Any], folder: str) -> None:
-        self.files.append((folder, dict(values)))
+    def file(self, values: Mapping[str, Any]) -> None:
+        self.files.append(dict(values))
 
 
 def merge(

@@ -61,7 +61,7 @@ def test_the_output_embeddings_get_a_file_an_index_and_a_configuration(tmp_path:
     assert {file.path: file.sha256 for file in merged.files} == {
         path.name: sha256_of(path) for path in output.iterdir()
     }
-    assert [file["path"] for _, file in report.files] == list(FILES)
+    assert [file["path"] for file in report.files] == list(FILES)
     before, after = model_tensors(tmp_path / "base"), model_tensors(output)
     assert {name: after[name] for name in before} == before, "the input embeddings stay"
     assert after["lm_head.weight"] != before[f"{EMBEDDINGS}.weight"]

@@ -18,7 +18,7 @@ def order(tmp_path: Path) -> dict[str, Any]:
         "base_folder": "/base",
         "dataset_folder": str(tmp_path),
         "output_folder": "/run/output",
-        "checkpoint_folder": "/run/checkpoints",
+        "scratch_folder": "/run/checkpoints",
         "recipe": {"stage": "sft", "bf16": True, "output_dir": "/elsewhere", "learning_rate": 1e-4},
         "template": "smollm2",
         "device": "cpu",

@@ -1,32 +1,37 @@
-"""Where work orders run: here, as a process of an engine's own environment, through Dagster Pipes.
+"""Work orders on this machine: each a process of an engine's own environment, through Dagster Pipes.
 
-A work order names a module of `llm_assets.workers` and gives it a plain JSON order. Messages (progress, log
-lines, the result) come back through a file (`engine_messages`); the engine's own output goes to `engine.log`
-in the work order's folder. Its temporary files lie in that folder too, by way of a short path. Not covered
-here: Kubernetes Jobs.
+    <work>/<line>/<16 hex digits>/      an order's own folder, kept until its version is made
+        output/, scratch/, whole.jsonl  see `resources.work_order_files`
+        order.json, messages.jsonl      what the worker is given, and what it reports (`engine_messages`)
+        engine.log                      what the engine says
+        tmp/                            its temporary files, by way of a short path
+
+An order that makes no version has a folder for as long as it runs.
 """
 
 import json
-import os
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
-from resources.engine_messages import MessageFile
+from resources.artifact_store.artifacts import Line
+from resources.artifact_store.store import ArtifactStore
+from resources.disk import require_free_space
 from resources.engines.errors_in_log import is_messenger, own_error
-from resources.engines.installation import InstalledEngine, engine_python, installed_engine
-from resources.engines.locks import EngineName
-from resources.errors import LlmAssetsError
+from resources.engines.installation import engine_python, installed_engine
+from resources.engines.locks import EngineName, InstalledEngine
+from resources.local.engine_messages import MessageFile
 from resources.processes import supervisor
+from resources.processes.environment import ACCELERATOR_PREFIXES, inherited
 from resources.processes.order_limits import (
     HOURS_SETTING,
     MEMORY_BYTES,
@@ -36,11 +41,13 @@ from resources.processes.order_limits import (
     SECONDS,
 )
 from resources.processes.temporary_folders import TemporaryFolderError, linked_folder
+from resources.seams.compute import Outcome, RunContext, WorkOrder, WorkOrderError
+from resources.work_order_files import OrderFolder, Sender, held, worker_order
 
-PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "USER", "LD_LIBRARY_PATH")
-PASSED_ON_PREFIXES = ("CUDA_", "NVIDIA_", "NCCL_", "OMP_", "GLOO_")
+PASSED_ON_PREFIXES = (*ACCELERATOR_PREFIXES, "OMP_", "GLOO_")
 LOG_TAIL_LINES = 15
 ENGINE_LOG = "engine.log"
+KILLED = 128 + signal.SIGKILL  # as the supervisor gives it
 LISTENING_S = 0.2
 FULL_DISK_BYTES = 64 * 2**20
 LIMIT_REPORT = "limit.json"
@@ -50,37 +57,20 @@ for _message in OF_DAGSTERS_OWN:
     warnings.filterwarnings("ignore", message=_message)
 
 
-Message = Mapping[str, Any]
-Heard = Callable[[Message], None]
-
-
-class WorkOrderError(LlmAssetsError):
-    """A work order ended without its result."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class WorkOrder:
-    """One piece of an engine's work.
-
-    `folder` is the order's own: log, messages and temporary files go there, and a second try of
-    the same work finds the checkpoints of the first in it.
-    """
-
-    engine: EngineName
-    worker: str
-    order: Mapping[str, Any]
-    folder: Path
-
-
-class LocalCompute(dg.ConfigurableResource):
+class LocalCompute(dg.ConfigurableResource[Any]):
     """Runs work orders as supervised processes: none outlives the run that asked for it.
 
     Attributes:
+        work: The folder of the orders' folders.
+        engines: The folder of the engines' environments.
+        package: The folder of `llm_assets`, which an engine's environment does not have.
         memory_bytes: How much memory all processes of a work order may take together.
         processes: How many they may be.
         seconds: How long it may take.
     """
 
+    store: ArtifactStore
+    work: str
     engines: str
     package: str
     memory_bytes: int = MEMORY_BYTES
@@ -88,60 +78,90 @@ class LocalCompute(dg.ConfigurableResource):
     seconds: int = SECONDS
 
     def engine(self, name: EngineName) -> InstalledEngine:
-        """What would run the work orders of an engine. Raises EngineError when it is not installed."""
         return installed_engine(Path(self.engines), name)
 
-    def run(
+    def run(self, context: RunContext, order: WorkOrder) -> Outcome:
+        """See `resources.seams.compute.Compute`."""
+        say = context.log.info
+        if order.needs.nodes > 1:
+            raise WorkOrderError(
+                f"The work order {order.worker!r} needs {order.needs.nodes} nodes; here is one."
+            )
+        with ExitStack() as until_sent:
+            folder = until_sent.enter_context(self._folder(order))
+            made = order.output.line if order.output else "no version"
+            require_free_space(folder, order.needs.disk_bytes, what=f"The order {order.worker!r} for {made}")
+            files = OrderFolder(root=folder)
+            files.begin()
+            given = worker_order(order, until_sent.enter_context(held(self.store, order, say)), files)
+            if order.output is None:
+                return Outcome(result=self._carried_out(context, order, given, folder))
+            sender = until_sent.enter_context(Sender(self.store, order.output, files, say))
+            result = self._carried_out(context, order, given, folder, sender.look)
+            return Outcome(result=result, sent=sender.draft())
+
+    def clear(self, line: Line) -> None:
+        shutil.rmtree(Path(self.work) / str(line), ignore_errors=True)
+
+    @contextmanager
+    def _folder(self, order: WorkOrder) -> Iterator[Path]:
+        work = Path(self.work)
+        if order.output is None:
+            work.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(prefix=f"{order.worker}-", dir=work) as folder:
+                yield Path(folder)
+            return
+        kept = work / str(order.output.line) / order.attempt(self.engine(order.engine))
+        kept.mkdir(parents=True, exist_ok=True)
+        yield kept
+
+    def _carried_out(
         self,
-        context: dg.OpExecutionContext | dg.AssetExecutionContext,
-        work: WorkOrder,
-        heard: Heard = lambda message: None,
+        context: RunContext,
+        order: WorkOrder,
+        given: Mapping[str, Any],
+        folder: Path,
+        meanwhile: Callable[[], None] = lambda: None,
     ) -> dict[str, Any]:
-        """Runs the order to its end and returns the worker's result.
-
-        `heard` is called with each of the worker's messages while it works; should it fail, the work ends.
-
-        Raises:
-            WorkOrderError: The engine failed, was killed, went beyond a limit, or sent no result; names the
-                cause and the log.
-        """
-        work.folder.mkdir(parents=True, exist_ok=True)
-        log = work.folder / ENGINE_LOG
+        log = folder / ENGINE_LOG
         earlier_bytes = log.stat().st_size if log.exists() else 0
-        messages = MessageFile(work.folder / "messages.jsonl")
+        messages = MessageFile(folder / "messages.jsonl")
         with (
             dg.open_pipes_session(
                 context=context,
-                extras={"order": dict(work.order)},
-                context_injector=dg.PipesFileContextInjector(str(work.folder / "order.json")),
+                extras={"order": given},
+                context_injector=dg.PipesFileContextInjector(str(folder / "order.json")),
                 message_reader=messages,
             ) as session,
-            self._process(work, session.get_bootstrap_env_vars()) as process,
+            self._process(order, folder, session.get_bootstrap_env_vars()) as process,
         ):
-            context.log.info(f"{work.worker} runs as process {process.pid}; log: {log}")
-            exit_code = _wait(process, messages, session.get_custom_messages, heard)
+            context.log.info(f"{order.worker} runs as process {process.pid}; log: {log}")
+            exit_code = _wait(process, messages, meanwhile)
         for line in messages.unreadable:
-            context.log.warning(f"{work.worker} reported something that is no message: {line}")
-        return _result(work, exit_code, session.get_custom_messages(), earlier_bytes)
+            context.log.warning(f"{order.worker} reported something that is no message: {line}")
+        return _result(order.worker, folder, exit_code, session.get_custom_messages(), earlier_bytes)
 
     @contextmanager
-    def _process(self, work: WorkOrder, bootstrap: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
-        python = engine_python(Path(self.engines), work.engine)
-        limits = {name: getattr(self, name) for name in ("memory_bytes", "processes", "seconds")}
-        report = work.folder / LIMIT_REPORT
+    def _process(
+        self, order: WorkOrder, folder: Path, bootstrap: Mapping[str, str]
+    ) -> Iterator[subprocess.Popen[bytes]]:
+        python = engine_python(Path(self.engines), order.engine)
+        memory_bytes = min(self.memory_bytes, order.needs.memory_bytes or self.memory_bytes)
+        limits = {"memory_bytes": memory_bytes, "processes": self.processes, "seconds": self.seconds}
+        report = folder / LIMIT_REPORT
         report.unlink(missing_ok=True)  # of an earlier try
         command = [sys.executable, "-I", "-S", supervisor.__file__]
         command += ["--limits", json.dumps(limits), str(report)]
-        command += [str(python), "-m", f"llm_assets.workers.{work.worker}"]
-        with _temporary_folder(work) as temporary:
-            with (work.folder / ENGINE_LOG).open("ab") as log:
+        command += [str(python), "-m", f"llm_assets.workers.{order.worker}"]
+        with _temporary_folder(order.worker, folder) as temporary:
+            with (folder / ENGINE_LOG).open("ab") as log:
                 process = subprocess.Popen(
                     command,
                     stdin=subprocess.PIPE,
                     stdout=log,
                     stderr=log,
-                    cwd=work.folder,
-                    env={**self._environment(work.folder, temporary), **bootstrap},
+                    cwd=folder,
+                    env={**self._environment(folder, temporary), **bootstrap},
                     start_new_session=True,
                 )
             try:
@@ -161,12 +181,7 @@ class LocalCompute(dg.ConfigurableResource):
         if not link.is_symlink() or link.readlink() != Path(self.package):  # made by another installation
             link.unlink(missing_ok=True)
             link.symlink_to(self.package)
-        inherited = {
-            name: value
-            for name, value in os.environ.items()
-            if name in PASSED_ON or name.startswith(PASSED_ON_PREFIXES)
-        }
-        return inherited | {
+        return inherited(prefixes=PASSED_ON_PREFIXES) | {
             "PYTHONPATH": str(link.parent),
             "PYTHONUNBUFFERED": "1",
             "HF_HUB_OFFLINE": "1",
@@ -178,35 +193,26 @@ class LocalCompute(dg.ConfigurableResource):
 
 
 @contextmanager
-def _temporary_folder(work: WorkOrder) -> Iterator[Path]:
+def _temporary_folder(worker: str, of_order: Path) -> Iterator[Path]:
     """A short path to a folder of the order, which is removed with what is left in it."""
-    folder = work.folder / "tmp"
+    folder = of_order / "tmp"
     shutil.rmtree(folder, ignore_errors=True)  # of a try that was killed
     folder.mkdir()
     try:
         with linked_folder(folder) as short:
             yield short
     except TemporaryFolderError as error:
-        raise WorkOrderError(f"The work order {work.worker!r} was not started. {error}") from error
+        raise WorkOrderError(f"The work order {worker!r} was not started. {error}") from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _wait(
-    process: subprocess.Popen[bytes],
-    reported: MessageFile,
-    messages: Callable[[], Sequence[Message]],
-    heard: Heard,
-) -> int:
-    """The exit code, once everything that the process reported was read and heard."""
-    taken = 0
+def _wait(process: subprocess.Popen[bytes], reported: MessageFile, meanwhile: Callable[[], None]) -> int:
+    """The exit code, once everything that the process reported was read."""
     while True:
         exit_code = _ended_within(process, LISTENING_S)
         reported.read()
-        new = list(messages())[taken:]
-        for message in new:
-            heard(message)
-        taken += len(new)
+        meanwhile()
         if exit_code is not None:
             return exit_code
 
@@ -226,15 +232,18 @@ def _wait_or_kill(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def _result(work: WorkOrder, exit_code: int, messages: Any, earlier_bytes: int) -> dict[str, Any]:
+def _result(worker: str, folder: Path, exit_code: int, messages: Any, earlier_bytes: int) -> dict[str, Any]:
     """`earlier_bytes`: of the log, said by earlier tries of the same work."""
     for message in messages:
         if exit_code == 0 and "result" in message:
             return dict(message["result"])
-    log = work.folder / ENGINE_LOG
+    log = folder / ENGINE_LOG
     reported = next((message["failure"] for message in reversed(messages) if "failure" in message), None)
-    cause = _cause(work.folder, exit_code, reported, _said(log, earlier_bytes))
-    raise WorkOrderError(f"The work order {work.worker!r} failed: {cause}\nThe whole log is in {log}.")
+    cause = _cause(folder, exit_code, reported, _said(log, earlier_bytes))
+    raise WorkOrderError(
+        f"The work order {worker!r} failed: {cause}\nThe whole log is in {log}.",
+        retriable=exit_code == KILLED and reported is None and _limit(folder) is None,
+    )
 
 
 def _cause(folder: Path, exit_code: int, reported: str | None, said: str) -> str:
@@ -281,7 +290,7 @@ def _full_disk(folder: Path) -> str | None:
 
 
 def _how_it_ended(exit_code: int) -> str:
-    if exit_code == 128 + signal.SIGKILL:
+    if exit_code == KILLED:
         return "the engine was killed (signal 9: by someone, or because the machine ran out of memory)"
     if exit_code > 128:
         return f"the engine was ended by signal {exit_code - 128}"
