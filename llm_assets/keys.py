@@ -17,5 +17,5 @@ def base_model_key(base_model: str) -> dg.AssetKey:
 
 
 def model_key(model: str, kind: str) -> dg.AssetKey:
-    """The asset of `model` that is its `dataset`, `lora_adapter`, …"""
+    """The asset of `model` that is its `dataset`, `lora_adapter` and so on."""
     return dg.AssetKey([model, kind])

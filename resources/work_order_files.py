@@ -60,7 +60,8 @@ class OrderFolder:
     @property
     def whole_files(self) -> Path:
         """Where the worker reports files of the output that are whole: `{"path", "size_bytes", "sha256"}` a
-        line."""
+        line.
+        """
         return self.root / "whole.jsonl"
 
     @property
@@ -162,7 +163,8 @@ class Sender:
 
     def _publication(self, total_bytes: int | None) -> Publication:
         """Opened with the first file: a version's label says when it was begun, and what was begun days ago
-        (a training takes days) and has no manifest is deleted."""
+        (a training takes days) and has no manifest is deleted.
+        """
         if self._opened is None:
             output = self._output
             self._opened = self._closing.enter_context(

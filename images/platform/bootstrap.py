@@ -177,7 +177,8 @@ def _stop(message: str) -> None:
 @contextmanager
 def _alone() -> Iterator[None]:
     """Two at once would break each other's environment. pip and uv inherit the lock, so that they are waited
-    for when only this process was killed."""
+    for when only this process was killed.
+    """
     folder = os.open(LOCKS, os.O_RDONLY)
     os.set_inheritable(folder, True)
     try:

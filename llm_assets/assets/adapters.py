@@ -150,7 +150,8 @@ def adapter_checks(model: ModelEntry) -> list[dg.AssetChecksDefinition]:
 
     def loss_fell(adapter: Artifact) -> Verdict:
         """The loss that the model's `thresholds.loss` names fell by at least `thresholds.min_loss_drop`, or
-        noise alone could have hidden that it did."""
+        noise alone could have hidden that it did.
+        """
         training = adapter.attributes["training"]
         missed = missed_fall(model.thresholds, training)
         figures = {name: float(training[name]) for name in LOSSES if training.get(name) is not None}

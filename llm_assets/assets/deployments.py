@@ -38,7 +38,6 @@ class DeploymentConfig(dg.Config):
 
 def vllm_deployment(catalog: Catalog, model: ModelEntry) -> dg.AssetsDefinition:
     """The asset of one model's deployments, a partition a tenant."""
-
     key = model_key(model.name, VLLM_DEPLOYMENT)
 
     @dg.asset(

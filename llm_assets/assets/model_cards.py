@@ -155,7 +155,8 @@ def model_card_checks(model: ModelEntry) -> list[dg.AssetChecksDefinition]:
 
     def required_fields_are_filled(card: Artifact) -> Verdict:
         """Nothing that the model's risk class asks for and that can be filled in is missing; blocks a
-        high-risk model."""
+        high-risk model.
+        """
         missing = [each.field for each in can_be_filled_in(CardManifest.of(card).missing)]
         why = f"Missing: {', '.join(missing)}." if missing else "Nothing is missing."
         return Verdict(holds=not missing, why=why, figures={"missing_fields": len(missing)})

@@ -50,7 +50,8 @@ class Report:
 
     def file(self, values: Mapping[str, Any]) -> None:
         """A file of the output folder that is whole (path in it, size_bytes, sha256): it is sent on, and must
-        not change any more."""
+        not change any more.
+        """
         with self._whole_files.open("a", encoding="utf-8") as listing:
             listing.write(json.dumps(dict(values)) + "\n")
 
@@ -82,7 +83,8 @@ def work(run: Callable[[Order, Report], Result]) -> None:
 
 def as_worker_reads(given: Mapping[str, Any]) -> Order:
     """In one mapping: the params; of each input `<name>_folder` and `<name>_files`, the SHA-256 by file name;
-    `output_folder` and `scratch_folder`, as an earlier try left them."""
+    `output_folder` and `scratch_folder`, as an earlier try left them.
+    """
     folders = {f"{name}_folder": folder for name, folder in given["inputs"].items()}
     files = {f"{name}_files": sha256 for name, sha256 in given["input_files"].items()}
     places = {key: given[key] for key in ("output_folder", "scratch_folder")}

@@ -247,7 +247,8 @@ class MlflowRegistry:
 
     def restore(self, tenant: str, model: str) -> None:
         """Brings MLflow to what the signed log says; versions that were deleted there get new numbers, and
-        those that are in no log go."""
+        those that are in no log go.
+        """
         with self.settled(tenant, model, f"restoring {model} of {tenant}") as (client, line):
             _require_versions(line)
             with self.move_log.showing(line.name):

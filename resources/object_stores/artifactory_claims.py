@@ -24,6 +24,8 @@ CLAIM_S = 120.0
 
 
 class Claimable(Protocol):
+    """What of a store a claim needs."""
+
     @property
     def url(self) -> str: ...
     def exists(self, key: str) -> bool: ...

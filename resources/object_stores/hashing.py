@@ -15,6 +15,8 @@ BLOCK = 1024 * 1024
 
 
 class Hasher(Protocol):
+    """As those of hashlib."""
+
     def update(self, data: bytes | bytearray | memoryview, /) -> None: ...
     def hexdigest(self) -> str: ...
 

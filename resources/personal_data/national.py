@@ -56,7 +56,10 @@ def polish_identity_card(value: str) -> bool:
 
 
 def british_insurance(value: str) -> bool:
-    """Prefixes that are never given out: https://www.gov.uk/hmrc-internal-manuals/national-insurance-manual/nim39110"""
+    """Prefixes that are never given out.
+
+    https://www.gov.uk/hmrc-internal-manuals/national-insurance-manual/nim39110
+    """
     prefix = value[:2]
     allowed = not set(prefix) & set("DFIQUV") and prefix[1] != "O"
     return allowed and prefix not in {"BG", "GB", "KN", "NK", "NT", "TN", "ZZ"} and value[-1] in "ABCD"

@@ -40,7 +40,7 @@ def boot_id() -> str:
 
 
 def stat_fields(pid: int) -> list[str] | None:
-    """/proc/PID/stat from the state on (proc_pid_stat(5), field 3): state, parent, group, session, …"""
+    """/proc/PID/stat from the state on (proc_pid_stat(5), field 3): state, parent, group and so on."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):

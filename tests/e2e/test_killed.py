@@ -17,7 +17,8 @@ pytestmark = pytest.mark.engine
 
 def test_killed_at_ten_moments_the_same_command_finishes(make_project: MakeProject) -> None:
     """`kill -9` of the run at seven moments and of an engine at three, which is tried again once and killed
-    again: one version, nothing left running."""
+    again: one version, nothing left running.
+    """
     project = make_project()
     model = project.settings.catalog / "models" / "support_bot.yaml"
     model.write_text(model.read_text().replace("num_train_epochs: 3.0", "num_train_epochs: 40.0"))

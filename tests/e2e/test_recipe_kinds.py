@@ -51,7 +51,8 @@ class Case:
     @property
     def is_evaluated_alike(self) -> bool:
         """Whether the engine evaluates what was kept as it did what it had trained: it loads adapters as its
-        export does, compares preferences with what it loaded, and loads no base in fewer bits."""
+        export does, compares preferences with what it loaded, and loads no base in fewer bits.
+        """
         alike = self.stage in ("sft", "pt") and "quantization_bit" not in self.recipe
         return alike and self.accepted("export")
 

@@ -322,7 +322,6 @@ class Gateway(Folder):
 
 def concurrently(gateway: Gateway, key: str, count: int, **members: Any) -> list[httpx.Response]:
     """The answers to as many questions at once."""
-
     body = json.dumps(question(**members)).encode()
     lines = [
         f"POST {CHAT} HTTP/1.1",
