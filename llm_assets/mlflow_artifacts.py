@@ -95,7 +95,8 @@ def _store_url() -> str:
     """Raises:
     MlflowException: This is MLflow's server, or no installation's store can be found from here.
     """
-    from llm_assets.installation.settings import SettingsError, find_settings
+    from llm_assets.installation.files import SettingsError
+    from llm_assets.installation.settings import find_settings
 
     if OF_A_SERVER in os.environ:
         raise MlflowException(

@@ -1,7 +1,5 @@
 """What Ctrl-C (or SIGTERM) says: that the command ended, what runs on, and how to end that."""
 
-from llm_assets.installation.settings import SettingsError, find_settings
-
 
 class Interrupted(Exception):
     """The command was ended by SIGINT or SIGTERM; the text says what became of its work."""
@@ -19,7 +17,9 @@ def interrupted(said: str = "") -> str:
 
 def _running() -> list[str]:
     """The parts of the local stack that run, as people name them."""
-    from llm_assets.parts import part_of  # psutil and the rest are needed here alone
+    from llm_assets.installation.files import SettingsError  # pydantic, psutil: needed here alone
+    from llm_assets.installation.settings import find_settings
+    from llm_assets.parts import part_of
     from resources.processes.local_processes import LocalProcesses
 
     try:

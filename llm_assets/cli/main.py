@@ -40,6 +40,7 @@ COMMANDS = {
     "prune": "prune",
     "check": "catalog",
     "doctor": "doctor",
+    "config": "config",
     "logs": "logs",
     "audit": "audit",
     "cache": "cache",

@@ -4,7 +4,6 @@ from typing import Annotated
 
 import typer
 
-from llm_assets.installation.settings import SettingsError, find_settings
 from resources.errors import InputError
 
 FAILED, MISUSED, INTERRUPTED = 1, 2, 130  # exit codes
@@ -15,6 +14,9 @@ class UsageError(InputError):
 
 
 def _stems(folder: str, incomplete: str) -> list[str]:
+    from llm_assets.installation.files import SettingsError  # pydantic: needed here alone
+    from llm_assets.installation.settings import find_settings
+
     try:
         files = sorted((find_settings().catalog / folder).glob("*.yaml"))
     except SettingsError:

@@ -1,53 +1,317 @@
-"""Where one installation keeps its things: the project root, the catalog, and the state folder.
+"""The settings of one installation: each with its name, its default and what it does. Read once.
 
-Every path of the embedded default hangs off `Settings`; nothing else reads these environment
-variables. `LLM_ASSETS_ROOT`, `LLM_ASSETS_CATALOG` and `LLM_ASSETS_HOME` move the three folders,
-`LLM_ASSETS_ENGINES` shares the engine environments between several installations, `LLM_ASSETS_STORE` is where
-artifacts are published, `LLM_ASSETS_CACHE` and `LLM_ASSETS_CACHE_GIB` are the node's cache of them,
-`LLM_ASSETS_KEYS` is the folder of keys, `LLM_ASSETS_SIGNER` and `LLM_ASSETS_TRUSTED_IDENTITIES` say who signs
-and whose signature counts. `LLM_ASSETS_GATEWAY_HOST`, `LLM_ASSETS_GATEWAY_PORT`,
-`LLM_ASSETS_GATEWAY_CERTIFICATE`, `LLM_ASSETS_GATEWAY_KEY`, `LLM_ASSETS_GATEWAY_ORIGINS`,
-`LLM_ASSETS_DOMAIN` and `LLM_ASSETS_METRICS_PORT` are the gateway's, `LLM_ASSETS_AUDIT_STORE`,
-`LLM_ASSETS_AUDIT_KEYS`, `LLM_ASSETS_AUDIT_NER`, `LLM_ASSETS_LOKI_URL` and `LLM_ASSETS_AUDIT_STDOUT` the audit
-log's (docs/reference/audit.md).
+A setting is an environment variable, a line of `.env` or a line of `installation.yaml`; the first that has it
+counts (`files.py`). Nothing else reads these variables. `llm-assets config` prints them, and
+docs/reference/settings.md is made from the same table (`table.py`).
 """
 
 import math
 import os
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Any, Literal, cast
 
-from llm_assets.datasets.limits import (
-    GIB,
-    MEMORY_SETTING,
-    MIB,
-    ROW_SETTING,
-    ROWS_SETTING,
-    SIZE_SETTING,
-    Limits,
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, WithJsonSchema, model_validator
+from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+
+from llm_assets.catalog.mistakes import did_you_mean
+from llm_assets.datasets.limits import GIB, MIB, Limits
+from llm_assets.installation.files import (
+    PREFIX,
+    SettingsError,
+    load_env_file,
+    read_env_file,
+    read_installation_file,
 )
-from resources.errors import InputError
 from resources.processes import order_limits
 
 CACHE_GIB = 100  # a dozen models of 7 billion parameters in bf16, or adapters by the thousand
+NO_SETTINGS = ("LLM_ASSETS_AUTOMATION", "LLM_ASSETS_TEST")
+"""How variables begin that are none: the platform sets the first itself, the others are the tests'."""
+
+PLACES = "Where things lie"
+DATASETS = "How much of a dataset is read"
+ORDERS = "How much a work order may use"
+SIGNING = "Who signs"
+ADDRESSES = "Addresses"
+AUDIT = "The audit log"
 
 
-class SettingsError(InputError):
-    """No installation was found, or a setting has a value that cannot be used."""
+def _size(unit: int) -> BeforeValidator:
+    """A number of `unit`s, as what they are together."""
+    units = {GIB: "number of GiB", MIB: "number of MiB"}.get(unit, "number")
+
+    def together(given: Any) -> int:
+        try:
+            number = math.nan if isinstance(given, bool) else float(given)
+        except (TypeError, ValueError):
+            number = math.nan
+        if not 0 < number < math.inf:
+            raise ValueError(f"a size; a positive {units} such as {{default}}")
+        return round(number * unit)
+
+    return BeforeValidator(together)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """The folders of one installation, all absolute."""
+def _port(given: Any) -> int:
+    text = str(given)
+    if not (text.isascii() and text.isdigit() and 0 < int(text) < 65536):
+        raise ValueError("a port; a number from 1 to 65535")
+    return int(text)
 
-    root: Path
-    catalog: Path
-    home: Path
+
+def _folder(given: Any) -> Any:
+    if not str(given).strip() or (Path(given).exists() and not Path(given).is_dir()):
+        raise ValueError("a folder; a path on the node's disk")
+    return given
+
+
+def _listed(given: Any) -> Any:
+    return tuple(filter(None, map(str.strip, given.split(",")))) if isinstance(given, str) else given
+
+
+NUMBER = WithJsonSchema({"type": "number", "exclusiveMinimum": 0})
+NOTHING_IS_NONE = BeforeValidator(lambda given: given or None)
+ABSOLUTE = AfterValidator(lambda path: path and path.absolute())
+Gib = Annotated[int, _size(GIB), NUMBER]
+Mib = Annotated[int, _size(MIB), NUMBER]
+Count = Annotated[int, _size(1), NUMBER]
+Hours = Annotated[int, _size(3600), NUMBER]
+Port = Annotated[
+    int, BeforeValidator(_port), WithJsonSchema({"type": "integer", "minimum": 1, "maximum": 65535})
+]
+Folder = Annotated[Path, ABSOLUTE]
+File = Annotated[Path | None, NOTHING_IS_NONE, ABSOLUTE]
+Text = Annotated[str | None, NOTHING_IS_NONE]
+Texts = Annotated[tuple[str, ...], BeforeValidator(_listed)]
+
+
+def _setting(group: str, what: str, *, by_default: str | None = None, **field: Any) -> Any:
+    """A field with its part of the reference, what it is, and its default in words where a value is none."""
+    extra: dict[str, Any] = {"group": group, "by_default": by_default}
+    return Field(description=what, json_schema_extra=extra, **field)
+
+
+class Settings(BaseSettings):
+    """What one installation was told. Paths are absolute, sizes are in bytes, times in seconds.
+
+    Raises:
+        SettingsError: A setting has a value that cannot be used, or does nothing beside the others.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_prefix_target="all",
+        extra="forbid",
+        frozen=True,
+        enable_decoding=False,
+        validate_by_name=True,
+        validate_by_alias=True,
+        validate_default=True,
+    )
+
+    root: Folder = _setting(
+        PLACES,
+        "the project",
+        by_default="the nearest folder upwards that holds `workspace.yaml` and `dagster.yaml`",
+    )
+    catalog: Folder = _setting(
+        PLACES,
+        "[what people write](catalog.md)",
+        by_default="`catalog` in the project",
+        default_factory=lambda data: data["root"] / "catalog",
+    )
+    home: Folder = _setting(
+        PLACES,
+        "the state folder: everything that the platform keeps on this machine",
+        by_default="`.llm-assets` in the project",
+        default_factory=lambda data: data["root"] / ".llm-assets",
+    )
+    store_url: str = _setting(
+        PLACES,
+        "where artifacts are published: [`file:`, `gs://`, `s3://`, `artifactory+https://`](artifact-store.md)",
+        by_default="`file:` + the state folder + `/store`",
+        alias="store",
+        default_factory=lambda data: f"file:{data['home'] / 'store'}",
+    )
+    artifact_cache: Annotated[Path, BeforeValidator(_folder), ABSOLUTE] = _setting(
+        PLACES,
+        "this node's cache of verified artifacts. Set, a store on a disk is read through it too",
+        by_default="`cache/artifacts` in the state folder",
+        alias="cache",
+        default_factory=lambda data: data["home"] / "cache" / "artifacts",
+    )
+    artifact_cache_bytes: Gib = _setting(
+        PLACES, "how large that cache may become, in GiB", alias="cache_gib", default=CACHE_GIB
+    )
+    engines: Folder = _setting(
+        PLACES,
+        "the environments of LLaMA-Factory and vLLM; several installations may share them",
+        by_default="`engines` in the state folder",
+        default_factory=lambda data: data["home"] / "engines",
+    )
+    torch_index: str | None = _setting(
+        PLACES,
+        "the package index that PyTorch comes from; a company's mirror of it",
+        by_default="PyTorch's own index of CPU builds",
+        default=None,
+    )
+    dataset_bytes: Gib = _setting(
+        DATASETS,
+        "how large all files of a landing zone may be together, and one file once it is decoded, in GiB",
+        alias="dataset_gib",
+        default=64,
+    )
+    dataset_rows: Count = _setting(DATASETS, "how many rows a file may have", default=20_000_000)
+    dataset_row_bytes: Mib = _setting(
+        DATASETS,
+        "how large a row may be, in MiB. Reading takes up to thirty times as much memory",
+        alias="dataset_row_mib",
+        default=16,
+    )
+    dataset_memory_bytes: Mib = _setting(
+        DATASETS,
+        "how much memory the process that decodes Parquet may take, in MiB",
+        alias="dataset_memory_mib",
+        default=2048,
+    )
+    order_memory_bytes: Gib = _setting(
+        ORDERS,
+        "how much memory all processes of a work order may take together, in GiB; mapped files do not count",
+        by_default="nine tenths of the machine's",
+        alias="order_memory_gib",
+        default_factory=lambda: order_limits.MEMORY_BYTES / GIB,
+    )
+    order_processes: Count = _setting(
+        ORDERS,
+        "how many processes it may be",
+        by_default="64, and 32 more for each core",
+        default_factory=lambda: order_limits.PROCESSES,
+    )
+    order_seconds: Hours = _setting(
+        ORDERS,
+        "how long it may take",
+        by_default="336, two weeks",
+        alias="order_hours",
+        default=order_limits.SECONDS // 3600,
+    )
+    keys: Folder = _setting(
+        SIGNING,
+        "the folder of the signing key and of the trusted public keys",
+        by_default="`keys` in the state folder",
+        default_factory=lambda data: data["home"] / "keys",
+    )
+    signer: str = _setting(
+        SIGNING,
+        "who signs what is published: [`key`, `pkcs11:…`, `sigstore:…`](signatures.md)",
+        default="key",
+    )
+    trusted_identities: str = _setting(SIGNING, "whose Sigstore signatures count", default="")
+    ui_port: Port = _setting(
+        ADDRESSES, "the port of the Dagster UI, on loopback, opened by [a link](access.md)", default=3000
+    )
+    mlflow_port: Port = _setting(
+        ADDRESSES, "the port of MLflow, on loopback, opened by [a link](access.md)", default=5000
+    )
+    gateway_host: str = _setting(
+        ADDRESSES,
+        "the address that [the gateway](gateway.md) listens at; another than loopback wants a certificate",
+        default="127.0.0.1",
+    )
+    gateway_port: Port = _setting(ADDRESSES, "the gateway's port", default=8080)
+    gateway_certificate: File = _setting(
+        ADDRESSES, "a PEM file of the gateway's certificate with its chain", default=None
+    )
+    gateway_key: File = _setting(ADDRESSES, "the PEM file of the certificate's private key", default=None)
+    gateway_origins: Annotated[Texts, AfterValidator(lambda texts: tuple(map(str.lower, texts)))] = _setting(
+        ADDRESSES,
+        "origins of web pages that may ask the gateway from a browser, separated by commas, `*` for all",
+        default=(),
+    )
+    domain: str = _setting(ADDRESSES, "tenants are reached at `<tenant>.llm.<domain>`", default="localhost")
+    metrics_port: Port = _setting(
+        ADDRESSES, "the port of [the metrics](metrics.md), on loopback", default=9901
+    )
+    audit_keys: File = _setting(
+        AUDIT,
+        "where the keys of data subjects lie, apart from the [audit log](audit.md) that they open",
+        by_default="`audit/keys` in the state folder",
+        default=None,
+    )
+    audit_store_url: str = _setting(
+        AUDIT,
+        "where closed segments and heads of the [audit log](audit.md) go; a bucket that locks its objects",
+        by_default="`LLM_ASSETS_STORE`",
+        alias="audit_store",
+        default_factory=lambda data: data["store_url"],
+    )
+    audit_ner: Texts = _setting(
+        AUDIT,
+        "installed spaCy models that find [names in texts](personal-data.md#a-model-for-names), "
+        "separated by commas",
+        default=(),
+    )
+    personal_data: File = _setting(
+        AUDIT, "a file of [further identifiers](personal-data.md#further-identifiers)", default=None
+    )
+    loki_url: Text = _setting(
+        AUDIT, "where records are pushed as well, such as `http://loki:3100`", default=None
+    )
+    audit_stdout: Annotated[Literal["google"] | None, NOTHING_IS_NONE] = _setting(
+        AUDIT,
+        "`google`: the collector prints records as Google Cloud Logging's agent reads them",
+        default=None,
+    )
+
+    def __init__(self, **given: Any) -> None:
+        try:
+            super().__init__(**given)
+        except ValidationError as error:
+            root = Path(given.get("root") or ".")
+            complaints = [
+                dict(each) for each in error.errors() if each["type"] != "default_factory_not_called"
+            ]
+            raise SettingsError("\n".join(_said(each, root) for each in complaints)) from error
+
+    @classmethod
+    def settings_customise_sources(
+        cls, settings_cls: type[BaseSettings], *sources: Any, **named: PydanticBaseSettingsSource
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Of these, the first that has a setting: the caller, the environment, `installation.yaml`."""
+        given = cast(InitSettingsSource, named["init_settings"])
+        root = Path(given.init_kwargs["root"])
+        file = read_installation_file(root)
+        values = dict(file.values)
+        if "root" in values:
+            raise SettingsError(f"{file.at('root')}: root does nothing: it is where this file lies.")
+        for name, field in cls.model_fields.items():
+            key = field.alias or name
+            if key in values and field.annotation in (Path, Path | None) and isinstance(values[key], str):
+                values[key] = root / values[key]
+        return given, named["env_settings"], InitSettingsSource(settings_cls, init_kwargs=values)
+
+    @model_validator(mode="after")
+    def _each_does_something(self) -> "Settings":
+        if "artifact_cache_bytes" in self.model_fields_set and self.reads_in_place:
+            raise ValueError(
+                "LLM_ASSETS_CACHE_GIB does nothing: a store on a disk is read where it lies, without a "
+                "cache. Set LLM_ASSETS_CACHE as well, or unset it."
+            )
+        return self
 
     @property
-    def engines(self) -> Path:
-        """The virtual environments of the engines, one folder each (`train`, `serve`)."""
-        return Path(os.environ.get("LLM_ASSETS_ENGINES", self.home / "engines")).absolute()
+    def reads_in_place(self) -> bool:
+        """A store on a disk is read where it lies, unless a cache is asked for, as on a node with NFS."""
+        return self.store_url.startswith("file:") and "artifact_cache" not in self.model_fields_set
+
+    @property
+    def dataset_limits(self) -> Limits:
+        """How much of a tenant's dataset is read."""
+        return Limits(
+            size_bytes=self.dataset_bytes,
+            rows=self.dataset_rows,
+            row_bytes=self.dataset_row_bytes,
+            memory_bytes=self.dataset_memory_bytes,
+        )
 
     @property
     def landing_zones(self) -> Path:
@@ -60,42 +324,14 @@ class Settings:
         return self.catalog / "experiments"
 
     @property
-    def store_url(self) -> str:
-        """Where artifacts are published: `file:/…`, `gs://…`, `s3://…` or `artifactory+https://…`."""
-        return os.environ.get("LLM_ASSETS_STORE", f"file:{self.home / 'store'}")
-
-    @property
-    def audit_store_url(self) -> str:
-        """Where closed segments and heads of the audit log are published; the artifact store by itself."""
-        return os.environ.get("LLM_ASSETS_AUDIT_STORE", self.store_url)
-
-    @property
     def work(self) -> Path:
         """Scratch of work orders: checkpoints, engine logs. Safe to delete when nothing runs."""
         return self.home / "work"
 
     @property
     def cache(self) -> Path:
+        """What is looked up once and kept: downloads, what was found in datasets. Safe to delete."""
         return self.home / "cache"
-
-    @property
-    def reads_in_place(self) -> bool:
-        """A store on a disk is read where it lies, unless a cache is asked for, as on a node with NFS."""
-        return self.store_url.startswith("file:") and "LLM_ASSETS_CACHE" not in os.environ
-
-    @property
-    def artifact_cache(self) -> Path:
-        """The node's cache of verified artifacts; on a fast disk, shared by all containers of the node."""
-        text = os.environ.get("LLM_ASSETS_CACHE", str(self.cache / "artifacts"))
-        folder = Path(text).absolute()
-        if not text.strip() or (folder.exists() and not folder.is_dir()):
-            raise SettingsError(f"LLM_ASSETS_CACHE={text!r} is not a folder; a path on the node's disk is.")
-        return folder
-
-    @property
-    def artifact_cache_bytes(self) -> int:
-        """How large the node's cache may become."""
-        return _size("LLM_ASSETS_CACHE_GIB", GIB, CACHE_GIB * GIB)
 
     @property
     def usage(self) -> Path:
@@ -103,47 +339,19 @@ class Settings:
         return self.home / "usage"
 
     @property
-    def dataset_limits(self) -> Limits:
-        """How much of a tenant's dataset is read."""
-        usual = Limits()
-        return Limits(
-            size_bytes=_size(SIZE_SETTING, GIB, usual.size_bytes),
-            rows=_size(ROWS_SETTING, 1, usual.rows),
-            row_bytes=_size(ROW_SETTING, MIB, usual.row_bytes),
-            memory_bytes=_size(MEMORY_SETTING, MIB, usual.memory_bytes),
-        )
-
-    @property
-    def order_memory_bytes(self) -> int:
-        """How much memory the processes of a work order may take together."""
-        return _size(order_limits.MEMORY_SETTING, GIB, order_limits.MEMORY_BYTES)
-
-    @property
-    def order_processes(self) -> int:
-        """How many processes a work order may have."""
-        return _size(order_limits.PROCESSES_SETTING, 1, order_limits.PROCESSES)
-
-    @property
-    def order_seconds(self) -> int:
-        """How long a work order may take."""
-        return _size(order_limits.HOURS_SETTING, 3600, order_limits.SECONDS)
-
-    @property
     def dagster_home(self) -> Path:
+        """Dagster's own folder."""
         return self.home / "dagster"
 
     @property
     def processes(self) -> Path:
+        """The records of what runs."""
         return self.home / "processes"
 
     @property
     def locks(self) -> Path:
+        """Files whose locks are taken."""
         return self.home / "locks"
-
-    @property
-    def keys(self) -> Path:
-        """The signing key and the public keys that are trusted; see `resources/signing/keys.py`."""
-        return Path(os.environ.get("LLM_ASSETS_KEYS", self.home / "keys")).absolute()
 
     @property
     def console_tokens(self) -> Path:
@@ -151,24 +359,9 @@ class Settings:
         return self.keys / "consoles"
 
     @property
-    def signer(self) -> str:
-        """Who signs what is published; see `resources/signing/signers.py`."""
-        return os.environ.get("LLM_ASSETS_SIGNER", "key")
-
-    @property
-    def trusted_identities(self) -> str:
-        """Whose Sigstore signatures are trusted; see `resources/signing/signers.py`."""
-        return os.environ.get("LLM_ASSETS_TRUSTED_IDENTITIES", "")
-
-    @property
     def audit(self) -> Path:
         """The sealed audit log and the keys of its data subjects; see `resources/audit/places.py`."""
         return self.home / "audit"
-
-    @property
-    def audit_keys(self) -> Path | None:
-        """Where the keys of its data subjects lie, if apart from it: another folder or mount."""
-        return _file("LLM_ASSETS_AUDIT_KEYS")
 
     @property
     def promotions(self) -> Path:
@@ -176,92 +369,45 @@ class Settings:
         return self.home / "promotions"
 
     @property
-    def audit_ner(self) -> tuple[str, ...]:
-        """Installed spaCy models that find names in texts, beside those that the words around them tell."""
-        return tuple(filter(None, map(str.strip, os.environ.get("LLM_ASSETS_AUDIT_NER", "").split(","))))
-
-    @property
-    def personal_data(self) -> Path | None:
-        """The file of further identifiers; see `llm_assets/identifiers_file.py`."""
-        path = os.environ.get("LLM_ASSETS_PERSONAL_DATA")
-        return Path(path).absolute() if path else None
-
-    @property
-    def loki_url(self) -> str | None:
-        """Where audit records are pushed as well: `http://loki:3100`."""
-        return os.environ.get("LLM_ASSETS_LOKI_URL") or None
-
-    @property
-    def audit_stdout(self) -> str | None:
-        """`google`: the collector prints audit records as Google Cloud Logging's agent takes them."""
-        form = os.environ.get("LLM_ASSETS_AUDIT_STDOUT") or None
-        if form not in (None, "google"):
-            raise SettingsError(f"LLM_ASSETS_AUDIT_STDOUT={form!r} is not taken; google is, or nothing.")
-        return form
-
-    @property
-    def ui_port(self) -> int:
-        return _port("LLM_ASSETS_UI_PORT", 3000)
-
-    @property
-    def mlflow_port(self) -> int:
-        return _port("LLM_ASSETS_MLFLOW_PORT", 5000)
-
-    @property
     def gateway(self) -> Path:
         """The gateway's folder: its journals, what Envoy follows, its spool."""
         return self.home / "gateway"
 
-    @property
-    def gateway_host(self) -> str:
-        """The address it listens at; another than loopback is refused without TLS."""
-        return os.environ.get("LLM_ASSETS_GATEWAY_HOST", "127.0.0.1")
 
-    @property
-    def gateway_port(self) -> int:
-        return _port("LLM_ASSETS_GATEWAY_PORT", 8080)
+KEYS = {field.alias or name: name for name, field in Settings.model_fields.items()}
+"""The fields by what a line of `installation.yaml` calls them."""
 
-    @property
-    def gateway_certificate(self) -> Path | None:
-        """A PEM file with the certificate and its chain; None for plain HTTP."""
-        return _file("LLM_ASSETS_GATEWAY_CERTIFICATE")
 
-    @property
-    def gateway_key(self) -> Path | None:
-        """The PEM file of the certificate's private key."""
-        return _file("LLM_ASSETS_GATEWAY_KEY")
-
-    @property
-    def gateway_origins(self) -> tuple[str, ...]:
-        """Web pages that may ask the gateway from a browser, as the browser names them (lower case)."""
-        listed = os.environ.get("LLM_ASSETS_GATEWAY_ORIGINS", "").split(",")
-        return tuple(origin.strip().lower() for origin in listed if origin.strip())
-
-    @property
-    def domain(self) -> str:
-        """Tenants are reached at `<tenant>.llm.<domain>`."""
-        return os.environ.get("LLM_ASSETS_DOMAIN", "localhost")
-
-    @property
-    def metrics_port(self) -> int:
-        return _port("LLM_ASSETS_METRICS_PORT", 9901)
+def variable(key: str) -> str:
+    """The environment variable of a setting."""
+    return PREFIX + key.upper()
 
 
 def find_settings() -> Settings:
     """The installation that the working directory lies in.
 
     Raises:
-        SettingsError: No parent folder holds a `workspace.yaml`, or the catalog is missing.
+        SettingsError: No parent folder holds a `workspace.yaml`, there is no catalog, or a setting is wrong.
     """
     root = Path(os.environ["LLM_ASSETS_ROOT"]).absolute() if "LLM_ASSETS_ROOT" in os.environ else _find_root()
-    catalog = Path(os.environ.get("LLM_ASSETS_CATALOG", root / "catalog")).absolute()
-    if not catalog.is_dir():
+    env_file = load_env_file(root)
+    if variable("root") in env_file.values:
+        place = env_file.at(variable("root"))
+        raise SettingsError(f"{place}: LLM_ASSETS_ROOT does nothing: it is where this file lies.")
+    for name in sorted(os.environ):
+        if name.startswith(PREFIX) and name not in map(variable, KEYS) and not name.startswith(NO_SETTINGS):
+            place = f"{env_file.at(name)}: " if name in env_file.values else ""
+            hint = did_you_mean(name[len(PREFIX) :], KEYS, otherwise="`llm-assets config` lists all")
+            raise SettingsError(f"{place}{name} is no setting; {hint}")
+    settings = Settings(root=root)
+    if not settings.catalog.is_dir():
         raise SettingsError(
-            f"There is no catalog at {catalog}. Set LLM_ASSETS_CATALOG to the folder that holds "
+            f"There is no catalog at {settings.catalog}. Set LLM_ASSETS_CATALOG to the folder that holds "
             "base_models/, models/ and tenants/."
         )
-    home = Path(os.environ.get("LLM_ASSETS_HOME", root / ".llm-assets")).absolute()
-    return Settings(root=root, catalog=catalog, home=home)
+    if settings.torch_index is not None:  # read by what installs the engines, which knows no installation
+        os.environ["LLM_ASSETS_TORCH_INDEX"] = settings.torch_index
+    return settings
 
 
 def _find_root() -> Path:
@@ -275,28 +421,26 @@ def _find_root() -> Path:
     )
 
 
-def _size(variable: str, unit: int, default: int) -> int:
-    """A number of `unit`s, as what they are together."""
-    text = os.environ.get(variable, str(default / unit))
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not 0 < number < math.inf:
-        units = {GIB: "number of GiB", MIB: "number of MiB"}.get(unit, "number")
-        raise SettingsError(
-            f"{variable}={text!r} is not a size; a positive {units} such as {default // unit} is."
-        )
-    return round(number * unit)
-
-
-def _file(variable: str) -> Path | None:
-    text = os.environ.get(variable, "")
-    return Path(text).absolute() if text else None
-
-
-def _port(variable: str, default: int) -> int:
-    text = os.environ.get(variable, str(default))
-    if not text.isdigit() or not 0 < int(text) < 65536:
-        raise SettingsError(f"{variable}={text!r} is not a port; a number from 1 to 65535 is.")
-    return int(text)
+def _said(complaint: dict[str, Any], root: Path) -> str:
+    """One complaint of pydantic: the setting, where it stands, its value, and what would do."""
+    if not complaint["loc"]:
+        return str(complaint["ctx"]["error"])
+    name = str(complaint["loc"][0])
+    key = next((key for key, field in KEYS.items() if name in (key, field)), name)
+    value = str(complaint["input"]) if isinstance(complaint["input"], Path) else complaint["input"]
+    file, env_file = read_installation_file(root), read_env_file(root)
+    if variable(key) in os.environ:
+        from_file = env_file.values.get(variable(key)) == os.environ[variable(key)]
+        place = f"{env_file.at(variable(key))}: " if from_file else ""
+        what = f"{place}{variable(key)}={value!r}"
+    elif key in file.lines:
+        what = f"{file.at(key)}: {key}: {value!r}"
+    else:
+        what = f"{variable(key)}={value!r}"
+    if complaint["type"] == "extra_forbidden":
+        hint = did_you_mean(key, KEYS, otherwise="`llm-assets config` lists all")
+        return f"{what} is no setting; {hint}"
+    if complaint["type"] == "value_error":
+        default = Settings.model_fields[KEYS[key]].get_default(call_default_factory=False)
+        return f"{what} is not {str(complaint['ctx']['error']).format(default=default or 1)} is."
+    return f"{what} is not taken: {complaint['msg'][0].lower()}{complaint['msg'][1:]}."

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from llm_assets.installation.settings import KEYS, variable
 from tests.conftest import ROOT
 
 SETTING = re.compile(r"LLM_ASSETS_[A-Z]+(?:_[A-Z]+)*")
@@ -21,14 +22,19 @@ def code() -> Iterator[Path]:
         yield from (ROOT / folder).rglob("*.py")
 
 
+def settings_that_are_read() -> set[str]:
+    named = {name for file in code() for name in SETTING.findall(file.read_text())}
+    return {name for name in named if not name.startswith("LLM_ASSETS_TEST")} | set(map(variable, KEYS))
+
+
 def test_every_setting_that_the_code_reads_is_documented_and_no_other() -> None:
-    read = {name for file in code() for name in SETTING.findall(file.read_text())}
+    read = settings_that_are_read()
     documented = set(SETTING.findall(SETTINGS_PAGE.read_text()))
     assert documented == read
 
 
 def test_every_setting_that_a_page_names_is_read_by_something() -> None:
-    read = {name for file in code() for name in SETTING.findall(file.read_text())}
+    read = settings_that_are_read()
     for page in PAGES:
         named = {name for name in SETTING.findall(page.read_text()) if not name.startswith("LLM_ASSETS_TEST")}
         assert named <= read, page

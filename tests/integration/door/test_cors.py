@@ -197,7 +197,8 @@ def test_what_is_no_origin_is_refused_with_the_form_of_one(tmp_path: Path, origi
 
 
 def test_the_setting_reaches_the_gateway(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = Settings(root=tmp_path, catalog=tmp_path, home=tmp_path)
-    assert gateway_settings(settings).origins == ()
+    folders = {"root": tmp_path, "catalog": tmp_path, "home": tmp_path}
+    assert gateway_settings(Settings(**folders)).origins == ()
     monkeypatch.setenv("LLM_ASSETS_GATEWAY_ORIGINS", " https://App.example.com, http://localhost:5173 ,")
-    assert gateway_settings(settings).origins == ("https://app.example.com", "http://localhost:5173")
+    origins = gateway_settings(Settings(**folders)).origins
+    assert origins == ("https://app.example.com", "http://localhost:5173")

@@ -40,11 +40,11 @@ def test_a_renewed_certificate_counts_without_a_restart_and_the_keeper_trusts_it
 ) -> None:
     certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
     make_pair(certificate, key)
-    settings = Settings(root=tmp_path, catalog=tmp_path, home=tmp_path)
     with whole_gateway(tmp_path, LIVE, certificate=certificate, key=key) as gateway:
         monkeypatch.setenv("LLM_ASSETS_GATEWAY_PORT", str(gateway.port))
         monkeypatch.setenv("LLM_ASSETS_GATEWAY_CERTIFICATE", str(certificate))
         monkeypatch.setenv("LLM_ASSETS_GATEWAY_KEY", str(key))
+        settings = Settings(root=tmp_path, catalog=tmp_path, home=tmp_path)
         with closing(Health(settings)) as health:
             assert health.fault() is None
             assert shown(gateway.port) == certificate.read_text()

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from llm_assets.datasets.limits import GIB
-from llm_assets.installation.settings import CACHE_GIB, Settings, SettingsError
+from llm_assets.installation.files import SettingsError
+from llm_assets.installation.settings import CACHE_GIB, Settings
 from resources.artifact_store.artifacts import Artifact
 from resources.node_cache import NodeCache
 from tests.conftest import ROOT, Project
@@ -136,29 +137,22 @@ def test_prune_evicts_the_least_recently_used_and_says_what_it_could_not(
     assert "0.0 MiB are left" in command.run("prune", "--to", "0")
 
 
-@pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    return Settings(root=tmp_path, catalog=tmp_path, home=tmp_path / "home")
-
-
 @pytest.mark.parametrize("size", ["", "much", "0", "-1", "nan", "inf", "1,5"])
-def test_a_limit_that_is_none_is_refused(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch, size: str
-) -> None:
+def test_a_limit_that_is_none_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: str) -> None:
     monkeypatch.setenv("LLM_ASSETS_CACHE_GIB", size)
     with pytest.raises(
         SettingsError, match=f"LLM_ASSETS_CACHE_GIB={size!r} is not a size; a positive number.*{CACHE_GIB} is"
     ):
-        _ = settings.artifact_cache_bytes
+        Settings(root=tmp_path)
 
 
 @pytest.mark.parametrize("folder", ["", " ", str(ROOT / "LICENSE")])
 def test_a_folder_that_is_none_is_refused(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch, folder: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str
 ) -> None:
     monkeypatch.setenv("LLM_ASSETS_CACHE", folder)
     with pytest.raises(SettingsError, match=f"LLM_ASSETS_CACHE={folder!r} is not a folder"):
-        _ = settings.artifact_cache
+        Settings(root=tmp_path)
 
 
 def test_the_command_line_has_the_command_and_explains_a_wrong_setting(tmp_path: Path) -> None:
@@ -169,11 +163,13 @@ def test_the_command_line_has_the_command_and_explains_a_wrong_setting(tmp_path:
 
 
 def test_by_default_the_cache_lies_below_the_state_folder(
-    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for variable in ("LLM_ASSETS_CACHE", "LLM_ASSETS_CACHE_GIB"):
         monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("LLM_ASSETS_STORE", "gs://models")
+    settings = Settings(root=tmp_path, home=tmp_path / "home")
     assert settings.artifact_cache == tmp_path / "home" / "cache" / "artifacts"
     assert settings.artifact_cache_bytes == CACHE_GIB * GIB
     monkeypatch.setenv("LLM_ASSETS_CACHE_GIB", "1.5")
-    assert settings.artifact_cache_bytes == 1.5 * GIB
+    assert Settings(root=tmp_path).artifact_cache_bytes == 1.5 * GIB
