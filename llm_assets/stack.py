@@ -26,6 +26,7 @@ from resources.dagster_ui.console import command, dagster_console
 from resources.engines.installation import EngineError
 from resources.gateway.errors import GatewayError
 from resources.mlflow.client import RegistryError
+from resources.mlflow.server import MlflowServer
 from resources.object_stores.objects import ObjectStoreError
 from resources.processes.local_processes import (
     LocalProcesses,
@@ -135,7 +136,8 @@ class Stack:
         """What has to run, each with how it is started again when it died. None depends on another."""
         yield from self.gateway.parts()
         mlflow = self.profile.mlflow
-        yield Part(name="MLflow", fault=mlflow.fault, start=mlflow.start_again, faults=STARTS)
+        if isinstance(mlflow, MlflowServer):
+            yield Part(name="MLflow", fault=mlflow.fault, start=mlflow.start_again, faults=STARTS)
         yield Part(
             name="the Dagster UI",
             fault=self._ui_fault,

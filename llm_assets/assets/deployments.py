@@ -18,7 +18,7 @@ from llm_assets.servings import Shelf, VersionIdentity, serving_of
 from resources.artifact_store.artifacts import ArtifactError
 from resources.artifact_store.store import ArtifactStore
 from resources.mlflow.registry import MlflowRegistry, RegisteredVersion
-from resources.mlflow.server import MlflowServer
+from resources.mlflow.server import Mlflow
 from resources.mlflow.traffic import MlflowTraffic, TrafficShare
 from resources.seams.state import State
 from resources.serving.local import LocalServing, VllmError, Wanted
@@ -60,7 +60,7 @@ def vllm_deployment(catalog: Catalog, model: ModelEntry) -> dg.AssetsDefinition:
         config: DeploymentConfig,
         artifact_store: ArtifactStore,
         registry: dg.ResourceParam[MlflowRegistry],
-        mlflow_server: dg.ResourceParam[MlflowServer],
+        mlflow_server: dg.ResourceParam[Mlflow],
         serving: LocalServing,
         settings: dg.ResourceParam[Settings],
         state: dg.ResourceParam[State],

@@ -26,7 +26,7 @@ from llm_assets.presentation import artifact_metadata
 from resources.artifact_store.artifacts import Artifact, Line, fingerprint_of
 from resources.artifact_store.store import ArtifactStore
 from resources.mlflow.registry import MlflowRegistry
-from resources.mlflow.server import MlflowServer
+from resources.mlflow.server import Mlflow
 from resources.seams.state import State
 
 TRAINING_LOG = "training/trainer_log.jsonl"
@@ -53,7 +53,7 @@ def model_card(catalog: Catalog, model: ModelEntry) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext,
         artifact_store: ArtifactStore,
         registry: dg.ResourceParam[MlflowRegistry],
-        mlflow_server: dg.ResourceParam[MlflowServer],
+        mlflow_server: dg.ResourceParam[Mlflow],
         settings: dg.ResourceParam[Settings],
         state: dg.ResourceParam[State],
     ) -> dg.MaterializeResult[None]:

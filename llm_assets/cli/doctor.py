@@ -30,6 +30,7 @@ from resources.engines.locks import ENGINES
 from resources.gateway.envoy import METRICS_PORT_SETTING, PORT_SETTING, envoy_program, running_gateway
 from resources.gateway.errors import GatewayError
 from resources.mlflow.registry import MlflowRegistry, RegistryError
+from resources.mlflow.server import MlflowServer
 from resources.private_files import close_to_others, is_open_to_others, open_to_others
 from resources.processes.local_processes import own_network_fault
 
@@ -205,10 +206,11 @@ def _ports(settings: Settings) -> Iterator[Finding]:
     gateway = running_gateway(settings.home) is not None
     ours = {
         settings.ui_port: stack.ui() is not None,
-        settings.mlflow_port: stack.profile.mlflow.running(),
         settings.gateway_port: gateway,
         settings.metrics_port: gateway,
     }
+    if isinstance(stack.profile.mlflow, MlflowServer):
+        ours[settings.mlflow_port] = stack.profile.mlflow.running()
     names = {
         settings.ui_port: ("Dagster UI", "LLM_ASSETS_UI_PORT"),
         settings.mlflow_port: ("MLflow", "LLM_ASSETS_MLFLOW_PORT"),

@@ -18,7 +18,7 @@ from llm_assets.cli.output import output
 from llm_assets.stack import Stack
 from resources.consoles.consoles import Access
 from resources.dagster_ui.console import LINEAGE_PAGE
-from resources.mlflow.server import MODELS_PAGE
+from resources.mlflow.server import MODELS_PAGE, MlflowServer
 
 GROUP_PREFIX = "global@global:"  # how the page of Dagster 1.13 calls a group of no single code location
 EXPANDED_GROUPS = 8  # more of them make a picture that nobody can read
@@ -55,14 +55,16 @@ def links(read_only: ReadOnly = False, as_json: AsJson = False) -> None:
 
 
 def links_of(stack: Stack, catalog: Catalog) -> Iterator[Link]:
-    pages = (
-        ("Dagster UI", stack.ui_console, lineage_page(catalog)),
-        ("MLflow", stack.profile.mlflow.console, MODELS_PAGE),
-    )
+    pages, mlflow = [("Dagster UI", stack.ui_console, lineage_page(catalog))], stack.profile.mlflow
+    if isinstance(mlflow, MlflowServer):
+        pages.append(("MLflow", mlflow.console, MODELS_PAGE))
     for title, console, page in pages:
         for access in get_args(Access):
             link = console.link(access, page)
             yield Link(title=title, access=access, link=link, address=console.url + page)
+    if not isinstance(mlflow, MlflowServer):
+        address = mlflow.url.rstrip("/") + MODELS_PAGE
+        yield Link(title="MLflow", access="full", link=address, address=address)
 
 
 def lineage_page(catalog: Catalog) -> str:

@@ -5,6 +5,7 @@ reach the libraries and the programs that read them. What the environment has al
 """
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,8 @@ from resources.errors import InputError
 PREFIX = "LLM_ASSETS_"
 INSTALLATION_FILE = "installation.yaml"
 ENV_FILE = ".env"
+SECRET = re.compile(r"(://)[^/\s]+(?=@)|(?i:((?:pin-value|password|token)=))[^&;\s]+")
+MASK = "•••"
 
 
 class SettingsError(InputError):
@@ -91,3 +94,8 @@ def load_env_file(root: Path) -> SettingsFile:
     for name, value in file.values.items():
         os.environ.setdefault(name, value)
     return file
+
+
+def masked(text: str) -> str:
+    """The text without the passwords and tokens that an address may hold."""
+    return SECRET.sub(lambda found: f"{found[1] or found[2]}{MASK}", text)

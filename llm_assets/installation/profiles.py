@@ -14,7 +14,7 @@ from resources.artifact_store.store import ArtifactStore
 from resources.local.compute import LocalCompute
 from resources.local.state import LocalState
 from resources.mlflow.registry import MlflowRegistry
-from resources.mlflow.server import MlflowServer
+from resources.mlflow.server import ExistingMlflow, Mlflow, MlflowServer
 from resources.seams.compute import Compute
 from resources.seams.state import State
 from resources.serving.local import LocalServing
@@ -30,7 +30,7 @@ class Profile:
     store: ArtifactStore
     compute: Compute
     serving: LocalServing
-    mlflow: MlflowServer
+    mlflow: Mlflow
     registry: MlflowRegistry
     state: State
 
@@ -49,7 +49,7 @@ class Profile:
 
 def profile_of(settings: Settings) -> Profile:
     """Everything an installation consists of; builds values only, starts nothing."""
-    mlflow = MlflowServer(home=settings.home, port=settings.mlflow_port, tokens=settings.console_tokens)
+    mlflow = _mlflow(settings)
     state = LocalState(folder=settings.locks)
     store = ArtifactStore(
         url=settings.store_url,
@@ -76,8 +76,14 @@ def profile_of(settings: Settings) -> Profile:
         registry=MlflowRegistry(
             tracking_uri=mlflow.url,
             state=state,
-            token_file=str(mlflow.console.token_file("full")),
+            token_file=str(mlflow.token_file) if mlflow.token_file else None,
             promotions=str(settings.promotions),
             signing_keys=str(settings.keys),
         ),
     )
+
+
+def _mlflow(settings: Settings) -> Mlflow:
+    if settings.mlflow_url:
+        return ExistingMlflow(url=settings.mlflow_url, token_file=settings.mlflow_token_file)
+    return MlflowServer(home=settings.home, port=settings.mlflow_port, tokens=settings.console_tokens)

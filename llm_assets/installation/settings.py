@@ -9,6 +9,7 @@ import math
 import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, WithJsonSchema, model_validator
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
@@ -19,6 +20,7 @@ from llm_assets.installation.files import (
     PREFIX,
     SettingsError,
     load_env_file,
+    masked,
     read_env_file,
     read_installation_file,
 )
@@ -62,6 +64,19 @@ def _port(given: Any) -> int:
 def _folder(given: Any) -> Any:
     if not str(given).strip() or (Path(given).exists() and not Path(given).is_dir()):
         raise ValueError("a folder; a path on the node's disk")
+    return given
+
+
+def _server(given: str | None) -> str | None:
+    parts = urlsplit(given or "https://none")
+    if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
+        raise ValueError("a server's address; one such as https://mlflow.example.com, without a password,")
+    return given
+
+
+def _existing(given: Path | None) -> Path | None:
+    if given and not given.is_file():
+        raise ValueError("a file; the path of one")
     return given
 
 
@@ -210,7 +225,16 @@ class Settings(BaseSettings):
         ADDRESSES, "the port of the Dagster UI, on loopback, opened by [a link](access.md)", default=3000
     )
     mlflow_port: Port = _setting(
-        ADDRESSES, "the port of MLflow, on loopback, opened by [a link](access.md)", default=5000
+        ADDRESSES, "the port of our own MLflow, on loopback, opened by [a link](access.md)", default=5000
+    )
+    mlflow_url: Annotated[str | None, NOTHING_IS_NONE, AfterValidator(_server)] = _setting(
+        ADDRESSES, "the address of an MLflow server that runs already; ours is not started then", default=None
+    )
+    mlflow_token_file: Annotated[File, AfterValidator(_existing)] = _setting(
+        ADDRESSES,
+        "the file of the bearer token that opens that server. `MLFLOW_TRACKING_USERNAME` and "
+        "`MLFLOW_TRACKING_PASSWORD` count as well",
+        default=None,
     )
     gateway_host: str = _setting(
         ADDRESSES,
@@ -291,7 +315,18 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _each_does_something(self) -> "Settings":
-        if "artifact_cache_bytes" in self.model_fields_set and self.reads_in_place:
+        given = self.model_fields_set
+        if "mlflow_port" in given and self.mlflow_url:
+            raise ValueError(
+                "LLM_ASSETS_MLFLOW_PORT does nothing: with LLM_ASSETS_MLFLOW_URL no MLflow is started here. "
+                "Unset one."
+            )
+        if self.mlflow_token_file and not self.mlflow_url:
+            raise ValueError(
+                "LLM_ASSETS_MLFLOW_TOKEN_FILE does nothing: our own MLflow has its token. "
+                "Set LLM_ASSETS_MLFLOW_URL as well, or unset it."
+            )
+        if "artifact_cache_bytes" in given and self.reads_in_place:
             raise ValueError(
                 "LLM_ASSETS_CACHE_GIB does nothing: a store on a disk is read where it lies, without a "
                 "cache. Set LLM_ASSETS_CACHE as well, or unset it."
@@ -427,7 +462,8 @@ def _said(complaint: dict[str, Any], root: Path) -> str:
         return str(complaint["ctx"]["error"])
     name = str(complaint["loc"][0])
     key = next((key for key, field in KEYS.items() if name in (key, field)), name)
-    value = str(complaint["input"]) if isinstance(complaint["input"], Path) else complaint["input"]
+    value = complaint["input"]
+    value = masked(str(value)) if isinstance(value, str | Path) else value
     file, env_file = read_installation_file(root), read_env_file(root)
     if variable(key) in os.environ:
         from_file = env_file.values.get(variable(key)) == os.environ[variable(key)]

@@ -16,12 +16,10 @@ from typing import Any
 from pydantic.fields import FieldInfo
 
 from llm_assets.datasets.limits import GIB, MIB
-from llm_assets.installation.files import INSTALLATION_FILE, read_env_file, read_installation_file
+from llm_assets.installation.files import INSTALLATION_FILE, masked, read_env_file, read_installation_file
 from llm_assets.installation.settings import KEYS, Settings, variable
 
 UNITS = {"gib": GIB, "mib": MIB, "hours": 3600}  # by the end of a setting's name
-SECRET = re.compile(r"(://)[^/\s]+(?=@)|(?i:((?:pin-value|password|token)=))[^&;\s]+")
-MASK = "•••"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,11 +48,6 @@ def settings_table(settings: Settings) -> Iterator[Setting]:
         what = _plain(Settings.model_fields[name].description or "")
         value = _shown(key, getattr(settings, name))
         yield Setting(name=key, variable=named, value=value, origin=origin, what=what)
-
-
-def masked(text: str) -> str:
-    """The text without the passwords and tokens that an address may hold."""
-    return SECRET.sub(lambda found: f"{found[1] or found[2]}{MASK}", text)
 
 
 def schema() -> dict[str, Any]:

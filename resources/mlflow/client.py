@@ -61,7 +61,7 @@ def mlflow_client(tracking_uri: str, doing: str, *, token_file: Path | None) -> 
     except MlflowException as error:
         raise RegistryError(
             f"MLflow at {tracking_uri} did not answer while {doing}. Start it (`llm-assets up` does), or "
-            f"set tracking_uri to a server that runs. It said: {error.message}"
+            f"set LLM_ASSETS_MLFLOW_URL to a server that runs. It said: {error.message}"
         ) from error
 
 
@@ -73,7 +73,7 @@ def refuse_credentials(tracking_uri: str) -> None:
     """
     if "@" in urlsplit(tracking_uri).netloc:
         raise RegistryError(
-            f"tracking_uri of MLflow at {urlsplit(tracking_uri).hostname} holds a user or a password. Leave "
+            f"The address of MLflow at {urlsplit(tracking_uri).hostname} holds a user or a password. Leave "
             "them out and set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD."
         )
 
@@ -81,7 +81,7 @@ def refuse_credentials(tracking_uri: str) -> None:
 def _token(file: Path | None) -> str | None:
     """None before the server was ever started; then nothing answers either."""
     try:
-        return file.read_text() if file else None
+        return file.read_text().strip() if file else None
     except FileNotFoundError:
         return None
 

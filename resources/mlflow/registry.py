@@ -77,7 +77,7 @@ class MlflowRegistry:
     Whoever moves `production` of the same model takes turns by `state`;
     `promotions` is the folder of the signed log of moves, which counts, and `signing_keys` that of the
     key that signs it.
-    `token_file` holds what opens this machine's server; MLflow's own variables open one elsewhere.
+    `token_file` holds a bearer token that opens the server; MLflow's own variables hold users and passwords.
     """
 
     tracking_uri: str

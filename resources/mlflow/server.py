@@ -1,6 +1,7 @@
-"""The local MLflow server: SQLite, files on disk, one detached process that outlives its starter.
+"""The MLflow server that `MlflowRegistry` talks to: one of our own on this machine, or one that others run.
 
-For one machine. In production MLflow runs elsewhere, on PostgreSQL, and only `MlflowRegistry` is used.
+Our own keeps SQLite and files on the disk, and is one detached process that outlives its starter. Of another
+only the address is known (a company's, on PostgreSQL); nothing of it is started or ended.
 """
 
 import os
@@ -64,6 +65,11 @@ class MlflowServer:
     @property
     def url(self) -> str:
         return self.console.url
+
+    @property
+    def token_file(self) -> Path:
+        """What opens it for the registry."""
+        return self.console.token_file("full")
 
     @property
     def folder(self) -> Path:
@@ -161,3 +167,42 @@ class MlflowServer:
     def _running(self) -> ProcessRecord | None:
         record = self._processes.find(NAME)
         return record if record and self._processes.alive(record) else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExistingMlflow:
+    """A server that others run at `url`; `token_file` holds a bearer token where it wants one.
+
+    Users and passwords are MLflow's own variables, `MLFLOW_TRACKING_USERNAME` and `MLFLOW_TRACKING_PASSWORD`.
+    """
+
+    url: str
+    token_file: Path | None = None
+
+    def start(self) -> None:
+        """It runs already."""
+
+    def stop(self) -> None:
+        """It is not ours to end."""
+
+    def ensure_ready(self) -> str:
+        """Waits until it answers and gives back its address; a failure is a RegistryError."""
+        return self.wait_ready()
+
+    def wait_ready(self, timeout_s: float = 30) -> str:
+        """Raises RegistryError: it did not answer in time."""
+        try:
+            what = f"MLflow at {self.url}"
+            return wait_until(lambda: self.url if self.ready() else None, what=what, timeout_s=timeout_s)
+        except WaitError as error:
+            raise RegistryError(f"{error} Is LLM_ASSETS_MLFLOW_URL right, and reached from here?") from error
+
+    def ready(self) -> bool:
+        """Whether it answers; whether it lets us in, the registry says."""
+        try:
+            return httpx.get(f"{self.url.rstrip('/')}/health", timeout=5).status_code < 500
+        except httpx.TransportError:
+            return False
+
+
+Mlflow = MlflowServer | ExistingMlflow

@@ -21,9 +21,11 @@ from typing import Any
 
 import pytest
 
+from llm_assets.installation.profiles import profile_of
+from llm_assets.installation.settings import Settings
 from resources.local.state import LocalState
 from resources.mlflow.registry import MlflowRegistry, RegisteredVersion, RegistryEntry, RegistryError
-from resources.mlflow.server import MlflowServer
+from resources.mlflow.server import ExistingMlflow, MlflowServer
 
 pytestmark = pytest.mark.mlflow
 
@@ -566,6 +568,27 @@ def test_starting_again_finds_the_server_that_runs(server: MlflowServer) -> None
     first = server.start()
     assert server.start() == first
     assert (server.folder / "mlflow.db").exists()
+
+
+def test_a_server_that_others_run_is_used_by_its_address_and_neither_started_nor_ended(
+    server: MlflowServer, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_TOKEN")
+    monkeypatch.setenv("LLM_ASSETS_MLFLOW_URL", server.url)
+    monkeypatch.setenv("LLM_ASSETS_MLFLOW_TOKEN_FILE", str(server.token_file))
+    profile = profile_of(Settings(root=tmp_path))
+    profile.mlflow.start()
+    assert profile.mlflow.ensure_ready() == server.url
+    assert profile.registry.register(entry(model)).aliases == ("candidate",)
+    profile.mlflow.stop()
+    assert server.ready()
+    assert not profile.settings.processes.exists()
+
+
+def test_a_server_that_others_run_and_that_does_not_answer_is_named_with_its_setting() -> None:
+    existing = ExistingMlflow(url=f"http://127.0.0.1:{free_port()}")
+    with pytest.raises(RegistryError, match=rf"{existing.url}.*Is LLM_ASSETS_MLFLOW_URL right"):
+        existing.wait_ready(timeout_s=0.1)
 
 
 def test_a_port_in_use_is_refused_by_number_before_anything_starts(tmp_path: Path) -> None:

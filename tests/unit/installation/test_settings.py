@@ -7,9 +7,9 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from llm_assets.installation.files import SettingsError
+from llm_assets.installation.files import MASK, SettingsError, masked
 from llm_assets.installation.settings import Settings, find_settings
-from llm_assets.installation.table import MASK, masked, page, schema, schema_text, settings_table
+from llm_assets.installation.table import page, schema, schema_text, settings_table
 from tests.conftest import ROOT, Project
 
 REFERENCE = ROOT / "docs" / "reference"
@@ -104,11 +104,28 @@ def test_an_unknown_variable_is_refused_with_the_one_that_was_meant(
         find_settings()
 
 
-def test_a_setting_that_does_nothing_is_refused(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LLM_ASSETS_CACHE_GIB", "5")
-    with pytest.raises(
-        SettingsError, match=r"LLM_ASSETS_CACHE_GIB does nothing: .* Set LLM_ASSETS_CACHE as well"
-    ):
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"CACHE_GIB": "5"}, "LLM_ASSETS_CACHE_GIB does nothing: .* Set LLM_ASSETS_CACHE as well"),
+        ({"MLFLOW_URL": "http://m", "MLFLOW_PORT": "1"}, "LLM_ASSETS_MLFLOW_PORT does nothing"),
+        ({"MLFLOW_TOKEN_FILE": __file__}, "LLM_ASSETS_MLFLOW_TOKEN_FILE does nothing"),
+    ],
+)
+def test_a_setting_that_does_nothing_is_refused(
+    root: Path, monkeypatch: pytest.MonkeyPatch, given: dict[str, str], said: str
+) -> None:
+    for name, value in given.items():
+        monkeypatch.setenv(f"LLM_ASSETS_{name}", value)
+    with pytest.raises(SettingsError, match=said):
+        find_settings()
+
+
+def test_a_password_in_an_address_is_refused_and_not_repeated(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LLM_ASSETS_MLFLOW_URL", "https://me:hunter2@mlflow")
+    with pytest.raises(SettingsError, match=f"https://{MASK}@mlflow.* is not a server's address"):
         find_settings()
 
 
