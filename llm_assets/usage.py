@@ -2,10 +2,12 @@
 
 A day is one of UTC, and a request belongs to the day in which it was asked. Tokens are those that vLLM
 reported; an answer that was cut off before it said how many counts as a request with none. Refused requests
-reached no version and are no usage. A day's table is a Parquet file, `<home>/usage/<day>.parquet`; the prices
-are the catalog's when it was written, so a later price changes no day that is over.
+reached no version and are no usage. A day's table is a Parquet file in the artifact store,
+`usage/<day>.parquet`; the prices are the catalog's when it was written, so a later price changes no day that
+is over.
 """
 
+import tempfile
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
@@ -15,12 +17,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llm_assets.catalog.models import ModelEntry, Price
-from resources.durable_files import replace_file
+from resources.object_stores.objects import ObjectMissing, ObjectStore
 
 if TYPE_CHECKING:
     import pyarrow
 
 MILLION = 1_000_000
+COUNTED_AT = b"counted_at"  # in a table's own metadata: not every store says when an object was written
 SETTLED_S = 3 * 3600
 """How long after its end a day is counted again: a long answer may end, and be sealed, after midnight."""
 CENT_MILLIONTHS = Decimal("0.000001")
@@ -97,29 +100,45 @@ def bounds_of(day: date) -> tuple[float, float]:
 
 @dataclass(frozen=True, kw_only=True)
 class UsageTables:
-    """The tables of the days, one file a day, each replaced as a whole."""
+    """The tables of the days in the artifact store, each replaced as a whole."""
 
-    folder: Path
+    objects: ObjectStore
 
-    def path(self, day: date) -> Path:
-        return self.folder / f"{day.isoformat()}.parquet"
+    def uri(self, day: date) -> str:
+        return f"{self.objects.url}/{_key(day)}"
 
-    def write(self, day: date, rows: list[Usage]) -> Path:
-        import pyarrow
+    def write(self, day: date, rows: list[Usage], *, counted_at: datetime) -> str:
+        """Gives the SHA-256 (hex) of what was written."""
         import pyarrow.parquet
 
-        content = pyarrow.BufferOutputStream()
-        pyarrow.parquet.write_table(_as_table(rows), content)
-        replace_file(self.path(day), content.getvalue().to_pybytes())
-        return self.path(day)
+        table = _as_table(rows).replace_schema_metadata({COUNTED_AT: counted_at.isoformat()})
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder, "table.parquet")
+            pyarrow.parquet.write_table(table, file)
+            return self.objects.upload(file, _key(day), lambda _: None).sha256
 
     def read(self, day: date) -> list[Usage] | None:
         """The rows of a day; None where its table was never written."""
+        table = self._table(day)
+        return None if table is None else [Usage(**row) for row in table.to_pylist()]
+
+    def counted_at(self, day: date) -> datetime | None:
+        """When a day's table was written; None where it never was."""
+        table = self._table(day)
+        return None if table is None else datetime.fromisoformat(table.schema.metadata[COUNTED_AT].decode())
+
+    def _table(self, day: date) -> "pyarrow.Table | None":
         import pyarrow.parquet
 
-        if not self.path(day).is_file():
+        try:
+            content = self.objects.read(_key(day))
+        except ObjectMissing:
             return None
-        return [Usage(**row) for row in pyarrow.parquet.read_table(self.path(day)).to_pylist()]
+        return pyarrow.parquet.read_table(pyarrow.BufferReader(content))
+
+
+def _key(day: date) -> str:
+    return f"usage/{day.isoformat()}.parquet"
 
 
 def _as_table(rows: list[Usage]) -> "pyarrow.Table":

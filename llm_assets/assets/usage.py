@@ -1,6 +1,6 @@
 """`gateway/usage`: who used how much of what in a day, and what it costs."""
 
-from datetime import date
+from datetime import UTC, date, datetime
 
 import dagster as dg
 
@@ -11,7 +11,7 @@ from llm_assets.keys import GATEWAY, USAGE_KEY
 from llm_assets.presentation import table
 from llm_assets.usage import Usage, UsageTables, totals, usage_of
 from llm_assets.usage_records import asked_on
-from resources.hashes import sha256_of
+from resources.artifact_store.store import ArtifactStore
 
 FIRST_DAY = "2026-11-22"  # there was no gateway before
 ROWS_SHOWN = 50
@@ -35,14 +35,14 @@ def usage(catalog: Catalog) -> dg.AssetsDefinition:
     )
     @read_once
     def _usage(
-        context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings]
+        context: dg.AssetExecutionContext, artifact_store: ArtifactStore, settings: dg.ResourceParam[Settings]
     ) -> dg.MaterializeResult[None]:
         day = date.fromisoformat(context.partition_key)
         rows = usage_of(day, asked_on(settings, day), catalog.models)
-        path = UsageTables(folder=settings.usage).write(day, rows)
-        digest = sha256_of(path)
+        tables = UsageTables(objects=artifact_store.objects)
+        digest = tables.write(day, rows, counted_at=datetime.now(UTC))
         return dg.MaterializeResult(
-            data_version=dg.DataVersion(f"sha256:{digest}"), metadata=_facts(rows, f"file:{path}")
+            data_version=dg.DataVersion(f"sha256:{digest}"), metadata=_facts(rows, tables.uri(day))
         )
 
     return _usage

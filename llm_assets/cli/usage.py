@@ -14,6 +14,7 @@ from llm_assets.cli.options import AsJson, UsageError
 from llm_assets.cli.output import output
 from llm_assets.usage import Usage, UsageTables, totals, usage_of
 from llm_assets.usage_records import asked_on
+from resources.object_stores.opening import open_object_store
 
 DAYS_SHOWN = 7
 MOST_DAYS = 3_660
@@ -56,7 +57,7 @@ def _days(first: date, today: date) -> list[date]:
 
 
 def _rows(here: Installation, days: list[date], today: date) -> Iterator[Usage]:
-    tables = UsageTables(folder=here.settings.usage)
+    tables = UsageTables(objects=open_object_store(here.settings.store_url))
     for day in days:
         rows = tables.read(day) if day < today - UNSETTLED else None
         yield from usage_of(day, asked_on(here.settings, day), here.catalog.models) if rows is None else rows

@@ -369,11 +369,6 @@ class Settings(BaseSettings):
         return self.home / "cache"
 
     @property
-    def usage(self) -> Path:
-        """Who used how much, a table a day; see `llm_assets/usage.py`."""
-        return self.home / "usage"
-
-    @property
     def dagster_home(self) -> Path:
         """Dagster's own folder."""
         return self.home / "dagster"

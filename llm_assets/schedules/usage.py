@@ -7,6 +7,7 @@ import dagster as dg
 from llm_assets.installation.settings import Settings
 from llm_assets.keys import USAGE_KEY
 from llm_assets.usage import SETTLED_S, UsageTables, bounds_of
+from resources.object_stores.opening import open_object_store
 
 HOURLY = "5 * * * *"
 
@@ -32,7 +33,6 @@ def usage_schedule(settings: Settings, status: dg.DefaultScheduleStatus) -> dg.S
 def days_to_count(settings: Settings, now: datetime) -> list[str]:
     """Today, after yesterday if that was not counted since it settled."""
     today, yesterday = now.date(), now.date() - timedelta(days=1)
-    table = UsageTables(folder=settings.usage).path(yesterday)
-    settled_at = bounds_of(yesterday)[1] + SETTLED_S
-    counted = table.is_file() and table.stat().st_mtime >= settled_at
+    counted_at = UsageTables(objects=open_object_store(settings.store_url)).counted_at(yesterday)
+    counted = counted_at is not None and counted_at.timestamp() >= bounds_of(yesterday)[1] + SETTLED_S
     return [day.isoformat() for day in ((today,) if counted else (yesterday, today))]

@@ -22,6 +22,8 @@ from llm_assets.keys import USAGE_KEY
 from llm_assets.schedules.usage import days_to_count
 from llm_assets.usage import SETTLED_S, UsageTables, bounds_of, usage_of
 from llm_assets.usage_records import asked_on
+from resources.artifact_store.store import ArtifactStore
+from resources.object_stores.opening import open_object_store
 from tests.unit.audit.conftest import Log
 
 PROJECT = Path(__file__).parents[2] / "e2e" / "project"
@@ -46,6 +48,10 @@ def log(settings: Settings) -> Iterator[Log]:
     log = Log(settings.home)
     yield log
     log.close()
+
+
+def tables_of(settings: Settings) -> UsageTables:
+    return UsageTables(objects=open_object_store(settings.store_url))
 
 
 def asked(log: Log, tenant: str, *, prompt: int, completion: int, **given: Any) -> None:
@@ -120,13 +126,13 @@ def test_the_asset_writes_the_days_table_and_shows_it(settings: Settings, log: L
         result = dg.materialize(
             [definitions.get_assets_def(USAGE_KEY)],
             partition_key=TODAY.isoformat(),
-            resources={"settings": settings},
+            resources={"settings": settings, "artifact_store": ArtifactStore(url=settings.store_url)},
             instance=instance,
         )
     metadata = result.asset_materializations_for_node("gateway__usage")[0].metadata
     assert metadata["llm/cost_eur"].value == pytest.approx(0.002)
     assert "| team-a | support_bot | v1 | 1 |" in str(metadata["llm/usage"].value)
-    [row] = UsageTables(folder=settings.usage).read(TODAY) or []
+    [row] = tables_of(settings).read(TODAY) or []
     assert (row.day, row.tenant, row.completion_tokens, row.cost) == (
         TODAY,
         "team-a",
@@ -140,7 +146,7 @@ def test_a_day_that_is_over_keeps_the_prices_of_then(settings: Settings, log: Lo
     asked(log, "team-a", prompt=1_000_000, completion=0, version="v1", at=bounds_of(day)[0] + 5)
     log.collect()
     before = usage_of(day, asked_on(settings, day), load_catalog(settings.catalog).models)
-    UsageTables(folder=settings.usage).write(day, before)
+    tables_of(settings).write(day, before, counted_at=datetime.now(UTC))
     model = settings.catalog / "models" / "support_bot.yaml"
     model.write_text(model.read_text().replace("prompt_per_million: 0.5", "prompt_per_million: 9"))
     assert shown(settings, "--tenant", "team-a") == [("team-a", "0.500000")]
@@ -168,14 +174,14 @@ def shown(settings: Settings, *options: str) -> list[tuple[str, str]]:
 
 
 def test_yesterday_is_counted_until_it_has_settled(settings: Settings) -> None:
-    tables, yesterday = UsageTables(folder=settings.usage), TODAY - timedelta(days=1)
+    tables, yesterday = tables_of(settings), TODAY - timedelta(days=1)
     now = datetime.combine(TODAY, datetime.min.time(), tzinfo=UTC) + timedelta(hours=5)
     both = [yesterday.isoformat(), TODAY.isoformat()]
     assert days_to_count(settings, now) == both
-    path, settled_at = tables.write(yesterday, []), bounds_of(yesterday)[1] + SETTLED_S
-    os.utime(path, (settled_at - 1, settled_at - 1))
+    settled_at = datetime.fromtimestamp(bounds_of(yesterday)[1] + SETTLED_S, UTC)
+    tables.write(yesterday, [], counted_at=settled_at - timedelta(seconds=1))
     assert days_to_count(settings, now) == both
-    os.utime(path, (settled_at, settled_at))
+    tables.write(yesterday, [], counted_at=settled_at)
     assert days_to_count(settings, now) == [TODAY.isoformat()]
 
 
