@@ -19,6 +19,7 @@ from llm_assets.datasets.mistakes import DatasetError
 from llm_assets.datasets.mistakes import Mistake as RowMistake
 from llm_assets.datasets.remarks import FileRemark
 from llm_assets.installation.settings import Settings
+from llm_assets.landing_zones import zones_of
 from resources.beneath import NotFollowedError, opened
 from resources.durable_files import replace_json
 
@@ -44,6 +45,8 @@ def check_datasets(
     settings: Settings, catalog: Catalog, *, most_seconds: float = MOST_SECONDS
 ) -> DatasetChecks:
     """Looks into the landing zone of every tenant and model."""
+    if settings.landing_zones_url:
+        return _listed(settings, catalog)
     kept = _Kept(settings.cache / KEPT)
     checks = DatasetChecks()
     code, root = _code(), settings.landing_zones
@@ -72,6 +75,18 @@ def check_datasets(
         _say(found, landing_zone, catalog.folder.parent, checks)
     kept.write()
     return checks
+
+
+def _listed(settings: Settings, catalog: Catalog) -> DatasetChecks:
+    """Which are there; what a bucket holds is not fetched for a look."""
+    held, lines = zones_of(settings).stamps(), [f"{tenant}/{model}" for tenant, model in _lines(catalog)]
+    return DatasetChecks(
+        warnings=[
+            f"the rows in {settings.landing_zones_url} are not read here: a run does, before it trains"
+        ],
+        waiting=[line for line in lines if line not in held],
+        datasets=sum(line in held for line in lines),
+    )
 
 
 def _lines(catalog: Catalog) -> Iterator[tuple[str, str]]:

@@ -14,13 +14,14 @@ from llm_assets.assets.turns import step_turn
 from llm_assets.catalog.loading import Catalog
 from llm_assets.catalog.models import ModelEntry
 from llm_assets.catalog.recipes import Recipe
-from llm_assets.datasets.landing_zone import LandingZone, opened_landing_zone, source_files
+from llm_assets.datasets.landing_zone import LandingZone, source_files
 from llm_assets.datasets.landing_zone import fingerprint as fingerprint_of_landing_zone
 from llm_assets.datasets.mistakes import mistake
 from llm_assets.datasets.preparation import PreparedDataset, prepare
 from llm_assets.folder_stamps import DATASET_STAMP, files_of_dataset, stamp_of
 from llm_assets.installation.settings import Settings
 from llm_assets.keys import DATASET, base_model_key, model_key
+from llm_assets.landing_zones import opened_zone
 from llm_assets.lineage import materialized_for
 from llm_assets.manifests import DatasetManifest
 from llm_assets.partitions import tenants_of
@@ -61,12 +62,11 @@ def dataset(catalog: Catalog, model: ModelEntry) -> dg.AssetsDefinition:
         state: dg.ResourceParam[State],
     ) -> dg.MaterializeResult[None]:
         tenant = context.partition_key
-        landing_zone = settings.landing_zones / tenant / model.name
         base = materialized_for(context, artifact_store, base_model_key(model.base_model))
         line = Line(collection="datasets", tenant=tenant, name=model.name)
         with (
             step_turn(context, state, tenant, model.name),
-            opened_landing_zone(landing_zone, settings.landing_zones, settings.dataset_limits) as zone,
+            opened_zone(settings, tenant, model.name) as zone,
         ):
             stamp = stamp_of(files_of_dataset(zone.folder))
             recipe = catalog.recipe_for(tenant, model.name, config.experiment)

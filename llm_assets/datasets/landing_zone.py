@@ -18,6 +18,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
+from typing import Protocol
 
 from llm_assets.datasets.limits import Limits
 from llm_assets.datasets.mistakes import DatasetError, mistake
@@ -186,7 +187,17 @@ def opened_landing_zone(landing_zone: Path, root: Path, limits: Limits) -> Itera
         yield zone
 
 
-def source_files(folder: OpenedFolder) -> tuple[SourceFile, ...]:
+class Folder(Protocol):
+    """A folder that is open, or the listing of one."""
+
+    @property
+    def path(self) -> Path: ...
+
+    def entries(self, *parts: str) -> list[Entry]:
+        """What lies in the folder that these names lead to, by name."""
+
+
+def source_files(folder: Folder) -> tuple[SourceFile, ...]:
     """All files that may be part of the dataset, `dataset_info.json` too, by name; links as what they are.
 
     Only names and `stat` are read, so that a sensor can look at thousands of landing zones. Subfolders other
@@ -218,7 +229,7 @@ def fingerprint(zone: LandingZone) -> str:
     return whole.hexdigest()
 
 
-def _below(top: OpenedFolder, folder: Path, *, deep: bool) -> list[Entry]:
+def _below(top: Folder, folder: Path, *, deep: bool) -> list[Entry]:
     found, waiting = [], [folder]
     while waiting:
         here: list[Entry] = []

@@ -30,6 +30,8 @@ CACHE_GIB = 100  # a dozen models of 7 billion parameters in bf16, or adapters b
 NO_SETTINGS = ("LLM_ASSETS_AUTOMATION", "LLM_ASSETS_TEST")
 """How variables begin that are none: the platform sets the first itself, the others are the tests'."""
 
+BUCKETS = ("gs://", "s3://")
+
 PLACES = "Where things lie"
 DATASETS = "How much of a dataset is read"
 ORDERS = "How much a work order may use"
@@ -72,6 +74,14 @@ def _server(given: str | None) -> str | None:
     if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
         raise ValueError("a server's address; one such as https://mlflow.example.com, without a password,")
     return given
+
+
+def _place(given: str) -> str:
+    if given.startswith(BUCKETS):
+        return given
+    if not given or ":" in given:
+        raise ValueError("a folder or a bucket; gs://bucket/folder")
+    return str(Path(given).absolute())
 
 
 def _existing(given: Path | None) -> Path | None:
@@ -134,6 +144,13 @@ class Settings(BaseSettings):
         "[what people write](catalog.md)",
         by_default="`catalog` in the project",
         default_factory=lambda data: data["root"] / "catalog",
+    )
+    landing_zones_at: Annotated[str, BeforeValidator(str), AfterValidator(_place)] = _setting(
+        PLACES,
+        "where tenants drop their datasets, `<tenant>/<model>/` below: a folder, `gs://…` or `s3://…`",
+        by_default="`datasets` in the catalog",
+        alias="landing_zones",
+        default_factory=lambda data: str(data["catalog"] / "datasets"),
     )
     home: Folder = _setting(
         PLACES,
@@ -309,8 +326,10 @@ class Settings(BaseSettings):
             raise SettingsError(f"{file.at('root')}: root does nothing: it is where this file lies.")
         for name, field in cls.model_fields.items():
             key = field.alias or name
-            if key in values and field.annotation in (Path, Path | None) and isinstance(values[key], str):
-                values[key] = root / values[key]
+            value = values.get(key)
+            is_path = field.annotation in (Path, Path | None) or key == "landing_zones"
+            if is_path and isinstance(value, str) and ":" not in value:
+                values[key] = root / value
         return given, named["env_settings"], InitSettingsSource(settings_cls, init_kwargs=values)
 
     @model_validator(mode="after")
@@ -349,9 +368,14 @@ class Settings(BaseSettings):
         )
 
     @property
+    def landing_zones_url(self) -> str | None:
+        """The bucket of the landing zones, None where they are a folder; `llm_assets/landing_zones.py`."""
+        return self.landing_zones_at if self.landing_zones_at.startswith(BUCKETS) else None
+
+    @property
     def landing_zones(self) -> Path:
-        """Where tenants drop their datasets: `<tenant>/<model>/` below."""
-        return self.catalog / "datasets"
+        """The landing zones, or what was fetched of those in a bucket: `<tenant>/<model>/` below."""
+        return self.cache / "landing_zones" if self.landing_zones_url else Path(self.landing_zones_at)
 
     @property
     def experiments(self) -> Path:

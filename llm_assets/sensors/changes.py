@@ -14,14 +14,15 @@ from llm_assets.chains import Chains, run_request
 from llm_assets.folder_stamps import (
     DATASET_STAMP,
     EXPERIMENT_STAMP,
-    files_of_dataset,
     files_of_experiments,
+    stamps,
 )
 from llm_assets.installation.settings import Settings
 from llm_assets.keys import DATASET, LORA_ADAPTER, model_key
+from llm_assets.landing_zones import zones_of
 from llm_assets.lineage import names_its_own, newest_materialization
 from llm_assets.sensors.current_catalog import current_tenants
-from llm_assets.sensors.watching import Watched, look, stamps
+from llm_assets.sensors.watching import Watched, look
 
 INTERVAL_S = 30
 RUNS_PER_TICK = 100
@@ -34,7 +35,7 @@ def landing_zones(settings: Settings, chains: Chains, status: dg.DefaultSensorSt
         settings,
         chains,
         status,
-        scan=lambda: stamps(settings.landing_zones, files_of_dataset),
+        scan=zones_of(settings).stamps,
         taken_in=(DATASET, DATASET_STAMP),
         noun="datasets",
     )

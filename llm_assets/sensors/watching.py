@@ -6,13 +6,10 @@ written keeps changing and is left for a later tick.
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
-from llm_assets.folder_stamps import GONE, Files, stamp_of
-from resources.beneath import NotFollowedError, OpenedFolder, opened
+from llm_assets.folder_stamps import GONE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,30 +41,3 @@ def look(before: Watched, now: Mapping[str, str]) -> tuple[Watched, tuple[str, .
     moving = {name: stamp for name, stamp in seen.items() if before.settled.get(name) != stamp}
     at_rest = tuple(name for name, stamp in moving.items() if before.moving.get(name) == stamp)
     return Watched(settled=before.settled, moving=moving), at_rest
-
-
-def stamps(root: Path, look_into: Callable[[OpenedFolder], Files]) -> dict[str, str]:
-    """`{"<tenant>/<model>": stamp}` of every folder two levels below `root` that holds watched files.
-
-    Links are not followed; a folder that goes, or becomes a link, while it is looked into has no files.
-    """
-    found = {}
-    if not root.is_dir():
-        return {}
-    with opened(root) as top:
-        for tenant in _folders(top):
-            with (
-                suppress(FileNotFoundError, NotADirectoryError, NotFollowedError),
-                top.folder(tenant) as folder,
-            ):
-                for model in _folders(folder):
-                    with suppress(FileNotFoundError, NotADirectoryError, NotFollowedError):
-                        with folder.folder(model) as line:
-                            stamp = stamp_of(look_into(line))
-                        if stamp != GONE:
-                            found[f"{tenant}/{model}"] = stamp
-    return found
-
-
-def _folders(folder: OpenedFolder) -> list[str]:
-    return [entry.path.name for entry in folder.entries() if entry.is_folder]

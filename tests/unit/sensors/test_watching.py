@@ -9,8 +9,9 @@ from llm_assets.folder_stamps import (
     files_of_experiments,
     stamp_of,
     stamp_of_experiments,
+    stamps,
 )
-from llm_assets.sensors.watching import Watched, look, stamps
+from llm_assets.sensors.watching import Watched, look
 from resources.beneath import opened
 
 
