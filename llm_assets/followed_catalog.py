@@ -9,11 +9,11 @@ import hashlib
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from llm_assets.catalog.loading import Catalog, load_catalog
 from llm_assets.catalog.mistakes import CatalogError
 from llm_assets.catalog.stamps import FOLDERS, GRAPH_FOLDERS, Stamp, stamp_of
+from llm_assets.installation.settings import Settings
 from llm_assets.loaded_locations import LoadedLocations, ReloadError
 
 LOOK_S = 2.0
@@ -23,7 +23,7 @@ LOOK_S = 2.0
 class FollowedCatalog:
     """Looks at the catalog's files every `look_s` seconds. `begin` with what the location has loaded."""
 
-    folder: Path
+    settings: Settings
     locations: LoadedLocations
     say: Callable[[str], None]
     look_s: float = LOOK_S
@@ -31,6 +31,7 @@ class FollowedCatalog:
     _seen: Stamp | None = None
     _dealt_with: Stamp | None = None
     _mistaken: bool = False
+    _fault: str | None = None
 
     def begin(self, loaded: Catalog | None) -> None:
         """None: the UI ran already, and nobody knows with which catalog."""
@@ -48,7 +49,7 @@ class FollowedCatalog:
             return
         self._dealt_with, self._mistaken = self._seen, False
         try:
-            self._show(load_catalog(self.folder))
+            self._show(load_catalog(self.settings.catalog))
         except CatalogError as error:
             mistakes = "a mistake" if len(error.mistakes) == 1 else f"{len(error.mistakes)} mistakes"
             self.say(
@@ -71,9 +72,15 @@ class FollowedCatalog:
         for fault in self.locations.faults():
             self.say(fault)
 
+    def _say_once(self, fault: str | None) -> None:
+        if fault and fault != self._fault:
+            self.say(fault)
+        self._fault = fault or self._fault
+
     def _stamp(self) -> Stamp:
         """After a mistake, which may lie in any file, of all files."""
-        return stamp_of(self.folder, FOLDERS if self._mistaken else GRAPH_FOLDERS)
+        self._say_once(self.settings.follow_catalog())
+        return stamp_of(self.settings.catalog, FOLDERS if self._mistaken else GRAPH_FOLDERS)
 
 
 def _graph(catalog: Catalog) -> dict[str, str]:

@@ -5,7 +5,6 @@ own checksums in a bucket: nothing is read or fetched. Before a landing zone in 
 are fetched into a folder of this machine, where the next run finds those that have not changed.
 """
 
-import hashlib
 import os
 import stat
 from collections import defaultdict
@@ -20,10 +19,9 @@ from llm_assets.datasets.mistakes import mistake
 from llm_assets.folder_stamps import GONE, files_of_dataset, stamp_of, stamps
 from llm_assets.installation.settings import Settings
 from resources.beneath import Entry
+from resources.content_times import time_of
 from resources.object_stores.objects import ObjectStore, StoredObject
 from resources.object_stores.opening import open_object_store
-
-TIME_NS = 10**18  # a time in 2001, after which the times of fetched files lie
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,8 +120,7 @@ def _status(kind: int, size_bytes: int, modified_ns: int) -> os.stat_result:
 
 def _time_of(each: StoredObject) -> int:
     """Of what its store says of its content, so that every machine gives a fetched file the same one."""
-    text = repr((each.size_bytes, sorted(each.checksums.items())))
-    return TIME_NS + int(hashlib.sha256(text.encode()).hexdigest()[:10], 16) * 1000
+    return time_of(repr((each.size_bytes, sorted(each.checksums.items()))))
 
 
 def _files_below(folder: Path) -> set[Path]:

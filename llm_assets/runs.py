@@ -32,7 +32,7 @@ def prepare_dagster_home(settings: Settings) -> None:
         target.write_text(text)
     os.environ["DAGSTER_HOME"] = str(settings.dagster_home)
     os.environ.setdefault("LLM_ASSETS_ROOT", str(settings.root))
-    os.environ.setdefault("LLM_ASSETS_CATALOG", str(settings.catalog))
+    os.environ.setdefault("LLM_ASSETS_CATALOG", settings.catalog_at)
     os.environ.setdefault("LLM_ASSETS_HOME", str(settings.home))
 
 

@@ -53,7 +53,7 @@ def up(sensors: Sensors = True) -> None:
     stack = Stack(profile=here.profile)
     say = partial(console.print, style="yellow", highlight=False, markup=False, soft_wrap=True)
     supervision = Supervision(home=here.settings.home, say=say)
-    followed = FollowedCatalog(folder=here.settings.catalog, locations=stack.locations, say=say)
+    followed = FollowedCatalog(settings=here.settings, locations=stack.locations, say=say)
     ended = threading.Event()
     supervision.begin()
     try:

@@ -69,7 +69,7 @@ class GatewayParts:
         settings = self.settings
         own = {
             "LLM_ASSETS_ROOT": str(settings.root),
-            "LLM_ASSETS_CATALOG": str(settings.catalog),
+            "LLM_ASSETS_CATALOG": settings.catalog_at,
             "LLM_ASSETS_HOME": str(settings.home),
         }
         try:

@@ -5,6 +5,7 @@ counts (`files.py`). Nothing else reads these variables. `llm-assets config` pri
 docs/reference/settings.md is made from the same table (`table.py`).
 """
 
+import logging
 import math
 import os
 from pathlib import Path
@@ -24,6 +25,8 @@ from llm_assets.installation.files import (
     read_env_file,
     read_installation_file,
 )
+from resources.git.checkouts import PREFIX as GIT
+from resources.git.checkouts import GitFolder
 from resources.processes import order_limits
 
 CACHE_GIB = 100  # a dozen models of 7 billion parameters in bf16, or adapters by the thousand
@@ -31,6 +34,9 @@ NO_SETTINGS = ("LLM_ASSETS_AUTOMATION", "LLM_ASSETS_TEST")
 """How variables begin that are none: the platform sets the first itself, the others are the tests'."""
 
 BUCKETS = ("gs://", "s3://")
+CATALOG = Path("cache", "catalog")  # of a catalog in Git, in the state folder
+FOLLOWED_S = 20
+"""How often a catalog in Git is looked at, at the most."""
 
 PLACES = "Where things lie"
 DATASETS = "How much of a dataset is read"
@@ -74,6 +80,17 @@ def _server(given: str | None) -> str | None:
     if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
         raise ValueError("a server's address; one such as https://mlflow.example.com, without a password,")
     return given
+
+
+def _catalog(given: str) -> str:
+    if given.startswith(GIT):
+        GitFolder.at(given, Path())
+        return given
+    return str(Path(given).absolute())
+
+
+def _catalog_folder(catalog_at: str, home: Path) -> Path:
+    return GitFolder.at(catalog_at, home / CATALOG).path if catalog_at.startswith(GIT) else Path(catalog_at)
 
 
 def _place(given: str) -> str:
@@ -139,24 +156,25 @@ class Settings(BaseSettings):
         "the project",
         by_default="the nearest folder upwards that holds `workspace.yaml` and `dagster.yaml`",
     )
-    catalog: Folder = _setting(
+    catalog_at: Annotated[str, BeforeValidator(str), AfterValidator(_catalog)] = _setting(
         PLACES,
-        "[what people write](catalog.md)",
+        "[what people write](catalog.md): a folder, or `git+https://…@<branch, tag or commit>#<folder>`",
         by_default="`catalog` in the project",
-        default_factory=lambda data: data["root"] / "catalog",
-    )
-    landing_zones_at: Annotated[str, BeforeValidator(str), AfterValidator(_place)] = _setting(
-        PLACES,
-        "where tenants drop their datasets, `<tenant>/<model>/` below: a folder, `gs://…` or `s3://…`",
-        by_default="`datasets` in the catalog",
-        alias="landing_zones",
-        default_factory=lambda data: str(data["catalog"] / "datasets"),
+        alias="catalog",
+        default_factory=lambda data: str(data["root"] / "catalog"),
     )
     home: Folder = _setting(
         PLACES,
         "the state folder: everything that the platform keeps on this machine",
         by_default="`.llm-assets` in the project",
         default_factory=lambda data: data["root"] / ".llm-assets",
+    )
+    landing_zones_at: Annotated[str, BeforeValidator(str), AfterValidator(_place)] = _setting(
+        PLACES,
+        "where tenants drop their datasets, `<tenant>/<model>/` below: a folder, `gs://…` or `s3://…`",
+        by_default="`datasets` in the catalog",
+        alias="landing_zones",
+        default_factory=lambda data: str(_catalog_folder(data["catalog_at"], data["home"]) / "datasets"),
     )
     store_url: str = _setting(
         PLACES,
@@ -327,7 +345,7 @@ class Settings(BaseSettings):
         for name, field in cls.model_fields.items():
             key = field.alias or name
             value = values.get(key)
-            is_path = field.annotation in (Path, Path | None) or key == "landing_zones"
+            is_path = field.annotation in (Path, Path | None) or key in ("catalog", "landing_zones")
             if is_path and isinstance(value, str) and ":" not in value:
                 values[key] = root / value
         return given, named["env_settings"], InitSettingsSource(settings_cls, init_kwargs=values)
@@ -366,6 +384,21 @@ class Settings(BaseSettings):
             row_bytes=self.dataset_row_bytes,
             memory_bytes=self.dataset_memory_bytes,
         )
+
+    @property
+    def catalog(self) -> Path:
+        """The folder of what people write; of a catalog in Git its files as `follow_catalog` left them."""
+        return _catalog_folder(self.catalog_at, self.home)
+
+    def follow_catalog(self) -> str | None:
+        """Brings a catalog in Git up to date; what is wrong while an earlier one stays. Nothing for a folder.
+
+        Raises:
+            GitError: It could never be fetched.
+        """
+        if not self.catalog_at.startswith(GIT):
+            return None
+        return GitFolder.at(self.catalog_at, self.home / CATALOG).follow(every_s=FOLLOWED_S)
 
     @property
     def landing_zones_url(self) -> str | None:
@@ -454,6 +487,8 @@ def find_settings() -> Settings:
             hint = did_you_mean(name[len(PREFIX) :], KEYS, otherwise="`llm-assets config` lists all")
             raise SettingsError(f"{place}{name} is no setting; {hint}")
     settings = Settings(root=root)
+    if fault := settings.follow_catalog():
+        logging.getLogger(__name__).warning(fault)
     if not settings.catalog.is_dir():
         raise SettingsError(
             f"There is no catalog at {settings.catalog}. Set LLM_ASSETS_CATALOG to the folder that holds "

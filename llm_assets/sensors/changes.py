@@ -21,7 +21,7 @@ from llm_assets.installation.settings import Settings
 from llm_assets.keys import DATASET, LORA_ADAPTER, model_key
 from llm_assets.landing_zones import zones_of
 from llm_assets.lineage import names_its_own, newest_materialization
-from llm_assets.sensors.current_catalog import current_tenants
+from llm_assets.sensors.current_catalog import current_catalog, current_tenants
 from llm_assets.sensors.watching import Watched, look
 
 INTERVAL_S = 30
@@ -48,10 +48,15 @@ def experiments(settings: Settings, chains: Chains, status: dg.DefaultSensorStat
         settings,
         chains,
         status,
-        scan=lambda: stamps(settings.experiments, files_of_experiments),
+        scan=lambda: _experiments(settings),
         taken_in=(LORA_ADAPTER, EXPERIMENT_STAMP),
         noun="experiment folders",
     )
+
+
+def _experiments(settings: Settings) -> dict[str, str]:
+    current_catalog(settings)  # where they lie in Git with it, they are brought up to date
+    return stamps(settings.experiments, files_of_experiments)
 
 
 def _folder_sensor(

@@ -7,6 +7,7 @@ import pytest
 
 from llm_assets.catalog.loading import load_catalog
 from llm_assets.followed_catalog import FollowedCatalog
+from llm_assets.installation.settings import Settings
 from llm_assets.loaded_locations import LoadedLocations
 from tests.catalogs import Made, model
 from tests.servers.code_locations import Webserver, webserver
@@ -38,7 +39,8 @@ def test_a_new_model_is_in_the_ui_once_its_file_rests_and_a_mistaken_one_changes
     server: Webserver, catalog: Path
 ) -> None:
     said: list[str] = []
-    followed = FollowedCatalog(folder=catalog, locations=server.locations, say=said.append)
+    settings = Settings(root=catalog.parent, catalog=catalog)
+    followed = FollowedCatalog(settings=settings, locations=server.locations, say=said.append)
     followed.begin(load_catalog(catalog))
     assert shown(server) == {"support_bot"}
 
@@ -76,7 +78,7 @@ def test_a_ui_that_ran_before_is_reloaded_once_and_one_that_does_not_answer_is_t
 ) -> None:
     said: list[str] = []
     followed = FollowedCatalog(
-        folder=catalog,
+        settings=Settings(root=catalog.parent, catalog=catalog),
         locations=LoadedLocations(address=f"http://127.0.0.1:{free_port()}", headers={}),
         say=said.append,
     )
