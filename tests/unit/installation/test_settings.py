@@ -7,10 +7,11 @@ from pathlib import Path
 import jsonschema
 import pytest
 
+from llm_assets.cli.config import config
 from llm_assets.installation.files import MASK, SettingsError, masked
 from llm_assets.installation.settings import Settings, find_settings
 from llm_assets.installation.table import page, schema, schema_text, settings_table
-from tests.conftest import ROOT, Project
+from tests.conftest import ROOT
 
 REFERENCE = ROOT / "docs" / "reference"
 
@@ -185,21 +186,24 @@ def test_the_schema_takes_what_is_taken_and_refuses_what_is_refused() -> None:
             jsonschema.validate(wrong, schema())
 
 
-def test_the_command_prints_every_setting_and_no_secret(tmp_path: Path) -> None:
-    project = Project(tmp_path)
-    (tmp_path / "catalog").mkdir()
-    project.environment["LLM_ASSETS_LOKI_URL"] = "https://me:hunter2@loki.example.com"
-    (tmp_path / "installation.yaml").write_text("signer: pkcs11:token=ours;object=k?pin-value=hunter2\n")
-    printed = project.run("config", "--format", "json")
+def test_the_command_prints_every_setting_and_no_secret(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("LLM_ASSETS_LOKI_URL", "https://me:hunter2@loki.example.com")
+    file(root, "signer: pkcs11:token=ours;object=k?pin-value=hunter2\n")
+    config("json")
+    printed = capsys.readouterr().out
     found = {each["name"]: each for each in json.loads(printed)}
     assert found.keys() == {"root", *schema()["properties"]}
     assert all(each["what"] for each in found.values())
     assert found["loki_url"]["value"] == f"https://{MASK}@loki.example.com"
     assert found["signer"]["origin"] == "installation.yaml:1"
-    table = project.run("config")
+    config("table")
+    table = capsys.readouterr().out
     assert "hunter2" not in printed + table
     assert all(name in table for name in found)
-    assert json.loads(project.run("config", "--format", "schema")) == schema()
+    config("schema")
+    assert json.loads(capsys.readouterr().out) == schema()
 
 
 def test_what_is_no_secret_is_shown_whole() -> None:
