@@ -15,6 +15,7 @@ from resources.local.compute import LocalCompute
 from resources.local.state import LocalState
 from resources.mlflow.registry import MlflowRegistry
 from resources.mlflow.server import ExistingMlflow, Mlflow, MlflowServer
+from resources.postgresql.state import PostgresState
 from resources.seams.compute import Compute
 from resources.seams.state import State
 from resources.serving.local import LocalServing
@@ -50,7 +51,8 @@ class Profile:
 def profile_of(settings: Settings) -> Profile:
     """Everything an installation consists of; builds values only, starts nothing."""
     mlflow = _mlflow(settings)
-    state = LocalState(folder=settings.locks)
+    url = settings.database_url
+    state: State = PostgresState(url=url) if url else LocalState(folder=settings.locks)
     store = ArtifactStore(
         url=settings.store_url,
         cache=None if settings.reads_in_place else str(settings.artifact_cache),

@@ -183,6 +183,14 @@ class Settings(BaseSettings):
         alias="store",
         default_factory=lambda data: f"file:{data['home'] / 'store'}",
     )
+    database_url: Text = _setting(
+        PLACES,
+        "the PostgreSQL through which several machines agree, with its password: "
+        "`postgresql://user:password@host/database`",
+        by_default="files of this machine",
+        default=None,
+        repr=False,
+    )
     artifact_cache: Annotated[Path, BeforeValidator(_folder), ABSOLUTE] = _setting(
         PLACES,
         "this node's cache of verified artifacts. Set, a store on a disk is read through it too",
