@@ -1,7 +1,5 @@
 """What a base model says before any tuning: a work order outside of any asset, recorded nowhere."""
 
-from typing import Any
-
 import dagster as dg
 
 from llm_assets.catalog.base_models import BaseModelEntry
@@ -29,13 +27,13 @@ def answer_of_base_model(settings: Settings, base: BaseModelEntry, question: str
         inputs={"model": artifact},
         params={"template": base.template, "questions": [question], "max_new_tokens": max_tokens},
     )
-    return str(_execute(profile.compute, order)["text"])
+    return _execute(profile.compute, order)
 
 
-def _execute(compute: Compute, order: WorkOrder) -> dict[str, Any]:
+def _execute(compute: Compute, order: WorkOrder) -> str:
     @dg.op
-    def answer(context: dg.OpExecutionContext) -> dict[str, Any]:
-        return dict(compute.run(context, order).result["answers"][0])
+    def answer(context: dg.OpExecutionContext) -> str:
+        return str(compute.run(context, order).result["answers"][0]["text"])
 
     @dg.job
     def answers() -> None:
@@ -43,4 +41,4 @@ def _execute(compute: Compute, order: WorkOrder) -> dict[str, Any]:
 
     with dg.DagsterInstance.ephemeral() as instance:
         result = answers.execute_in_process(instance=instance, run_config=QUIET)
-        return dict(result.output_for_node("answer"))
+        return str(result.output_for_node("answer"))

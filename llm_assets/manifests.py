@@ -61,7 +61,7 @@ class BaseModelManifest(Manifest):
 
     fingerprint: str
     source: str
-    licence: str | None
+    licence: str
     facts: BaseModelFacts
 
 
@@ -79,7 +79,7 @@ class DatasetManifest(Manifest):
     cutoff_len: int
 
 
-class Training(Facts):
+class TrainingResult(Facts):
     """What was measured. Losses are means in nats for a token; None where nothing was evaluated."""
 
     first_loss: float | None = None
@@ -116,7 +116,7 @@ class AdapterManifest(Manifest):
     recipe_without_effect: tuple[str, ...] = ()
     template: str
     engine_lock: str
-    training: Training
+    training: TrainingResult
 
     @property
     def trained_in_full(self) -> bool:

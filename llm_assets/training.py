@@ -4,11 +4,10 @@ The engine is no part of the identity: an upgrade trains nobody anew. What was t
 says so (`engine_upgrade`), and training it again is asked for.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from llm_assets.catalog.recipes import Recipe
+from llm_assets.manifests import AdapterManifest, TrainingResult
 from resources.artifact_store.artifacts import Artifact, Line, fingerprint_of
 from resources.engines.locks import InstalledEngine
 from resources.seams.compute import Needs, Output, WorkOrder
@@ -65,22 +64,22 @@ class Training:
             needs=Needs(gpus=1 if self.engine.device == "cuda" else 0, disk_bytes=self.disk_bytes),
         )
 
-    def attributes(self, result: Mapping[str, Any]) -> dict[str, Any]:
+    def manifest(self, measured: TrainingResult) -> AdapterManifest:
         """What the adapter's manifest says for ever: its parents, its recipe, its measurements."""
-        return {
-            "fingerprint": self.fingerprint,
-            "base_uri": self.base.uri,
-            "base_digest": self.base.digest,
-            "dataset_uri": self.dataset.uri,
-            "dataset_digest": self.dataset.digest,
-            "recipe": self.recipe.effective,
-            "recipe_origin": self.recipe.origin,
-            "recipe_replaced": list(self.recipe.replaced),
-            "recipe_without_effect": list(self.recipe.without_effect),
-            "template": self.template,
-            "engine_lock": self.engine.lock_digest,
-            "training": dict(result),
-        }
+        return AdapterManifest(
+            fingerprint=self.fingerprint,
+            base_uri=self.base.uri,
+            base_digest=self.base.digest,
+            dataset_uri=self.dataset.uri,
+            dataset_digest=self.dataset.digest,
+            recipe=self.recipe.effective,
+            recipe_origin=self.recipe.origin,
+            recipe_replaced=self.recipe.replaced,
+            recipe_without_effect=self.recipe.without_effect,
+            template=self.template,
+            engine_lock=self.engine.lock_digest,
+            training=measured,
+        )
 
 
 def engine_upgrade(adapter: Artifact, engine: InstalledEngine) -> str | None:
@@ -88,12 +87,12 @@ def engine_upgrade(adapter: Artifact, engine: InstalledEngine) -> str | None:
 
     Names the packages that an adapter's manifest records; others may differ too.
     """
-    if adapter.attributes["engine_lock"] == engine.lock_digest:
+    manifest = AdapterManifest.of(adapter)
+    if manifest.engine_lock == engine.lock_digest:
         return None
-    trained_by: dict[str, str] = adapter.attributes["training"]["engine_versions"]
     changed = [
         f"{name} {version}, now {engine.versions.get(name, 'not installed')}"
-        for name, version in trained_by.items()
+        for name, version in manifest.training.engine_versions.items()
         if engine.versions.get(name) != version
     ]
     return "; ".join(changed) or "the same versions of the packages that count, in another lock"

@@ -16,6 +16,7 @@ from llm_assets.installation.settings import Settings
 from llm_assets.keys import DATASET, LORA_ADAPTER, base_model_key, model_key
 from llm_assets.lineage import materialized_for
 from llm_assets.loss_rules import LOSSES, found_fall, missed_fall
+from llm_assets.manifests import AdapterManifest, BaseModelManifest, TrainingResult
 from llm_assets.outdated_recipes import RECIPE_TAG, recipe_tag
 from llm_assets.partitions import tenants_of
 from llm_assets.presentation import artifact_metadata, as_json, picture
@@ -94,7 +95,7 @@ def refuse_late_mistakes(catalog: Catalog, model: ModelEntry, training: Training
         catalog.folder,
         model,
         training.recipe,
-        limits=BaseLimits.fetched(training.base.attributes["facts"]),
+        limits=BaseLimits.fetched(BaseModelManifest.of(training.base).facts),
         machine=Machine(device=training.engine.device, store_url=store_url),
     )
     if mistakes:
@@ -113,7 +114,9 @@ def _train(
     for key in training.recipe.without_effect:
         context.log.info(f"{training.recipe.origin}: `{key}` has no effect: {reason_of(key)}.")
     made = carry_out(context, compute, training.order(line))
-    return artifact_store.finish(made.draft, training.attributes(made.result))
+    return artifact_store.finish(
+        made.draft, training.manifest(TrainingResult.model_validate(made.result)).attributes()
+    )
 
 
 def _retrain(model: ModelEntry, tenant: str) -> str:
@@ -124,23 +127,24 @@ def _facts(
     artifact: Artifact, artifact_store: ArtifactStore, engine: InstalledEngine
 ) -> dict[str, dg.MetadataValue]:
     """Loss, cost and engine versions; the curves as a picture."""
-    training = artifact.attributes["training"]
+    manifest = AdapterManifest.of(artifact)
+    training = manifest.training
     facts: dict[str, dg.MetadataValue] = {}
     for name in (*LOSSES, "train_seconds", "flop"):
-        if training.get(name) is not None:
-            facts[f"llm/{name}"] = dg.MetadataValue.float(float(training[name]))
+        if (measured := getattr(training, name)) is not None:
+            facts[f"llm/{name}"] = dg.MetadataValue.float(measured)
     for name in ("steps", "tokens", "peak_memory_bytes"):
-        if training.get(name) is not None:
-            facts[f"llm/{name}"] = dg.MetadataValue.int(int(training[name]))
+        if (counted := getattr(training, name)) is not None:
+            facts[f"llm/{name}"] = dg.MetadataValue.int(counted)
     if artifact.has(CURVES):
         curves = artifact_store.read(artifact, CURVES)
         facts["llm/loss_curves"] = picture(curves, "training and held-out loss by step")
     return facts | {
-        "llm/recipe": as_json(artifact.attributes["recipe"]),
-        "llm/recipe_origin": dg.MetadataValue.text(artifact.attributes["recipe_origin"]),
-        "llm/base_digest": dg.MetadataValue.text(artifact.attributes["base_digest"]),
-        "llm/dataset_digest": dg.MetadataValue.text(artifact.attributes["dataset_digest"]),
-        "llm/engine_versions": as_json(training["engine_versions"]),
+        "llm/recipe": as_json(manifest.recipe),
+        "llm/recipe_origin": dg.MetadataValue.text(manifest.recipe_origin),
+        "llm/base_digest": dg.MetadataValue.text(manifest.base_digest),
+        "llm/dataset_digest": dg.MetadataValue.text(manifest.dataset_digest),
+        "llm/engine_versions": as_json(training.engine_versions),
         "llm/engine_upgrade": dg.MetadataValue.text(engine_upgrade(artifact, engine) or "none"),
     }
 
@@ -152,25 +156,24 @@ def adapter_checks(model: ModelEntry) -> list[dg.AssetChecksDefinition]:
         """The loss that the model's `thresholds.loss` names fell by at least `thresholds.min_loss_drop`, or
         noise alone could have hidden that it did.
         """
-        training = adapter.attributes["training"]
-        missed = missed_fall(model.thresholds, training)
-        figures = {name: float(training[name]) for name in LOSSES if training.get(name) is not None}
+        losses = AdapterManifest.of(adapter).training.losses
+        missed = missed_fall(model.thresholds, losses)
         return Verdict(
             holds=missed is None,
-            why=f"{missed[0].upper()}{missed[1:]}." if missed else found_fall(model.thresholds, training),
-            figures=figures | {"min_loss_drop": model.thresholds.min_loss_drop},
+            why=f"{missed[0].upper()}{missed[1:]}." if missed else found_fall(model.thresholds, losses),
+            figures=losses | {"min_loss_drop": model.thresholds.min_loss_drop},
         )
 
     def held_out_loss_is_within_the_threshold(adapter: Artifact) -> Verdict:
         """The loss on rows that were not trained on is at most the model's `thresholds.max_eval_loss`."""
-        limit, found = model.thresholds.max_eval_loss, adapter.attributes["training"].get("eval_loss")
+        limit, found = model.thresholds.max_eval_loss, AdapterManifest.of(adapter).training.eval_loss
         if limit is None:
             return Verdict(holds=True, why="The model sets no threshold (thresholds.max_eval_loss).")
         if found is None:
             return Verdict(
                 holds=False, why="The recipe evaluates nothing; set eval_strategy and a held-out part."
             )
-        figures = {"eval_loss": float(found), "max_eval_loss": limit}
+        figures = {"eval_loss": found, "max_eval_loss": limit}
         return Verdict(
             holds=found <= limit, why=f"Held-out loss {found:.4g}, at most {limit}.", figures=figures
         )

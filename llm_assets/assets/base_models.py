@@ -1,8 +1,6 @@
 """`base_models/<base>`: what every fine-tuned model starts from, shared by all tenants."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, fields
-from typing import Any
+from dataclasses import fields
 
 import dagster as dg
 
@@ -12,6 +10,7 @@ from llm_assets.base_model_imports import drop_source, import_base_model
 from llm_assets.catalog.base_models import BaseModelEntry
 from llm_assets.installation.settings import Settings
 from llm_assets.keys import BASE_MODELS, base_model_key
+from llm_assets.manifests import BaseModelManifest
 from llm_assets.presentation import artifact_metadata
 from resources.artifact_store.artifacts import Artifact, Line, fingerprint_of
 from resources.artifact_store.store import ArtifactStore
@@ -62,11 +61,12 @@ def base_model(entry: BaseModelEntry) -> dg.AssetsDefinition:
                     store=artifact_store,
                     compute=compute,
                 )
-                facts = asdict(imported.facts)
-                refuse_other_facts(entry, facts)
-                attributes = {"fingerprint": fingerprint, "source": entry.source, "facts": facts}
-                artifact = artifact_store.finish(imported.draft, attributes | {"licence": entry.licence})
-            refuse_other_facts(entry, artifact.attributes["facts"])
+                refuse_other_facts(entry, imported.facts)
+                manifest = BaseModelManifest(
+                    fingerprint=fingerprint, source=entry.source, licence=entry.licence, facts=imported.facts
+                )
+                artifact = artifact_store.finish(imported.draft, manifest.attributes())
+            refuse_other_facts(entry, BaseModelManifest.of(artifact).facts)
             drop_source(artifact_store, line)
             compute.clear(line)
         return dg.MaterializeResult(
@@ -77,12 +77,12 @@ def base_model(entry: BaseModelEntry) -> dg.AssetsDefinition:
     return _base_model
 
 
-def refuse_other_facts(entry: BaseModelEntry, facts: Mapping[str, Any]) -> None:
+def refuse_other_facts(entry: BaseModelEntry, facts: BaseModelFacts) -> None:
     """Raises BaseModelSourceError where the catalog says something else than the model's config.json."""
     wrong = [
-        f"{name} is {facts[name]!r}, not {getattr(entry, name)!r}"
+        f"{name} is {getattr(facts, name)!r}, not {getattr(entry, name)!r}"
         for name in DECLARED
-        if getattr(entry, name) not in (None, facts[name])
+        if getattr(entry, name) not in (None, getattr(facts, name))
     ]
     if wrong:
         raise BaseModelSourceError(
@@ -92,13 +92,14 @@ def refuse_other_facts(entry: BaseModelEntry, facts: Mapping[str, Any]) -> None:
 
 
 def _facts(artifact: Artifact) -> dict[str, dg.MetadataValue]:
-    facts = artifact.attributes["facts"]
+    manifest = BaseModelManifest.of(artifact)
+    facts = manifest.facts
     return {
-        "llm/source": dg.MetadataValue.text(artifact.attributes["source"]),
-        "llm/licence": dg.MetadataValue.text(artifact.attributes["licence"]),
-        "llm/architecture": dg.MetadataValue.text(facts["architecture"]),
-        "llm/parameters": dg.MetadataValue.int(facts["parameters"]),
-        "llm/dtype": dg.MetadataValue.text(facts["dtype"]),
-        "llm/context_length": dg.MetadataValue.text(str(facts["context_length"] or "not limited")),
-        "llm/tied_embeddings": dg.MetadataValue.bool(facts["tied_embeddings"]),
+        "llm/source": dg.MetadataValue.text(manifest.source),
+        "llm/licence": dg.MetadataValue.text(manifest.licence),
+        "llm/architecture": dg.MetadataValue.text(facts.architecture),
+        "llm/parameters": dg.MetadataValue.int(facts.parameters),
+        "llm/dtype": dg.MetadataValue.text(facts.dtype),
+        "llm/context_length": dg.MetadataValue.text(str(facts.context_length or "not limited")),
+        "llm/tied_embeddings": dg.MetadataValue.bool(facts.tied_embeddings),
     }

@@ -1,6 +1,5 @@
 """`<model>/merged_model`: base and adapter as one Hugging Face folder, how it answers, and how true it is."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +13,7 @@ from llm_assets.datasets.held_out import published_held_out_rows
 from llm_assets.keys import LORA_ADAPTER, MERGED_MODEL, base_model_key, model_key
 from llm_assets.lineage import check_bound, materialized_for
 from llm_assets.made_from import parent_of
+from llm_assets.manifests import AdapterManifest, Comparison, Fidelity, Merge, MergedManifest
 from llm_assets.partitions import tenants_of
 from llm_assets.presentation import artifact_metadata, table
 from llm_assets.training import MERGED_FACTOR
@@ -118,12 +118,22 @@ def _merge(
     dataset = parent_of(artifact_store.get, adapter, "dataset")
     held_out = published_held_out_rows(artifact_store, dataset, COMPARED_ROWS, log=context.log.info)
     made = carry_out(context, compute, _order(merging, line, held_out))
-    attributes = _attributes(base, adapter) | {"fingerprint": merging.fingerprint, "merge": dict(made.result)}
-    return artifact_store.finish(made.draft, attributes)
+    manifest = MergedManifest(
+        fingerprint=merging.fingerprint,
+        base_uri=base.uri,
+        base_digest=base.digest,
+        adapter_uri=adapter.uri,
+        adapter_digest=adapter.digest,
+        dataset_uri=dataset.uri,
+        dataset_digest=dataset.digest,
+        merge=Merge.model_validate(made.result),
+    )
+    return artifact_store.finish(made.draft, manifest.attributes())
 
 
 def _order(merging: Merging, line: Line, held_out: list[dict[str, Any]]) -> WorkOrder:
     model, base, adapter, engine = merging.model, merging.base, merging.adapter, merging.engine
+    trained = AdapterManifest.of(adapter)
     return WorkOrder(
         engine="train",
         worker="merge",
@@ -131,8 +141,8 @@ def _order(merging: Merging, line: Line, held_out: list[dict[str, Any]]) -> Work
         params={
             "merge": model.merge,
             "held_out": held_out,
-            "template": adapter.attributes["template"],
-            "recipe": adapter.attributes["recipe"],
+            "template": trained.template,
+            "recipe": trained.recipe,
             "questions": list(model.known_questions),
             "max_new_tokens": ANSWER_TOKENS,
             "dtype": model.serving.dtype,
@@ -146,51 +156,37 @@ def _order(merging: Merging, line: Line, held_out: list[dict[str, Any]]) -> Work
     )
 
 
-def _attributes(base: Artifact, adapter: Artifact) -> dict[str, object]:
-    return {
-        "base_uri": base.uri,
-        "base_digest": base.digest,
-        "adapter_uri": adapter.uri,
-        "adapter_digest": adapter.digest,
-        "dataset_uri": adapter.attributes["dataset_uri"],
-        "dataset_digest": adapter.attributes["dataset_digest"],
-    }
-
-
 def _facts(artifact: Artifact) -> dict[str, dg.MetadataValue]:
-    merge = artifact.attributes["merge"]
+    manifest = MergedManifest.of(artifact)
+    merge = manifest.merge
     facts = {
-        "llm/base_digest": dg.MetadataValue.text(artifact.attributes["base_digest"]),
-        "llm/adapter_digest": dg.MetadataValue.text(artifact.attributes["adapter_digest"]),
-        "llm/merge_method": dg.MetadataValue.text(merge["method"]),
+        "llm/base_digest": dg.MetadataValue.text(manifest.base_digest),
+        "llm/adapter_digest": dg.MetadataValue.text(manifest.adapter_digest),
+        "llm/merge_method": dg.MetadataValue.text(merge.method),
         "llm/answers": table(
-            [{"question": each["question"], "answer": each["text"]} for each in merge["answers"]]
+            [{"question": each["question"], "answer": each["text"]} for each in merge.answers]
         ),
     }
-    if ledger := merge.get("ledger"):
-        facts["llm/merge_ledger"] = table([ledger])
-        facts["llm/merge_seconds"] = dg.MetadataValue.float(merge["stream"]["seconds"])
-        facts["llm/merge_peak_memory_bytes"] = dg.MetadataValue.int(merge["stream"]["peak_memory_bytes"])
-    if fidelity := merge.get("fidelity"):
-        facts["llm/fidelity"] = table(
-            [_fidelity_row(each) for each in (*fidelity["prompts"], _whole(fidelity))]
-        )
+    if merge.ledger and merge.stream:
+        facts["llm/merge_ledger"] = table([merge.ledger])
+        facts["llm/merge_seconds"] = dg.MetadataValue.float(merge.stream.seconds)
+        facts["llm/merge_peak_memory_bytes"] = dg.MetadataValue.int(merge.stream.peak_memory_bytes)
+    if fidelity := merge.fidelity:
+        rows = [_fidelity_row(each.prompt, each.kind, each) for each in fidelity.prompts]
+        allowed = f"at most {fidelity.limit_mean_kl:.2g} is allowed"
+        facts["llm/fidelity"] = table([*rows, _fidelity_row("all", allowed, fidelity)])
     return facts
 
 
-def _whole(fidelity: Mapping[str, Any]) -> dict[str, Any]:
-    return {"prompt": "all", "kind": f"at most {fidelity['limit_mean_kl']:.2g} is allowed", **fidelity}
-
-
-def _fidelity_row(found: Mapping[str, Any]) -> dict[str, object]:
+def _fidelity_row(prompt: str, kind: str, found: Comparison) -> dict[str, object]:
     """One line of base + adapter against merged; KL in nats."""
     return {
-        "prompt": found["prompt"],
-        "kind": found["kind"],
-        "tokens": found["positions"],
-        "mean KL": f"{found['mean_kl']:.2g}",
-        "max KL": f"{found['max_kl']:.2g}",
-        "same likeliest token": f"{found['top1_agreement']:.1%}",
+        "prompt": prompt,
+        "kind": kind,
+        "tokens": found.positions,
+        "mean KL": f"{found.mean_kl:.2g}",
+        "max KL": f"{found.max_kl:.2g}",
+        "same likeliest token": f"{found.top1_agreement:.1%}",
     }
 
 
@@ -199,7 +195,7 @@ def merged_model_checks(model: ModelEntry) -> list[dg.AssetChecksDefinition]:
 
     def answers_every_known_question(merged: Artifact) -> Verdict:
         """The merged model, loaded from its own folder, says something to every known question."""
-        answers = merged.attributes["merge"]["answers"]
+        answers = MergedManifest.of(merged).merge.answers
         silent = [answer["question"] for answer in answers if not answer["text"].strip()]
         why = f"No answer to: {', '.join(silent)}" if silent else f"It answered {len(answers)} questions."
         return Verdict(holds=not silent, why=why, figures={"answers": len(answers)})
@@ -217,21 +213,25 @@ def merged_model_checks(model: ModelEntry) -> list[dg.AssetChecksDefinition]:
 
 def merged_answers_as_base_with_adapter(merged: Artifact) -> Verdict:
     """Merged, the next-token distributions are those of base and adapter: what was trained is not lost."""
-    merge = merged.attributes["merge"]
-    fidelity = merge.get("fidelity")
+    return verdict_of(MergedManifest.of(merged).merge)
+
+
+def verdict_of(merge: Merge) -> Verdict:
+    """Whether the merge may have lost nothing but what rounding loses."""
+    fidelity = merge.fidelity
     if fidelity is None:
         return Verdict(holds=True, why=_not_compared(merge))
-    fault = _fault(merge["method"], fidelity)
+    fault = _fault(merge.method, fidelity)
     return Verdict(
         holds=fault is None,
         why=" ".join([fault, _found(fidelity)] if fault else [_found(fidelity)]),
-        figures={name: fidelity[name] for name in FIDELITY_FIGURES if fidelity[name] is not None},
+        figures={name: found for name in FIDELITY_FIGURES if (found := getattr(fidelity, name)) is not None},
     )
 
 
-def _fault(method: str, fidelity: Mapping[str, Any]) -> str | None:
+def _fault(method: str, fidelity: Fidelity) -> str | None:
     """What is wrong with a merge, and what helps."""
-    lost = fidelity["lost_share"]
+    lost = fidelity.lost_share
     if lost > MOST_LOST and method == "export":
         return (
             f"Merged, {lost:.0%} of what the adapter changes is lost: the export rounds to nearest, and most "
@@ -243,7 +243,7 @@ def _fault(method: str, fidelity: Mapping[str, Any]) -> str | None:
             f"Merged, {lost:.0%} of what the adapter changes is lost: that is so little that rounding "
             "changes as much. Give the model's file `serving.mode: adapter`, or train longer."
         )
-    if fidelity["mean_kl"] > fidelity["limit_mean_kl"]:
+    if fidelity.mean_kl > fidelity.limit_mean_kl:
         return (
             "The merged model is further from base and adapter than rounding takes it: the merge is wrong. "
             "Give the model's file `serving.mode: adapter`, and report this."
@@ -251,22 +251,22 @@ def _fault(method: str, fidelity: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _found(fidelity: Mapping[str, Any]) -> str:
+def _found(fidelity: Fidelity) -> str:
     said = (
-        f"Mean KL {fidelity['mean_kl']:.2g} from base and adapter at {fidelity['positions']} tokens; "
-        f"rounding may make it {fidelity['limit_mean_kl']:.2g}, and the base alone has "
-        f"{fidelity['base_mean_kl']:.2g}."
+        f"Mean KL {fidelity.mean_kl:.2g} from base and adapter at {fidelity.positions} tokens; "
+        f"rounding may make it {fidelity.limit_mean_kl:.2g}, and the base alone has "
+        f"{fidelity.base_mean_kl:.2g}."
     )
-    if fidelity["merged_loss"] is None:
+    if fidelity.merged_loss is None:
         return said
     return (
-        f"{said} Loss on held-out rows: {fidelity['base_loss']:.4f} of the base, "
-        f"{fidelity['adapter_loss']:.4f} with the adapter, {fidelity['merged_loss']:.4f} merged."
+        f"{said} Loss on held-out rows: {fidelity.base_loss:.4f} of the base, "
+        f"{fidelity.adapter_loss:.4f} with the adapter, {fidelity.merged_loss:.4f} merged."
     )
 
 
-def _not_compared(merge: Mapping[str, Any]) -> str:
-    if merge["method"] == "trained in full":
+def _not_compared(merge: Merge) -> str:
+    if merge.method == "trained in full":
         return "The model was trained in full: nothing was merged."
     return (
         "Not compared: there is no question and no held-out row, the vocabulary was resized, or the model "

@@ -21,6 +21,7 @@ from llm_assets.catalog.recipes import Recipe
 from llm_assets.catalog.web_ui import is_web_ui_form, translate
 from llm_assets.catalog.yaml_files import read_yaml
 from llm_assets.workers.merging.tying import TIED_IN_VLLM
+from resources.base_models.folders import BaseModelFacts
 from resources.engines.locks import Device
 from resources.vllm.program import LORA_ON_EMBEDDINGS
 from resources.vllm.streaming import STREAMED_SCHEMES
@@ -45,9 +46,9 @@ class BaseLimits:
         return cls(context_length=base.context_length, tied_embeddings=base.tied_embeddings)
 
     @classmethod
-    def fetched(cls, facts: Mapping[str, Any]) -> "BaseLimits":
-        """By the facts of the fetched base model's manifest; one of an earlier version has fewer."""
-        return cls(**{field.name: facts.get(field.name) for field in fields(cls)})
+    def fetched(cls, facts: BaseModelFacts) -> "BaseLimits":
+        """By the facts of the fetched base model's manifest."""
+        return cls(**{field.name: getattr(facts, field.name) for field in fields(cls)})
 
 
 def serving_beyond(model: ModelEntry, limits: BaseLimits) -> Iterator[Problem]:

@@ -16,9 +16,9 @@ from pathlib import Path
 
 from resources.artifact_store.artifacts import Artifact, ArtifactError
 from resources.node_cache import folders, space, survey
-from resources.node_cache.crew import Crew
 from resources.node_cache.damages import AT_ONCE, damages
 from resources.node_cache.files import Download, Fetch
+from resources.node_cache.growing_threads import GrowingThreads
 from resources.node_cache.held import Held
 from resources.node_cache.locks import locked
 from resources.node_cache.places import Places
@@ -106,12 +106,12 @@ def _bring(places: Places, artifact: Artifact, download: Download, log: Callable
     random.shuffle(files)
     fetch = Fetch(places=places, uri=artifact.uri, download=download, log=log, stop=threading.Event())
     large = sum(file.size_bytes >= LARGE_BYTES for file in files)
-    crew = Crew(fetch.bring, files, first=max(1, min(large, AT_ONCE)), most=MOST_AT_ONCE)
+    threads = GrowingThreads(fetch.bring, files, first=max(1, min(large, AT_ONCE)), most=MOST_AT_ONCE)
     try:
-        crew.wait()
+        threads.wait()
     finally:
         fetch.stop.set()
-        crew.close()
+        threads.close()
 
 
 @contextmanager

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from llm_assets.assets.merged_models import merged_answers_as_base_with_adapter
+from llm_assets.assets.merged_models import verdict_of
+from llm_assets.manifests import Merge
 from llm_assets.workers.reporting import EXIT_FAILED
-from resources.artifact_store.artifacts import Artifact, ArtifactFile, Line, paths_of
+from resources.artifact_store.artifacts import ArtifactFile, paths_of
 from resources.hashes import sha256_of
 from tests.e2e.adapted_models import QUESTIONS
 from tests.e2e.work_orders import (
@@ -110,7 +111,7 @@ def test_stream_and_export_differ_in_last_bits_alone_and_both_answer_as_base_and
     stream = streamed["stream"]
     assert stream["peak_memory_bytes"] < streamed["peak_memory_bytes"] / 3, "no engine is imported yet"
     for result in (streamed, exported):
-        assert merged_answers_as_base_with_adapter(_artifact(result)).holds
+        assert verdict_of(Merge.model_validate(result)).holds
         fidelity = result["fidelity"]
         assert 0 < fidelity["mean_kl"] <= fidelity["limit_mean_kl"] < 0.01
         assert fidelity["mean_kl"] < 2 * fidelity["rounded_mean_kl"]
@@ -129,17 +130,12 @@ def test_an_adapter_that_changes_less_than_rounding_does_is_refused_with_what_he
         for method in ("stream", "export")
     ]
     streamed, exported = (
-        merged_answers_as_base_with_adapter(_artifact(each)) for each in engine.work_in_one_process(*orders)
+        verdict_of(Merge.model_validate(each)) for each in engine.work_in_one_process(*orders)
     )
     assert not streamed.holds
     assert not exported.holds
     assert "`serving.mode: adapter`, or train longer." in streamed.why
     assert "`merge: stream`, which rounds at random, or `serving.mode: adapter`." in exported.why
-
-
-def _artifact(result: dict[str, Any]) -> Artifact:
-    line = Line(collection="models", tenant="team-a", name="support_bot")
-    return Artifact(line=line, version="1", files=(), attributes={"merge": result})
 
 
 def test_embeddings_trained_apart_from_a_tied_base_are_two_tensors_by_stream_and_by_export(

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from llm_assets.assets.merged_models import merged_answers_as_base_with_adapter
-from resources.artifact_store.artifacts import Artifact, Line
+from llm_assets.assets.merged_models import verdict_of
+from llm_assets.manifests import Merge
 from tests.e2e.untied_model import untie
 from tests.e2e.work_orders import INFO, KNOWN, TEMPLATE, Engine, rows, train_order, write_dataset
 from tests.recipe_kinds import KINDS, MERGES, STAGES
@@ -107,7 +107,7 @@ def test_what_check_lets_through_trains_and_is_kept_and_merged_as_it_was_trained
     trained, merged = results[: len(orders)], results[len(orders) :]
     assert failures(cases, trained) == []
     assert failures([case for case, *_ in merges], merged) == []
-    verdicts = [merged_answers_as_base_with_adapter(artifact(result)) for result in merged]
+    verdicts = [verdict_of(Merge.model_validate(result)) for result in merged]
     wrong = [
         (case, merge, verdict.why)
         for (case, merge, _), verdict in zip(merges, verdicts, strict=True)
@@ -135,8 +135,3 @@ def failures(cases: list[Case], results: list[dict[str, Any]]) -> list[tuple[Cas
     return [
         (case, result["failure"]) for case, result in zip(cases, results, strict=True) if "failure" in result
     ]
-
-
-def artifact(merge: dict[str, Any]) -> Artifact:
-    line = Line(collection="models", tenant="team-a", name="m")
-    return Artifact(line=line, version="1", files=(), attributes={"merge": merge})

@@ -1,5 +1,7 @@
 """What the catalog says of a base model against what was fetched."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -7,6 +9,7 @@ import pytest
 from llm_assets.assets.base_models import refuse_other_facts
 from llm_assets.catalog.base_models import BaseModelEntry
 from resources.base_models.error import BaseModelSourceError
+from resources.base_models.folders import BaseModelFacts
 
 FACTS = {"context_length": 8192, "tied_embeddings": True}
 
@@ -23,9 +26,14 @@ def entry(**declared: Any) -> BaseModelEntry:
     )
 
 
+def facts_of(changed: dict[str, Any]) -> BaseModelFacts:
+    known = json.loads((Path(__file__).parents[1] / "manifests" / "base_model.json").read_text())["facts"]
+    return BaseModelFacts(**known | changed)
+
+
 @pytest.mark.parametrize("declared", [{}, {"context_length": 8192}, FACTS])
 def test_what_is_left_out_or_right_is_taken(declared: dict[str, Any]) -> None:
-    refuse_other_facts(entry(**declared), FACTS)
+    refuse_other_facts(entry(**declared), facts_of(FACTS))
 
 
 @pytest.mark.parametrize(
@@ -45,5 +53,5 @@ def test_what_the_model_does_not_bear_out_is_refused_with_both_values(
     declared: dict[str, Any], facts: dict[str, Any], expected: str
 ) -> None:
     with pytest.raises(BaseModelSourceError, match=r"base_models/smollm2\.yaml does not describe") as caught:
-        refuse_other_facts(entry(**declared), facts)
+        refuse_other_facts(entry(**declared), facts_of(facts))
     assert expected in str(caught.value)

@@ -34,7 +34,7 @@ class Pace:
         return True
 
 
-class Crew:
+class GrowingThreads:
     """Carries out `work` for each file; `first` threads begin, at most `most` are there."""
 
     def __init__(

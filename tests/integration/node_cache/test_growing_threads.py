@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from resources.artifact_store.artifacts import ArtifactError, ArtifactFile
-from resources.node_cache.crew import Crew, Pace
+from resources.node_cache.growing_threads import GrowingThreads, Pace
 
 MOST = 16
 FAR_S = 0.03  # until a far store answers
@@ -32,11 +32,11 @@ def files(count: int) -> list[ArtifactFile]:
 
 
 def carried_out(work: Callable[[ArtifactFile], None], count: int, *, first: int = 1) -> None:
-    crew = Crew(work, files(count), first=first, most=MOST)
+    threads = GrowingThreads(work, files(count), first=first, most=MOST)
     try:
-        crew.wait()
+        threads.wait()
     finally:
-        crew.close()
+        threads.close()
 
 
 def test_files_that_are_waited_for_get_all_threads() -> None:
