@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup platform engines demo test test-long fuzz test-gpu lint check audit sbom bench lock clean
+.PHONY: help setup platform engines demo test test-long fuzz test-gpu test-cluster lint check audit sbom bench lock clean
 
 help: ## List these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1\t\2/' | expand -t 20
@@ -36,6 +36,10 @@ fuzz: setup ## Random inputs to all that reads what others write, as long as you
 
 test-gpu: setup engines ## What needs an NVIDIA GPU: qlora on CUDA, vLLM on CUDA
 	@$(BIN)/python -m pytest -m gpu tests/gpu $(ARGS)
+
+test-cluster: setup engines ## What needs a Kubernetes cluster: make test-cluster KUBECONFIG=~/.kube/config
+	@test -n "$(KUBECONFIG)" || { echo "The cluster tests did not run: say on which cluster, KUBECONFIG=~/.kube/config (tests/cluster/conftest.py has the other settings)." >&2; exit 1; }
+	@KUBECONFIG="$(KUBECONFIG)" $(BIN)/python -m pytest -m cluster tests/cluster $(ARGS)
 
 lint: setup ## Format and linters of Python, YAML and Lua: the quick part of `make check`
 	@$(BIN)/ruff format --check .

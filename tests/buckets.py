@@ -56,9 +56,9 @@ def s3_bucket() -> Iterator[Bucket]:
 
 
 @contextmanager
-def gcs_bucket(folder: Path) -> Iterator[Bucket]:
+def gcs_bucket(folder: Path, *, host: str = "127.0.0.1") -> Iterator[Bucket]:
     """Keep its files small: it takes several times an object's size in memory."""
-    with gcs_server(folder, bucket=BUCKET) as address:
+    with gcs_server(folder, bucket=BUCKET, host=host) as address:
         environment = {
             "STORAGE_EMULATOR_HOST": address,
             "CLOUD_STORAGE_EMULATOR_ENDPOINT": address,

@@ -20,6 +20,7 @@ FIELD_MANAGER = "llm-assets"
 REQUEST_TIMEOUT_S = 20
 CONNECT_RETRIES = 6  # with growing pauses, together some 30 s: an API server that restarts
 APPLY = "application/apply-patch+yaml"  # JSON is YAML
+MERGE = "application/merge-patch+json"
 PATHS = {
     "ConfigMap": "/api/v1/namespaces/{}/configmaps",
     "Deployment": "/apis/apps/v1/namespaces/{}/deployments",
@@ -55,6 +56,11 @@ class Cluster:
         query = {"fieldManager": FIELD_MANAGER, "force": "true"}
         return self._json("PATCH", path, query, body=manifest) or {}
 
+    def merge(self, kind: str, namespace: str, name: str, change: Mapping[str, Any]) -> None:
+        """Changes the fields that are named of an object that is there. Raises KubernetesError."""
+        path = f"{_folder(kind, namespace)}/{name}"
+        self._json("PATCH", path, {"fieldManager": FIELD_MANAGER}, body=change, content_type=MERGE)
+
     def get(self, kind: str, namespace: str, name: str) -> Object | None:
         """The object; None where there is none. Raises KubernetesError."""
         return self._json("GET", f"{_folder(kind, namespace)}/{name}", {})
@@ -84,9 +90,14 @@ class Cluster:
         return text
 
     def _json(
-        self, verb: str, path: str, query: Mapping[str, str], body: Mapping[str, Any] | None = None
+        self,
+        verb: str,
+        path: str,
+        query: Mapping[str, str],
+        body: Mapping[str, Any] | None = None,
+        content_type: str = APPLY,
     ) -> Object | None:
-        status, text = self._ask(verb, path, query, body)
+        status, text = self._ask(verb, path, query, body, content_type)
         if status == 404 and verb != "PATCH":
             return None
         if status >= 300:
@@ -94,12 +105,17 @@ class Cluster:
         return json.loads(text)
 
     def _ask(
-        self, verb: str, path: str, query: Mapping[str, str], body: Mapping[str, Any] | None = None
+        self,
+        verb: str,
+        path: str,
+        query: Mapping[str, str],
+        body: Mapping[str, Any] | None = None,
+        content_type: str = APPLY,
     ) -> tuple[int, str]:
         import urllib3
 
         client = _client(self)
-        headers = {"Accept": "application/json, */*", **({"Content-Type": APPLY} if body else {})}
+        headers = {"Accept": "application/json, */*", **({"Content-Type": content_type} if body else {})}
         client.update_params_for_auth(headers, [], ["BearerToken"])
         try:
             response = client.rest_client.pool_manager.request(

