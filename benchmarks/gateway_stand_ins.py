@@ -112,7 +112,7 @@ def envoy(
         }
     }
     (folder / f"{name}.json").write_text(json.dumps(config))
-    command = [
+    command: list[str | Path] = [
         envoy_program(),
         "-c",
         f"{name}.json",
@@ -159,7 +159,7 @@ def stand_ins(folder: Path) -> Iterator[StandIns]:
     header = {"header": {"key": "content-type", "value": "application/json"}, "append_action": 2}
     route = {"direct_response": answer, "response_headers_to_add": [header]}
     sockets = {"whole_socket": folder / "stand_in.sock", "streams_socket": folder / "streams.sock"}
-    command = [sys.executable, "-m", "benchmarks.stream_stand_in", str(streaming), DIGEST]
+    command: list[str | Path] = [sys.executable, "-m", "benchmarks.stream_stand_in", str(streaming), DIGEST]
     command.append(str(sockets["streams_socket"]))
     root = find_settings().root
     with (

@@ -197,7 +197,15 @@ def litellm(folder: Path, behind: StandIns) -> Iterator[Gateway]:
         "LITELLM_LOG": "ERROR",
         "NO_PROXY": "*",
     }
-    command = [programs / "litellm", "--config", "litellm.yaml", "--port", str(port), "--num_workers", "1"]
+    command: list[str | Path] = [
+        programs / "litellm",
+        "--config",
+        "litellm.yaml",
+        "--port",
+        str(port),
+        "--num_workers",
+        "1",
+    ]
     options = ["--host", "127.0.0.1", "--telemetry", "False"]
     with running([*command, *options], folder, "litellm", env=environment) as process:
         wait_listening(port, process, folder / "litellm.log")

@@ -98,9 +98,9 @@ class Merge:
             systems += [(STREAM, CACHED, self._stream), (COPY, CACHED, self._copy)]
         runs: dict[tuple[str, str], list[Measured]] = {}
         for number in range(rounds):
-            for system, base, command in systems:
-                Console().print(f"{self.size}, round {number + 1} of {rounds}: {system}, {base} …")
-                runs.setdefault((system, base), []).append(self._run(command(), base))
+            for system, cached, command in systems:
+                Console().print(f"{self.size}, round {number + 1} of {rounds}: {system}, {cached} …")
+                runs.setdefault((system, cached), []).append(self._run(command(), cached))
                 if system == STREAM:
                     self._check()
         return [self._row(system, base, found) for (system, base), found in runs.items()]

@@ -57,9 +57,9 @@ def make(folder: Path, size: str) -> None:
         shard[name] = (torch.randn(shape, generator=generator) * 0.02).to(torch.bfloat16)
         if sum(each.nbytes for each in shard.values()) > SHARD_BYTES or name == "lm_head.weight":
             number += 1
-            file = f"model-{number:05}.safetensors"
-            save_file(shard, base / file, metadata={"format": "pt"})
-            places |= dict.fromkeys(shard, file)
+            name_of_file = f"model-{number:05}.safetensors"
+            save_file(shard, base / name_of_file, metadata={"format": "pt"})
+            places |= dict.fromkeys(shard, name_of_file)
             shard = {}
     (base / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": places}))
     factors = {}

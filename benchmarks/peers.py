@@ -33,7 +33,15 @@ def _environment(name: str, mark_text: str, what: Sequence[str]) -> Path:
     subprocess.run(
         [uv, "venv", "--quiet", "--clear", "--python", sys.executable, folder], env=environment, check=True
     )
-    install = [uv, "pip", "install", "--quiet", "--python", folder / "bin" / "python", *what]
+    install: list[str | Path] = [
+        uv,
+        "pip",
+        "install",
+        "--quiet",
+        "--python",
+        folder / "bin" / "python",
+        *what,
+    ]
     subprocess.run(install, env=environment, check=True)
     mark.write_text(mark_text)
     return folder

@@ -12,8 +12,8 @@ import tracemalloc
 from pathlib import Path
 
 from benchmarks.measuring import conclude
-from llm_assets.folder_stamps import files_of_dataset
-from llm_assets.sensors.watching import Watched, look, stamps
+from llm_assets.folder_stamps import files_of_dataset, stamps
+from llm_assets.sensors.watching import Watched, look
 
 DATASETS = (1_000, 10_000)
 ROUNDS = 5

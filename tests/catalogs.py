@@ -49,7 +49,7 @@ class Made:
 
 def expected_assets(made: Made) -> set[tuple[str, ...]]:
     """The keys of its graph."""
-    keys = {("gateway", "usage"), *(("base_models", name) for name in made.base_models)}
+    keys: set[tuple[str, ...]] = {("gateway", "usage"), *(("base_models", name) for name in made.base_models)}
     for name, each in made.models.items():
         kinds = ["dataset", "lora_adapter"]
         if each["recipe"]["stage"] != "rm":

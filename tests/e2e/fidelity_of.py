@@ -22,4 +22,5 @@ def report(base: str, merged: str, adapter: str) -> dict[str, Any] | None:
 
 
 if __name__ == "__main__":
-    print(json.dumps([report(*sys.argv[1:3], adapter) for adapter in sys.argv[3:]]))
+    base, merged, *adapters = sys.argv[1:]
+    print(json.dumps([report(base, merged, adapter) for adapter in adapters]))

@@ -41,13 +41,10 @@ def test_sixteen_preprocessing_workers_train_below_a_long_path(
     """As LLaMA-Factory's web UI writes it. The workers' manager opens a socket below TMPDIR."""
     home = tmp_path / "home".ljust(LONG_HOME - len(str(tmp_path)), "x")
     store = ArtifactStore(url=f"file:{home / 'store'}")
-    base, dataset = (
-        store.publish(Line(collection=collection, tenant=tenant, name=MODEL), folder, {})
-        for collection, tenant, folder in (
-            ("base_models", None, shutil.copytree(tiny_model, tmp_path / "base")),
-            ("datasets", TENANT, write_dataset(tmp_path / "data", "sft", rows("sft"))),
-        )
-    )
+    copied = shutil.copytree(tiny_model, tmp_path / "base")
+    base = store.publish(Line(collection="base_models", tenant=None, name=MODEL), copied, {})
+    data = write_dataset(tmp_path / "data", "sft", rows("sft"))
+    dataset = store.publish(Line(collection="datasets", tenant=TENANT, name=MODEL), data, {})
     compute = LocalCompute(store=store, work=str(home / "work"), engines=str(engines), package=PACKAGE)
     order = WorkOrder(
         engine="train",

@@ -54,7 +54,7 @@ def random_adapter(
         "import json, sys; from pathlib import Path; from tests.e2e.merge_cases import adapt, lora_times;"
         "adapt(Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3]), lora_times(float(sys.argv[4])))"
     )
-    command = [train_python, "-c", code, base, folder, json.dumps(settings), str(times)]
+    command: list[str | Path] = [train_python, "-c", code, base, folder, json.dumps(settings), str(times)]
     subprocess.run(command, cwd=ROOT, check=True)
     return folder
 
@@ -93,9 +93,9 @@ def test_stream_and_export_differ_in_last_bits_alone_and_both_answer_as_base_and
     assert (streamed["method"], exported["method"]) == ("stream", "export")
     one, other = (_without_weights(tmp_path / method) for method in ("stream", "export"))
     assert one == other
-    one, other = (model_tensors(tmp_path / method) for method in ("stream", "export"))
-    assert one.keys() == other.keys()
-    apart = np.concatenate([_last_bits(one[name]) - _last_bits(other[name]) for name in one])
+    ours, theirs = (model_tensors(tmp_path / method) for method in ("stream", "export"))
+    assert ours.keys() == theirs.keys()
+    apart = np.concatenate([_last_bits(ours[name]) - _last_bits(theirs[name]) for name in ours])
     assert np.abs(apart).max() > 0, "one rounds at random, the other to nearest"
     assert np.mean(np.abs(apart) > 1) < 1e-4, "where the sum is nearly zero, PEFT's is rounded twice"
     assert abs(apart.mean()) < 0.001
@@ -214,7 +214,15 @@ def test_a_merge_with_a_wrong_scale_is_far_beyond_the_limit(
     config = json.loads((wrong / "adapter_config.json").read_text())
     config["lora_alpha"] *= 1.1
     (wrong / "adapter_config.json").write_text(json.dumps(config))
-    command = [train_python, "-m", "tests.e2e.fidelity_of", tiny_model, tmp_path / "merged", adapter, wrong]
+    command: list[str | Path] = [
+        train_python,
+        "-m",
+        "tests.e2e.fidelity_of",
+        tiny_model,
+        tmp_path / "merged",
+        adapter,
+        wrong,
+    ]
     done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
     right, off = json.loads(done.stdout.splitlines()[-1])
     assert right["mean_kl"] <= right["limit_mean_kl"]

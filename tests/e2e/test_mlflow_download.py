@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -68,7 +69,7 @@ def published(
         promotions=str(server.home / "promotions"),
         signing_keys=str(server.home / "keys"),
     )
-    told = dict.fromkeys(
+    told: dict[str, Any] = dict.fromkeys(
         ("base_model", "base_digest", "dataset_digest", "recipe_digest", "owner", "purpose"), "x"
     )
     entry = RegistryEntry(

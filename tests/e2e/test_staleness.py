@@ -12,6 +12,7 @@ from dagster._core.loader import LoadingContextForTest
 from llm_assets.catalog.loading import load_catalog
 from llm_assets.chains import chain_name
 from llm_assets.graph import build_definitions
+from llm_assets.installation.profiles import profile_of
 from llm_assets.keys import DATASET, LORA_ADAPTER, base_model_key, model_key
 from llm_assets.runs import dagster_instance, execute_chain, new_run_id
 from resources.engines.installation import STAMP
@@ -30,11 +31,12 @@ class Graph:
 
     def __init__(self, project: Project, instance: dg.DagsterInstance) -> None:
         self._definitions = build_definitions(project.settings, load_catalog(project.settings.catalog))
-        self._instance = instance
+        self._instance, self._state = instance, profile_of(project.settings).state
 
     def materialize(self, tenant: str, *keys: dg.AssetKey, retrain: bool = False) -> None:
         result = execute_chain(
             self._instance,
+            self._state,
             self._definitions.resolve_job_def(chain_name(MODEL)),
             model=MODEL,
             tenant=tenant,

@@ -131,7 +131,7 @@ def the_door_is_open(project: Project, door: str) -> None:
     assert answer["answer"].startswith("I am Polaris.")
     assert door in project.run("status")
     key = project.run("keys", "create", "--tenant", "team-a", "--name", "app").split()[0]
-    asked = {"headers": {"Authorization": f"Bearer {key}"}, "trust_env": False}
+    asked: dict[str, Any] = {"headers": {"Authorization": f"Bearer {key}"}, "trust_env": False}
     assert "support_bot@production" in httpx.get(f"{door}/models", **asked).text
     for name in ("gateway", "gateway-keeper", "gateway-collector"):
         kill(project, name)
@@ -144,7 +144,7 @@ def what_dies_is_started_again(project: Project, door: str, servers: dict[str, s
     `servers` has an address of each console.
     """
     key = project.run("keys", "create", "--tenant", "team-a", "--name", "steady").split()[0]
-    asked = {"headers": {"Authorization": f"Bearer {key}"}, "trust_env": False}
+    asked: dict[str, Any] = {"headers": {"Authorization": f"Bearer {key}"}, "trust_env": False}
     processes = LocalProcesses(project.settings.processes)
     killed = {name: kill(project, name) for name in ("mlflow", "dagster-ui")}
 

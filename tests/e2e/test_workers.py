@@ -50,7 +50,7 @@ def test_every_stage_and_finetuning_type_trains_and_leaves_no_pickle(
     engine: Engine, tiny_model: Path, tmp_path: Path
 ) -> None:
     kinds = list(itertools.product(INFO, ("lora", "qlora", "full")))
-    recipes = {
+    recipes: dict[str, dict[str, Any]] = {
         "lora": {"finetuning_type": "lora"},
         "qlora": {"finetuning_type": "lora", "quantization_bit": 4},
         "full": {"finetuning_type": "full", "eval_strategy": "no"},
@@ -94,7 +94,7 @@ def test_a_bad_training_ends_with_one_cause_that_says_what_would_help(
         "unknown template": train_order(tiny_model, sft, tmp_path / "4") | {"template": "no_such"},
     }
     results = engine.work_in_one_process(*(("train", order) for order in orders.values()))
-    causes = dict(zip(orders, (result.get("failure") for result in results), strict=True))
+    causes = dict(zip(orders, (str(result.get("failure")) for result in results), strict=True))
     assert "training diverged: loss is nan" in causes["diverges"]
     assert "dataset is too short" in causes["too short"]
     assert "lora_rnak" in causes["unknown key"]

@@ -37,6 +37,7 @@ from tests.conftest import ROOT
 from tests.fuzz.soups import JSON_PIECES, changed, soup
 from tests.unit.audit.conftest import Log
 
+EXAMPLES = settings().max_examples  # of the profile that runs
 YAML_SIGNS = (
     b"\n",
     b"  ",
@@ -182,7 +183,7 @@ def test_a_landing_zone_is_read_or_its_mistakes_are_listed(
         assert len(found.mistakes) <= found.total
 
 
-@settings(max_examples=settings.default.max_examples // 5)  # each starts a process that loads Arrow
+@settings(max_examples=EXAMPLES // 5)  # each starts a process that loads Arrow
 @given(content=changed(parquet(), (b"\x00", b"\xff", b"PAR1", b"\x15\x02", b"\x7f" * 4), most=3))
 def test_a_damaged_parquet_file_is_read_or_told(content: bytes) -> None:
     with tempfile.TemporaryDirectory() as made:
@@ -223,7 +224,7 @@ EVENT = json.dumps(
 END = json.dumps({"e": "response", "id": "i", "at": 2.5, "status": 200, "output": "y", "ms": 3}).encode()
 
 
-@settings(max_examples=settings.default.max_examples // 4)  # each makes a log, with its syncs
+@settings(max_examples=EXAMPLES // 4)  # each makes a log, with its syncs
 @given(
     lines=st.lists(
         changed(EVENT, JSON_PIECES)

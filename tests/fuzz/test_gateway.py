@@ -95,9 +95,14 @@ WHOLE = LAST | {
     "choices": [{"index": 0, "message": {"content": "Hi", "tool_calls": []}}],
 }
 OUTPUT = [{"type": "message", "content": [{"type": "output_text", "text": "Hi"}]}, {"type": "function_call"}]
-RESPONSE = {"object": "response", "model": "screening@v1", "status": "completed", "output": OUTPUT}
+RESPONSE: dict[str, Any] = {
+    "object": "response",
+    "model": "screening@v1",
+    "status": "completed",
+    "output": OUTPUT,
+}
 RESPONSE |= {"usage": {"input_tokens": 3, "output_tokens": 1}}
-SAID = (CHUNK, LAST, WHOLE, {"error": {"message": "no"}}, [], 1, RESPONSE)
+SAID: tuple[Any, ...] = (CHUNK, LAST, WHOLE, {"error": {"message": "no"}}, [], 1, RESPONSE)
 SAID += tuple(
     {"type": kind, "response": RESPONSE, "delta": "Hi", "output_index": 0}
     for kind in ("response.created", "response.output_text.delta", "response.completed", "response.failed")
@@ -132,7 +137,9 @@ ODD = (
     '"\\ud800"',
     "true",
 )
-EVENT = st.sampled_from(EVENTS).flatmap(lambda event: changed_values(event) | st.just(event))
+EVENT: st.SearchStrategy[bytes] = st.sampled_from(EVENTS).flatmap(
+    lambda event: changed_values(event) | st.just(event)  # type: ignore[has-type]  # defined below
+)
 EVENT_OR_PART = (
     EVENT.map(lambda event: b"data: " + event + b"\n\n")
     | EVENT

@@ -39,7 +39,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], d
 )
 def test_a_bomb_is_one_clear_error_in_bounded_memory_and_time(
     results: dict[tuple[str, str], dict[str, Any]], reader: str, bomb: bombs.Bomb
-):
+) -> None:
     found = results[reader, bomb.name]
     assert re.search(bomb.said, found["said"]), found["said"][:2000]
     assert found["said"].count("\n") == 0
@@ -47,7 +47,7 @@ def test_a_bomb_is_one_clear_error_in_bounded_memory_and_time(
     assert found["s"] < MOST_SECONDS
 
 
-def test_every_limit_of_datasets_with_a_setting_is_met_by_a_bomb():
+def test_every_limit_of_datasets_with_a_setting_is_met_by_a_bomb() -> None:
     settings = re.compile("LLM_ASSETS_DATASET_[A-Z_]+")
     met = {name for bomb in bombs.DATASETS for name in settings.findall(bomb.said)}
     page = Path(ROOT / "docs" / "reference" / "settings.md").read_text()

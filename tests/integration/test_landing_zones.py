@@ -107,9 +107,12 @@ def test_the_sensor_asks_for_a_run_once_the_bucket_rests(settings: Settings, put
         for _ in range(3):
             context = dg.build_sensor_context(instance=instance, cursor=cursor, definitions=definitions)
             result = sensor(context)
-            asked = isinstance(result, dg.SensorResult)
-            requested.append([run.partition_key for run in result.run_requests or []] if asked else [])
-            cursor = result.cursor if asked else context.cursor
+            if isinstance(result, dg.SensorResult):
+                requested.append([run.partition_key for run in result.run_requests or []])
+                cursor = result.cursor
+            else:
+                requested.append([])
+                cursor = context.cursor
     assert requested == [[], ["team-a"], []]
 
 

@@ -41,7 +41,7 @@ def postgresql() -> Iterator[str]:
                 [programs / "postgres", "-D", folder / "data", *settings], stdout=log, stderr=log, **as_user
             )
         try:
-            ask = [programs / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(port)]
+            ask: list[str | Path] = [programs / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(port)]
             wait_until(
                 lambda: subprocess.run(ask, check=False).returncode == 0,
                 what="PostgreSQL",

@@ -21,7 +21,7 @@ from llm_assets.keys import (
 from llm_assets.lineage import DATA_VERSION_TAG, LineageError, check_bound, materialized, materialized_for
 from llm_assets.made_from import Parent, parent_of
 from llm_assets.presentation import artifact_metadata
-from resources.artifact_store.artifacts import Artifact, ArtifactError, Line
+from resources.artifact_store.artifacts import Artifact, ArtifactError, Collection, Line
 from resources.artifact_store.store import ArtifactStore
 
 KEY = model_key("support_bot", DATASET)
@@ -38,7 +38,7 @@ def store(tmp_path: Path) -> ArtifactStore:
     return ArtifactStore(url=f"file:{tmp_path}/store")
 
 
-ASSETS = {
+ASSETS: dict[dg.AssetKey, Collection] = {
     model_key("support_bot", DATASET): "datasets",
     model_key("support_bot", LORA_ADAPTER): "adapters",
     model_key("support_bot", MERGED_MODEL): "models",
@@ -71,7 +71,7 @@ def record(
     event = dg.AssetMaterialization(
         asset_key=key,
         partition=tenant,
-        metadata=artifact_metadata(artifact) | {"dagster/uri": artifact.uri} | metadata,
+        metadata={**artifact_metadata(artifact), "dagster/uri": artifact.uri, **metadata},
         tags={DATA_VERSION_TAG: version or artifact.digest},
     )
     instance.report_runless_asset_event(event)

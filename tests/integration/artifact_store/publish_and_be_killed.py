@@ -15,7 +15,9 @@ import signal
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from resources.artifact_store import store as artifact_store
 from resources.artifact_store.artifacts import Artifact, ArtifactError, Line, paths_of
@@ -58,14 +60,14 @@ def publish(store: ArtifactStore, folder: Path) -> Artifact:
     return store.publish(LINE, copy, {"fingerprint": FINGERPRINT})
 
 
-def in_a_fork(work: "object", *, kill_after_s: float | None) -> bool:
+def in_a_fork(work: Callable[[], object], *, kill_after_s: float | None) -> bool:
     """Was it killed while at work?"""
     child = os.fork()
     if child == 0:
         artifact_store._opened.cache_clear()
         code = 1
         try:
-            work()  # type: ignore[operator]
+            work()
             code = 0
         finally:
             os._exit(code)
@@ -105,7 +107,12 @@ def main() -> None:
     chance = random.Random(int(sys.argv[4]))
     record, seen = folder.with_name("record"), folder.with_name("seen")
     store = WatchedStore(url=url, record=str(record))
-    report = {"killed_at_work": 0, "half": [], "sent_twice": Counter(), "finished_while_killed": 0}
+    report: dict[str, Any] = {
+        "killed_at_work": 0,
+        "half": [],
+        "sent_twice": Counter(),
+        "finished_while_killed": 0,
+    }
     full_s = _seconds_of_one(url, folder)
     whole: set[str] = set()
     for _ in range(kills):
@@ -115,10 +122,10 @@ def main() -> None:
         in_a_fork(lambda: look(url, folder, seen), kill_after_s=None)
         view = json.loads(seen.read_text())
         report["killed_at_work"] += killed
-        report["half"] += view["half"]  # type: ignore[operator]
+        report["half"] += view["half"]
         whole |= set(view["whole"])
         if view["versions"]:
-            report["finished_while_killed"] += 1  # type: ignore[operator]
+            report["finished_while_killed"] += 1
             in_a_fork(lambda: _start_again(url), kill_after_s=None)
             whole.clear()
     record.write_text("")

@@ -47,7 +47,7 @@ def sealed_ids(home: Path, tenant: str) -> list[str]:
 
 def test_a_collector_that_is_killed_again_and_again_loses_nothing_and_doubles_nothing(tmp_path: Path) -> None:
     written_ids = tmp_path / "written.txt"
-    arguments = [tmp_path / "gateway" / "spool", str(RECORDS), str(TENANTS), str(PACE_S)]
+    arguments: list[str | Path] = [tmp_path / "gateway" / "spool", str(RECORDS), str(TENANTS), str(PACE_S)]
     with written_ids.open("wb") as stream:
         writer = subprocess.Popen([sys.executable, spooling.__file__, *arguments], stdout=stream)
     chance = random.Random(20261122)

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any
 
 import pytest
 
@@ -22,7 +23,8 @@ class LokiStandIn(HTTPServer):
 
     def __init__(self, refuse: int = 0) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
-        self.refuse, self.pushed = refuse, []  # type: int, list[dict[str, Any]]
+        self.refuse = refuse
+        self.pushed: list[dict[str, Any]] = []
 
     @property
     def url(self) -> str:
@@ -104,7 +106,13 @@ def test_google_cloud_logging_gets_one_json_object_a_line(log: Log) -> None:
 
 def test_keys_that_are_made_and_revoked_are_events_of_their_tenant_once(log: Log) -> None:
     journal = log.home / "gateway" / "keys.jsonl"
-    made = {"event": "created", "id": "k3fz", "hash": "ab" * 32, "tenant": "team-a", "name": "ci"}
+    made: dict[str, Any] = {
+        "event": "created",
+        "id": "k3fz",
+        "hash": "ab" * 32,
+        "tenant": "team-a",
+        "name": "ci",
+    }
     made |= {"actor": "ada@example.com", "models": None, "created": 1763.5, "by": "root"}
     journal.write_text(json.dumps(made) + "\n")
     events = JournalEvents(journal, log.sealer, key_facts)

@@ -17,7 +17,7 @@ def fetched(cache: Path, source: str = SOURCE, sha256: str | None = None) -> Pat
     return fetch(source, sha256=sha256, cache=cache).path
 
 
-def test_a_revision_becomes_a_folder_without_pickles_code_and_other_formats(hub: Hub, tmp_path: Path):
+def test_a_revision_becomes_a_folder_without_pickles_code_and_other_formats(hub: Hub, tmp_path: Path) -> None:
     hub.files |= {
         "pytorch_model.bin": b"x",
         "modeling.py": b"x",
@@ -38,7 +38,7 @@ def test_a_revision_becomes_a_folder_without_pickles_code_and_other_formats(hub:
     )
 
 
-def test_what_is_in_the_cache_is_not_fetched_again_even_offline(hub: Hub, tmp_path: Path):
+def test_what_is_in_the_cache_is_not_fetched_again_even_offline(hub: Hub, tmp_path: Path) -> None:
     first = fetched(tmp_path)
     asked = len(hub.requests)
     hub.server.shutdown()
@@ -46,7 +46,7 @@ def test_what_is_in_the_cache_is_not_fetched_again_even_offline(hub: Hub, tmp_pa
     assert len(hub.requests) == asked
 
 
-def test_a_dropped_connection_is_taken_up_where_it_broke(hub: Hub, tmp_path: Path):
+def test_a_dropped_connection_is_taken_up_where_it_broke(hub: Hub, tmp_path: Path) -> None:
     hub.files["model.safetensors"] = safetensors(a=bytes(25_000_000))
     hub.cut_after = 15_000_000
     folder = fetched(tmp_path)
@@ -57,7 +57,7 @@ def test_a_dropped_connection_is_taken_up_where_it_broke(hub: Hub, tmp_path: Pat
     assert int(second.removeprefix("bytes=").rstrip("-")) >= 10_000_000
 
 
-def test_a_later_fetch_takes_up_after_the_last_whole_file(hub: Hub, tmp_path: Path):
+def test_a_later_fetch_takes_up_after_the_last_whole_file(hub: Hub, tmp_path: Path) -> None:
     tokenizer = hub.files.pop("tokenizer.json")
     hub.listed = [*hub.files, "tokenizer.json"]
     with pytest.raises(BaseModelSourceError, match="cannot be had from"):
@@ -70,7 +70,7 @@ def test_a_later_fetch_takes_up_after_the_last_whole_file(hub: Hub, tmp_path: Pa
     assert len(hub.downloads("model.safetensors")) == 1
 
 
-def test_other_bytes_than_the_hub_announced_are_refused_and_not_kept(hub: Hub, tmp_path: Path):
+def test_other_bytes_than_the_hub_announced_are_refused_and_not_kept(hub: Hub, tmp_path: Path) -> None:
     hub.lie = True
     content = hub.files["model.safetensors"]
     with pytest.raises(BaseModelSourceError, match=rf"came with sha256 .*, the hub says {sha256(content)}"):
@@ -80,14 +80,14 @@ def test_other_bytes_than_the_hub_announced_are_refused_and_not_kept(hub: Hub, t
     assert (fetched(tmp_path) / "model.safetensors").read_bytes() == content
 
 
-def test_two_fetches_of_one_revision_download_it_once(hub: Hub, tmp_path: Path):
+def test_two_fetches_of_one_revision_download_it_once(hub: Hub, tmp_path: Path) -> None:
     with ThreadPoolExecutor(4) as pool:
         folders = set(pool.map(lambda _: fetched(tmp_path), range(4)))
     assert len(folders) == 1
     assert len(hub.downloads("model.safetensors")) == 1
 
 
-def test_a_revision_with_pickles_only_is_refused_before_the_download(hub: Hub, tmp_path: Path):
+def test_a_revision_with_pickles_only_is_refused_before_the_download(hub: Hub, tmp_path: Path) -> None:
     del hub.files["model.safetensors"]
     hub.files["pytorch_model.bin"] = b"x"
     with pytest.raises(
@@ -99,7 +99,7 @@ def test_a_revision_with_pickles_only_is_refused_before_the_download(hub: Hub, t
 
 def test_the_token_opens_a_private_repository_and_is_never_told(
     hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-):
+) -> None:
     caplog.set_level(logging.INFO)
     hub.token = TOKEN
     with pytest.raises(BaseModelSourceError, match="set HF_TOKEN"):
@@ -121,19 +121,19 @@ def test_the_token_opens_a_private_repository_and_is_never_told(
         (f"gguf:hf://{REPOSITORY}@{COMMIT}/none.gguf", r"has no file none\.gguf; it has none such"),
     ],
 )
-def test_what_the_hub_does_not_have_is_named(hub: Hub, tmp_path: Path, source: str, message: str):
+def test_what_the_hub_does_not_have_is_named(hub: Hub, tmp_path: Path, source: str, message: str) -> None:
     with pytest.raises(BaseModelSourceError, match=message):
         fetched(tmp_path, source)
 
 
-def test_a_hub_that_cannot_be_reached_is_named(hub: Hub, tmp_path: Path):
+def test_a_hub_that_cannot_be_reached_is_named(hub: Hub, tmp_path: Path) -> None:
     hub.server.shutdown()
     hub.server.server_close()
     with pytest.raises(BaseModelSourceError, match=rf"cannot be had from {hub.url}.*HF_ENDPOINT"):
         fetched(tmp_path)
 
 
-def test_a_gguf_file_of_a_hub_is_checked_and_kept(hub: Hub, tmp_path: Path):
+def test_a_gguf_file_of_a_hub_is_checked_and_kept(hub: Hub, tmp_path: Path) -> None:
     hub.files["tiny.gguf"] = gguf()
     source = f"gguf:hf://{REPOSITORY}@{COMMIT}/tiny.gguf"
     found = fetch(source, sha256=sha256(gguf()), cache=tmp_path)
@@ -146,14 +146,14 @@ def test_a_gguf_file_of_a_hub_is_checked_and_kept(hub: Hub, tmp_path: Path):
         fetched(tmp_path, source, "0" * 64)
 
 
-def test_a_truncated_gguf_of_a_hub_is_refused_and_not_kept(hub: Hub, tmp_path: Path):
+def test_a_truncated_gguf_of_a_hub_is_refused_and_not_kept(hub: Hub, tmp_path: Path) -> None:
     hub.files["tiny.gguf"] = gguf()[:-1]
     with pytest.raises(BaseModelSourceError, match="it is truncated"):
         fetched(tmp_path, f"gguf:hf://{REPOSITORY}@{COMMIT}/tiny.gguf")
     assert not list((tmp_path / "hub").rglob("*.gguf"))
 
 
-def test_a_server_that_is_no_hub_is_named(hub: Hub, tmp_path: Path):
+def test_a_server_that_is_no_hub_is_named(hub: Hub, tmp_path: Path) -> None:
     hub.listed = []
     with pytest.raises(BaseModelSourceError, match="does not speak the hub's API; check HF_ENDPOINT"):
         fetched(tmp_path)

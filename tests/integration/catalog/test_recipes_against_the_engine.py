@@ -129,7 +129,7 @@ def test_a_package_that_llamafactory_asks_for_is_in_the_table(train_python: Path
         for call in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(call, ast.Call) and getattr(call.func, "id", "") == "check_version"
         for argument in call.args
-        if isinstance(argument, ast.Constant)
+        if isinstance(argument, ast.Constant) and isinstance(argument.value, str)
     }
     names = {_package(requirement) for requirement in asked}
     known = set(itertools.chain.from_iterable(need.packages for need in NEEDS))

@@ -111,7 +111,7 @@ def _place(process: psutil.Process) -> str:
 )
 def test_a_work_order_beyond_a_limit_is_ended_and_names_the_setting(
     world: World, script: str, limits: dict[str, int], said: str
-):
+) -> None:
     started = time.monotonic()
     with pytest.raises(WorkOrderError, match=said):
         world.run(script, **limits)
@@ -120,6 +120,6 @@ def test_a_work_order_beyond_a_limit_is_ended_and_names_the_setting(
         world.run("", **limits)  # the next try is not told of the limit of this one
 
 
-def test_memory_that_processes_share_counts_once(world: World):
+def test_memory_that_processes_share_counts_once(world: World) -> None:
     with pytest.raises(WorkOrderError, match="the engine ended without a result"):
         world.run(SHARES_MEMORY, memory_bytes=250 << 20)

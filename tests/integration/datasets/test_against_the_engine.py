@@ -174,7 +174,7 @@ def prepared(zone: Path, output: Path, tokenizer: Path, stage: str) -> None:
 
 def test_the_engine_makes_the_same_tokens_of_what_is_written_as_of_the_tenants_own_file(
     tmp_path: Path, tokenizer_of_engine: Path, train_python: Path
-):
+) -> None:
     places: list[str] = []
     for name, (stage, rows, declared) in FORMATS.items():
         own, written = tmp_path / "own" / name, tmp_path / "written" / name
@@ -185,9 +185,9 @@ def test_the_engine_makes_the_same_tokens_of_what_is_written_as_of_the_tenants_o
         places += [f"{stage}:qwen:{own}", f"{stage}:qwen:{written}"]
     loaded = load(tokenizer_of_engine, train_python, tmp_path / "cache", places)
     for name, (stage, rows, _) in FORMATS.items():
-        own, written = (loaded[f"{stage}:qwen:{tmp_path / side / name}"] for side in ("own", "written"))
-        assert len(written) == len(rows), name
-        assert written == own, name
+        theirs, ours = (loaded[f"{stage}:qwen:{tmp_path / side / name}"] for side in ("own", "written"))
+        assert len(ours) == len(rows), name
+        assert ours == theirs, name
 
 
 ANSWERS = ("First.", "Second, long enough.", "Third.", "Fourth.")
@@ -207,7 +207,7 @@ def weighted(*weights: int | None) -> Row:
 @pytest.mark.parametrize("template", ["qwen", "qwen3", "glm4"])
 def test_an_answer_of_weight_0_is_read_and_not_learned_from(
     tmp_path: Path, tokenizer_of_engine: Path, train_python: Path, template: str
-):
+) -> None:
     """Against the engine's own tokens and labels of the same conversations with every answer learned."""
     rows = {
         "masked": [weighted(*mask) for mask in MASKS],

@@ -45,7 +45,13 @@ def test_envoys_own_check_accepts_the_configuration(tmp_path: Path, pem: dict[st
     replace_json(settings.jwt, {"resources": []})
     replace_json(settings.secret, secret_discovery(settings))
     replace_json(settings.folder / "bootstrap.json", bootstrap(settings))
-    command = [envoy_program(), "--mode", "validate", "-c", settings.folder / "bootstrap.json"]
+    command: list[str | Path] = [
+        envoy_program(),
+        "--mode",
+        "validate",
+        "-c",
+        settings.folder / "bootstrap.json",
+    ]
     checked = subprocess.run(command, capture_output=True, text=True, cwd=settings.folder)
     assert checked.returncode == 0, checked.stderr
     assert "OK" in checked.stdout

@@ -45,7 +45,7 @@ class Asked:
         self, path: str = CHAT, *, key: str | None = None, method: str = "POST", **request: Any
     ) -> httpx.Response:
         headers = {"authorization": f"Bearer {key or self.key}"} | request.pop("headers", {})
-        body = (
+        body: dict[str, Any] = (
             {} if "content" in request or method == "GET" else {"json": question(**request.pop("body", {}))}
         )
         return self.client.request(method, path, headers=headers, **body, **request)

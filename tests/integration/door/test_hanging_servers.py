@@ -37,8 +37,10 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def watch_of(serving: LocalServing) -> closing[ServerWatch]:
-    limits = {"unwell_s": UNWELL_S, "stalled_s": STALLED_S, "question_s": QUESTION_S}
-    return closing(ServerWatch(servers=serving.servers, **limits))
+    watch = ServerWatch(
+        servers=serving.servers, unwell_s=UNWELL_S, stalled_s=STALLED_S, question_s=QUESTION_S
+    )
+    return closing(watch)
 
 
 def given_up(serving: LocalServing, watch: ServerWatch, looks: int) -> list[Unresponsive]:

@@ -237,7 +237,7 @@ def test_a_deployment_that_the_gateway_does_not_take_leaves_requests_where_they_
 
 
 def test_over_tls_a_deployment_is_confirmed_as_well(tmp_path: Path, make_serving: MakeServing) -> None:
-    pair = {"certificate": tmp_path / "certificate.pem", "key": tmp_path / "key.pem"}
+    pair: dict[str, Any] = {"certificate": tmp_path / "certificate.pem", "key": tmp_path / "key.pem"}
     made = ["openssl", *SELF_SIGNED, "-keyout", str(pair["key"]), "-out", str(pair["certificate"])]
     subprocess.run(made, check=True, capture_output=True)
     folder = tmp_path / "home" / "gateway"

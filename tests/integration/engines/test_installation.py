@@ -61,7 +61,7 @@ def _compiled(packages: Path) -> set[str]:
 def test_an_engine_looks_for_garbage_rarely(site: Site) -> None:
     site.install()
     code = "import gc; print(gc.get_threshold()[0])"
-    command = [engine_python(site.engines, "train"), "-c", code]
+    command: list[str | Path] = [engine_python(site.engines, "train"), "-c", code]
     assert int(subprocess.run(command, capture_output=True, text=True, check=True).stdout) > 10_000
 
 

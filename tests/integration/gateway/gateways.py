@@ -90,7 +90,9 @@ def _lua(source: str) -> dict[str, Any]:
 def jwt_filter(providers: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """Envoy's own filter for tokens, for what looks like one."""
     is_token = {"name": "authorization", "string_match": {"prefix": "Bearer ey"}}
-    required = {"requires_any": {"requirements": [{"provider_name": name} for name in providers]}}
+    required: dict[str, Any] = {
+        "requires_any": {"requirements": [{"provider_name": name} for name in providers]}
+    }
     if len(providers) == 1:
         required = {"provider_name": next(iter(providers))}
     return {
@@ -278,6 +280,8 @@ class Folder:
 class Gateway(Folder):
     """A running gateway, its folder, and a client."""
 
+    process_id: int  # of Envoy, for those who end it
+
     def __init__(self, home: Path, port: int, backends: dict[str, int]) -> None:
         super().__init__(home)
         self.port, self.backends = port, backends
@@ -335,7 +339,7 @@ def concurrently(gateway: Gateway, key: str, count: int, **members: Any) -> list
         reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
         writer.write(sent)
         status, *lines = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
-        headers = httpx.Headers([tuple(line.split(": ", 1)) for line in lines if line])
+        headers = httpx.Headers(dict(line.split(": ", 1) for line in lines if line))
         content = await reader.readexactly(int(headers["content-length"]))
         writer.close()
         return httpx.Response(int(status.split()[1]), headers=headers, content=content)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from typing import Any
 
 import pytest
 
@@ -191,7 +192,7 @@ def test_the_person_behind_a_request_is_on_the_record_and_not_told_to_the_engine
 
 
 def test_what_a_server_cut_short_when_it_was_told_to_end_is_no_answer(gateway: Gateway) -> None:
-    told = {"model": "support_bot@v1", "stand_in": {"finish_reason": "abort"}}
+    told: dict[str, Any] = {"model": "support_bot@v1", "stand_in": {"finish_reason": "abort"}}
     whole = gateway.ask(gateway.key(), **told)
     assert error_of(whole) == (503, "model_not_live")
     assert int(whole.headers["retry-after"]) > 0

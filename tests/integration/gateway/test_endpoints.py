@@ -141,7 +141,7 @@ def test_what_needs_answers_that_are_kept_is_refused(gateway: Gateway, members: 
     assert error_of(answer) == (400, "bad_request")
     assert "answers are not kept here" in answer.json()["error"]["message"]
     assert answer.json()["error"]["param"] == next(iter(members))
-    absent = {name: False if value is True else None for name, value in members.items()}
+    absent: dict[str, Any] = {name: False if value is True else None for name, value in members.items()}
     assert respond(gateway, **absent).status_code == 200
 
 

@@ -19,6 +19,7 @@ from functools import cached_property
 from http.client import HTTPResponse
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import psutil
 import pytest
@@ -63,7 +64,7 @@ def line(
 
 UNFINISHED = "bodies that never end"
 ASKED = json.dumps(question()).encode()
-ABUSES = {
+ABUSES: dict[str, tuple[Limits, bytes, dict[str, Any]]] = {
     "more at once than it may": (Limits(concurrent_requests=1), ASKED, {}),
     "more in a minute than it may": (Limits(requests_per_minute=1), ASKED, {}),
     UNFINISHED: (Limits(concurrent_requests=1), b"{", {"length": BODY_BYTES}),

@@ -84,7 +84,7 @@ def test_an_audience_may_be_one_of_several(tokens: Gateway, audience: Any) -> No
     assert ask(tokens, token(aud=audience)).status_code == 200
 
 
-WRONG = {
+WRONG: dict[str, dict[str, Any]] = {
     "another audience": {"aud": "another"},
     "no audience": {"aud": None},
     "no end": {"exp": None},

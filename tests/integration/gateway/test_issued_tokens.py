@@ -129,7 +129,7 @@ def test_a_tenant_without_an_issuer_takes_no_token(tokens: Tokens) -> None:
 
 def test_a_signature_of_another_key_or_over_other_claims_is_refused(tokens: Tokens) -> None:
     good = tokens.issuer.token(aud="team-a", scope=ALL)
-    stranger = RSAKey.generate_key(2048, {"kid": tokens.issuer.key.kid})
+    stranger = RSAKey.generate_key(2048, {"kid": str(tokens.issuer.key.kid)})
     head, claims, signature = good.split(".")
     _, other_claims, _ = tokens.issuer.token(aud="team-a", scope=ALL, sub="eve").split(".")
     for forged in (
@@ -160,7 +160,7 @@ def test_a_token_that_no_private_key_signed_is_refused_whatever_it_says_of_itsel
         "exp": int(time.time()) + 60,
     }
     secrets = (None, b"", public.as_pem(private=False), json.dumps(public.as_dict(private=False)).encode())
-    for secret in (*secrets, public.as_pem(private=False).strip(), public.get("n").encode()):
+    for secret in (*secrets, public.as_pem(private=False).strip(), str(public.get("n")).encode()):
         for kid in ({}, {"kid": public.kid}):
             assert tokens.refused(hand_signed({"alg": alg, **kid}, claims, secret)) == UNKNOWN
 

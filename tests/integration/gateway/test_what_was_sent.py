@@ -14,7 +14,7 @@ from tests.integration.gateway.gateways import BODY_LIMIT_BYTES, Gateway, error_
 from tests.servers.openai_stand_in import WORDS
 
 HIGH = "screening"
-ENDPOINTS = {
+ENDPOINTS: dict[str, dict[str, Any]] = {
     "/v1/chat/completions": {"messages": [{"role": "user", "content": "?"}]},
     "/v1/completions": {"prompt": "?"},
     "/v1/responses": {"input": "?"},

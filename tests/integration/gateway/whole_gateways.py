@@ -63,8 +63,8 @@ class WholeGateway:
         self.keys = Journal(self.folder / "keys.jsonl")
         self.tenants = Journal(self.folder / "tenants.jsonl")
         self.routes = Journal(self.folder / "routes.jsonl")
-        ports = {"port": free_port(), "metrics_port": free_port()}
-        self.envoy = EnvoyGateway(settings=GatewaySettings(folder=self.folder, **ports, **settings))
+        given = {"port": free_port(), "metrics_port": free_port(), **settings}
+        self.envoy = EnvoyGateway(settings=GatewaySettings(folder=self.folder, **given))
 
     @property
     def port(self) -> int:
@@ -98,7 +98,7 @@ class WholeGateway:
         wait_until(
             lambda: admin.clusters_version() == version, what="the endpoints", timeout_s=20, every_s=0.02
         )
-        lines = {(each.tenant, each.model): [] for each in deployments}
+        lines: dict[tuple[str, str], list[Any]] = {(each.tenant, each.model): [] for each in deployments}
         for each in deployments:
             lines[each.tenant, each.model].append(each.as_backend())
         self.routes.append(

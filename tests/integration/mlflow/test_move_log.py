@@ -122,8 +122,9 @@ def aliases_and_tags_by_hand(client: "MlflowClient", name: str) -> Iterator[Hand
     for tag, text in client.get_model_version(name, "2").tags.items():
         what = f"tag '{tag}' of {label}"
         yield f"{tag} deleted", f"{what} is gone", "delete_model_version_tag", (name, "2", tag)
-        call = "set_model_version_tag", (name, "2", tag, f"{text}0")
-        yield f"{tag} altered", f"{what} was altered: the signed log has {text!r}", *call
+        altered_to = (name, "2", tag, f"{text}0")
+        told = f"{what} was altered: the signed log has {text!r}"
+        yield f"{tag} altered", told, "set_model_version_tag", altered_to
     for tag in ("metric.eval_accuracy", "promoted_by_nobody", "engine.vllm"):
         told = f"tag '{tag}' of {label} is in no signed log: it was set by hand"
         yield f"{tag} added", told, "set_model_version_tag", (name, "2", tag, "1")

@@ -107,7 +107,16 @@ def _envoy(door: MetricsDoor, port: int) -> Iterator[None]:
         },
     }
     (folder / "bootstrap.json").write_text(json.dumps(bootstrap))
-    command = [BINARY, "-c", "bootstrap.json", "--concurrency", "1", "--use-dynamic-base-id", "-l", "warn"]
+    command: list[str | Path] = [
+        BINARY,
+        "-c",
+        "bootstrap.json",
+        "--concurrency",
+        "1",
+        "--use-dynamic-base-id",
+        "-l",
+        "warn",
+    ]
     with (folder / "envoy.log").open("wb") as log:
         process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log)
     try:

@@ -53,7 +53,7 @@ def collecting(home: Path) -> Iterator[None]:
 
 
 def key_of(gateway: WholeGateway, limits: Limits | None = None) -> str:
-    who = {"tenant": "team-a", "name": "ci", "actor": "ci", "by": "tests"}
+    who: dict[str, Any] = {"tenant": "team-a", "name": "ci", "actor": "ci", "by": "tests"}
     return create_key(gateway.keys, **who, limits=limits)[1]
 
 

@@ -7,7 +7,7 @@ import random
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -82,8 +82,8 @@ class Node:
     source: Source
     said: list[str]
 
-    def hold(self, artifact: Artifact) -> "Iterator[Held]":
-        return self.cache.hold(artifact, self.source.download(artifact), self.said.append)  # type: ignore[return-value]
+    def hold(self, artifact: Artifact) -> AbstractContextManager[Held]:
+        return self.cache.hold(artifact, self.source.download(artifact), self.said.append)
 
     def fetch(self, artifact: Artifact) -> Path:
         with self.hold(artifact) as held:

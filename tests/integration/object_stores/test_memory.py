@@ -18,7 +18,7 @@ LIBRARIES_MIB = 150
 
 
 def peak_mib(url: str, source: Path, times: int, folder: Path) -> int:
-    command = [
+    command: list[str | Path] = [
         sys.executable,
         "-m",
         "tests.integration.object_stores.transferring",

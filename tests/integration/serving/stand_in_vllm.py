@@ -12,23 +12,24 @@ import time
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from socketserver import ThreadingMixIn, UnixStreamServer
+from typing import Any
 
 ARGUMENTS = sys.argv[2:]
 BEHAVIOUR = json.loads((Path(ARGUMENTS[0]) / "behaviour.json").read_text())
 
 
-def option(name):
+def option(name: str) -> str:
     return ARGUMENTS[ARGUMENTS.index(name) + 1]
 
 
 class Handler(BaseHTTPRequestHandler):
-    def address_string(self):
+    def address_string(self) -> str:
         return "a unix socket"
 
-    def do_GET(self):
+    def do_GET(self) -> None:
         self.reply({} if self.path in ("/health", "/metrics") else None)
 
-    def do_POST(self):
+    def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         if self.headers.get("Authorization") != f"Bearer {os.environ['VLLM_API_KEY']}":
             self.reply({"error": "Unauthorized"}, 401)
@@ -42,10 +43,10 @@ class Handler(BaseHTTPRequestHandler):
             time.sleep(BEHAVIOUR.get("answer_s", 0))
             self.reply(self.completion(body))
 
-    def score(self, id_):
+    def score(self, id_: int) -> dict[str, Any]:
         return {str(id_): {"logprob": BEHAVIOUR["logprob"]}}
 
-    def completion(self, body):
+    def completion(self, body: dict[str, Any]) -> dict[str, Any]:
         if fault := BEHAVIOUR.get("dies_when_asked"):
             print(fault, flush=True)
             os._exit(1)
@@ -62,11 +63,11 @@ class Handler(BaseHTTPRequestHandler):
             ],
         }
 
-    def digest(self):
+    def digest(self) -> str:
         return BEHAVIOUR.get("fingerprint", option("--fingerprint-value"))
 
-    def stream(self):
-        pieces = [{"delta": {"content": chr(id_)}} for id_ in BEHAVIOUR["answer"]]
+    def stream(self) -> None:
+        pieces: list[dict[str, Any]] = [{"delta": {"content": chr(id_)}} for id_ in BEHAVIOUR["answer"]]
         if not BEHAVIOUR.get("breaks_off"):
             pieces[-1]["finish_reason"] = "stop"
         self.send_response(200)
@@ -78,7 +79,7 @@ class Handler(BaseHTTPRequestHandler):
             time.sleep(BEHAVIOUR.get("token_s", 0))
         self.wfile.write(b"data: [DONE]\n\n")
 
-    def reply(self, value, status=200):
+    def reply(self, value: object, status: int = 200) -> None:
         text = json.dumps(value).encode()
         self.send_response(404 if value is None else status)
         self.send_header("Content-Length", str(len(text)))

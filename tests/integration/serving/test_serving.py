@@ -181,7 +181,8 @@ def test_a_server_that_a_killed_deploy_was_starting_is_taken_over(
 
 
 def test_two_deploys_at_once_take_turns(local_serving: LocalServing, make_serving: MakeServing) -> None:
-    wanted, said = make_serving(behaviour={"loads_s": 0.5}), []
+    wanted = make_serving(behaviour={"loads_s": 0.5})
+    said: list[str] = []
     threads = [threading.Thread(target=local_serving.deploy, args=(wanted, said.append)) for _ in range(2)]
     for thread in threads:
         thread.start()

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -98,6 +99,10 @@ def look_until(
     wait_until(looked, what="the supervision", timeout_s=timeout_s, every_s=FAST_S)
 
 
+def _starts_are(supervision: Supervision, times: int) -> bool:
+    return [each.count for each in supervised(supervision.home) or ()] == [times]
+
+
 def test_what_runs_is_left_alone(supervision: Supervision, parts: Parts, said: list[str]) -> None:
     parts.start("it")
     before = parts.pid("it")
@@ -118,7 +123,7 @@ def test_what_dies_is_started_again_later_each_time_and_named(
         look_until(
             supervision,
             [parts.part("it")],
-            lambda times=times: [each.count for each in supervised(supervision.home) or ()] == [times],
+            partial(_starts_are, supervision, times),
         )
     assert said == [
         f"it is not running: it was killed by SIGKILL (signal 9). It is started again in {delay} s."

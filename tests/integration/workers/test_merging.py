@@ -102,7 +102,7 @@ def test_the_merged_weights_are_those_of_peft_in_float32_rounded(
 def bytes_with(cases: Path, output: Path, **environment: str) -> dict[str, Any]:
     """What `merging_bytes` finds in a process with these settings."""
     kept = {key: value for key, value in os.environ.items() if key not in SETTINGS}
-    command = [sys.executable, "-m", "tests.unit.workers.merging_bytes", cases, output]
+    command: list[str | Path] = [sys.executable, "-m", "tests.unit.workers.merging_bytes", cases, output]
     done = subprocess.run(
         command, cwd=ROOT, env=kept | environment, check=True, capture_output=True, text=True
     )

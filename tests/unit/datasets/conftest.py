@@ -10,7 +10,7 @@ import pytest
 from llm_assets.datasets.checking import Terms, look_into
 from llm_assets.datasets.landing_zone import opened_landing_zone
 from llm_assets.datasets.limits import Limits
-from llm_assets.datasets.mistakes import DatasetError
+from llm_assets.datasets.mistakes import DatasetError, Mistake
 from llm_assets.datasets.preparation import PreparedDataset, prepare
 
 Row = dict[str, Any]
@@ -47,7 +47,8 @@ def prepared(zone: Path, tmp_path: Path, tokenizer_file: Path) -> Callable[..., 
         learns_all = bool(options.get("train_on_prompt", False))
         terms = Terms(stage=stage, train_on_prompt=learns_all, holds_out=False)
         found = look_into(zone, tmp_path, terms, limits)
-        mistakes, error = (), None
+        mistakes: tuple[Mistake, ...] = ()
+        error: DatasetError | None = None
         try:
             with opened_landing_zone(zone, tmp_path, limits) as opened:
                 result = prepare(

@@ -33,14 +33,14 @@ def refused(prepared: Prepared, stage: str = "sft", **changes: Any) -> DatasetEr
     return caught.value
 
 
-def test_a_csv_of_pandas_with_its_index(zone: Path, tmp_path: Path, prepared: Prepared):
+def test_a_csv_of_pandas_with_its_index(zone: Path, tmp_path: Path, prepared: Prepared) -> None:
     (zone / "faq.csv").write_text(f",instruction,output\n0,{SHELF},{CRATES}\n1,a,b\n")
     result = prepared(held_out_fraction=0)
     assert rows_of(tmp_path / "out/train.jsonl")[0] == {"instruction": SHELF, "output": CRATES}
     assert said(result) == ["faq.csv: the column (column 1, without a name) is not used"]
 
 
-def test_a_csv_of_a_spreadsheet_with_trailing_commas(zone: Path, tmp_path: Path, prepared: Prepared):
+def test_a_csv_of_a_spreadsheet_with_trailing_commas(zone: Path, tmp_path: Path, prepared: Prepared) -> None:
     (zone / "faq.csv").write_text(f"instruction,output,,\n{SHELF},{CRATES},,\na,b,,\n")
     result = prepared(held_out_fraction=0)
     assert rows_of(tmp_path / "out/train.jsonl")[1] == {"instruction": "a", "output": "b"}
@@ -53,7 +53,7 @@ def test_a_csv_of_a_spreadsheet_with_trailing_commas(zone: Path, tmp_path: Path,
 @pytest.mark.parametrize("others", [{}, {"version": "1.0", "info": {"by": ["kim"]}}])
 def test_rows_in_the_only_list_of_an_object(
     zone: Path, tmp_path: Path, prepared: Prepared, indent: int | None, key: str, others: Row
-):
+) -> None:
     for place, name in enumerate(("first.json", "last.jsonl")):
         items = [*others.items(), (key, questions(2 + place)[place:])]
         (zone / name).write_text(json.dumps(dict(items[:: 1 - 2 * place]), indent=indent))
@@ -64,14 +64,14 @@ def test_rows_in_the_only_list_of_an_object(
 @pytest.mark.parametrize("indent", [None, 1])
 def test_a_single_row_with_a_list_of_its_own_is_a_row(
     zone: Path, tmp_path: Path, prepared: Prepared, indent: int | None
-):
+) -> None:
     row = {"instruction": "a", "output": "b", "data": [{"instruction": "c", "output": "d"}]}
     (zone / "a.json").write_text(json.dumps(row, indent=indent))
     assert said(prepared(held_out_fraction=0)) == ["a.json: the column data is not used"]
     assert rows_of(tmp_path / "out/train.jsonl") == [{"instruction": "a", "output": "b"}]
 
 
-def test_a_broken_row_in_a_wrapped_list_has_its_line(zone: Path, prepared: Prepared):
+def test_a_broken_row_in_a_wrapped_list_has_its_line(zone: Path, prepared: Prepared) -> None:
     rows = [*questions(2), {"instruction": "a", "output": 1, "input": ""}]
     (zone / "a.json").write_text(json.dumps({"version": 1, "data": rows}, indent=1))
     assert re.search(r"a\.json:14: output: is a number", str(refused(prepared)))
@@ -83,7 +83,7 @@ def test_a_broken_row_in_a_wrapped_list_has_its_line(zone: Path, prepared: Prepa
 @pytest.mark.parametrize("indent", [None, 2])
 def test_rows_under_any_other_key_are_one_mistake(
     zone: Path, prepared: Prepared, document: Row, indent: int | None
-):
+) -> None:
     (zone / "a.json").write_text(json.dumps(document, indent=indent))
     error = refused(prepared)
     assert error.total == 1
@@ -92,13 +92,15 @@ def test_rows_under_any_other_key_are_one_mistake(
 
 
 @pytest.mark.parametrize("between", ["\n", "", "\n\n  "])
-def test_pretty_objects_one_after_the_other(zone: Path, tmp_path: Path, prepared: Prepared, between: str):
+def test_pretty_objects_one_after_the_other(
+    zone: Path, tmp_path: Path, prepared: Prepared, between: str
+) -> None:
     (zone / "a.json").write_text(between.join(json.dumps(row, indent=2) for row in questions(3)))
     prepared(held_out_fraction=0)
     assert rows_of(tmp_path / "out/train.jsonl") == questions(3)
 
 
-def test_a_broken_pretty_object_is_one_mistake(zone: Path, prepared: Prepared):
+def test_a_broken_pretty_object_is_one_mistake(zone: Path, prepared: Prepared) -> None:
     text = "\n".join(json.dumps(row, indent=2) for row in questions(30))
     (zone / "a.json").write_text(text.replace('"input": ""', '"input": "" oh', 1))
     error = refused(prepared)
@@ -108,7 +110,9 @@ def test_a_broken_pretty_object_is_one_mistake(zone: Path, prepared: Prepared):
     assert "the last object has no end" in str(refused(prepared))
 
 
-def test_a_text_file_is_a_row_a_line_for_pt_and_not_read_else(zone: Path, tmp_path: Path, prepared: Prepared):
+def test_a_text_file_is_a_row_a_line_for_pt_and_not_read_else(
+    zone: Path, tmp_path: Path, prepared: Prepared
+) -> None:
     (zone / "book.txt").write_text("\ufeffOne line.\n\nAnother one.\r\n", encoding="utf-8")
     prepared("pt", held_out_fraction=0)
     assert rows_of(tmp_path / "out/train.jsonl") == [{"text": "One line."}, {"text": "Another one."}]
@@ -116,7 +120,7 @@ def test_a_text_file_is_a_row_a_line_for_pt_and_not_read_else(zone: Path, tmp_pa
     assert said(prepared()) == ["book.txt: is not read: text files are for stage pt, this one is sft"]
 
 
-def test_a_folder_of_the_hub_is_taken_without_its_test_split(zone: Path, prepared: Prepared):
+def test_a_folder_of_the_hub_is_taken_without_its_test_split(zone: Path, prepared: Prepared) -> None:
     import pyarrow
     from pyarrow import parquet
 
@@ -133,7 +137,7 @@ def test_a_folder_of_the_hub_is_taken_without_its_test_split(zone: Path, prepare
     ]
 
 
-def test_what_lies_beside_the_files_that_are_read_is_said(zone: Path, prepared: Prepared):
+def test_what_lies_beside_the_files_that_are_read_is_said(zone: Path, prepared: Prepared) -> None:
     write_rows(zone / "test.jsonl", questions(3))
     (zone / "more" / "deeper").mkdir(parents=True)
     write_rows(zone / "more" / "deeper" / "rows.jsonl", questions(9))
@@ -168,7 +172,7 @@ def test_what_lies_beside_the_files_that_are_read_is_said(zone: Path, prepared: 
 @pytest.mark.parametrize("beside", [True, False])
 def test_data_in_another_form_is_one_mistake_with_the_way_to_convert_it(
     zone: Path, prepared: Prepared, name: str, remedy: str, beside: bool
-):
+) -> None:
     (zone / name).write_bytes(gzip.compress(b'{"instruction": "a", "output": "b"}\n'))
     if beside:
         write_rows(zone / "rows.jsonl", questions(3))
@@ -178,7 +182,7 @@ def test_data_in_another_form_is_one_mistake_with_the_way_to_convert_it(
     assert remedy in str(error)
 
 
-def test_data_in_another_form_in_the_folder_of_a_hub_is_a_mistake(zone: Path, prepared: Prepared):
+def test_data_in_another_form_in_the_folder_of_a_hub_is_a_mistake(zone: Path, prepared: Prepared) -> None:
     (zone / "data").mkdir()
     (zone / "data" / "train.arrow").write_bytes(b"ARROW1")
     assert "data/train.arrow: is Arrow; write Parquet" in str(refused(prepared))
@@ -188,7 +192,7 @@ def test_data_in_another_form_in_the_folder_of_a_hub_is_a_mistake(zone: Path, pr
     assert "data/train.arrow: is Arrow" in str(error)
 
 
-def test_a_dataset_saved_to_disk_says_how_to_write_parquet(zone: Path, prepared: Prepared):
+def test_a_dataset_saved_to_disk_says_how_to_write_parquet(zone: Path, prepared: Prepared) -> None:
     (zone / "dataset_info.json").write_text(json.dumps({"citation": "", "features": {}, "splits": {}}))
     (zone / "data-00000-of-00001.arrow").write_bytes(b"ARROW1")
     assert "load_from_disk(folder).to_parquet" in str(refused(prepared))
@@ -216,7 +220,7 @@ FOREIGN: list[tuple[str, Row]] = [
 @pytest.mark.parametrize(("stage", "row"), FOREIGN, ids=lambda value: str(value)[:50])
 def test_the_hint_for_foreign_columns_is_of_the_stage_and_works_as_it_stands(
     zone: Path, prepared: Prepared, stage: str, row: Row
-):
+) -> None:
     write_rows(zone / "rows.jsonl", [row, {**row, "id": 2}])
     error = refused(prepared, stage)
     assert error.total == 1
@@ -228,14 +232,14 @@ def test_the_hint_for_foreign_columns_is_of_the_stage_and_works_as_it_stands(
     assert not used & set(result.statistics.unused_columns)
 
 
-def test_columns_that_nobody_knows_are_to_be_filled_in(zone: Path, prepared: Prepared):
+def test_columns_that_nobody_knows_are_to_be_filled_in(zone: Path, prepared: Prepared) -> None:
     write_rows(zone / "rows.jsonl", [{"a": "1", "b": "2"}])
     assert '"prompt": "<your column of what is asked>"' in str(refused(prepared))
     assert '"kto_tag": "<your column of true for a good answer>"' in str(refused(prepared, "kto"))
     assert '"prompt": "<your column of the text>"' in str(refused(prepared, "pt"))
 
 
-def test_preferences_of_whole_conversations_as_trl_has_them(zone: Path, prepared: Prepared):
+def test_preferences_of_whole_conversations_as_trl_has_them(zone: Path, prepared: Prepared) -> None:
     write_rows(zone / "rows.jsonl", [{"chosen": [QUESTION, ANSWER], "rejected": [QUESTION, ANSWER]}])
     error = refused(prepared, "dpo")
     assert error.total == 1
@@ -255,7 +259,7 @@ LLAMA_FACTORYS = {
 }
 
 
-def test_a_dataset_info_copied_whole_is_no_mistake(zone: Path, tmp_path: Path, prepared: Prepared):
+def test_a_dataset_info_copied_whole_is_no_mistake(zone: Path, tmp_path: Path, prepared: Prepared) -> None:
     row = {"instruction": "Who are you?", "input": "", "output": "I am {{name}}, made by {{ author }}."}
     (zone / "identity.json").write_text(json.dumps([row, row]))
     (zone / "dataset_info.json").write_text(json.dumps(LLAMA_FACTORYS))
@@ -270,7 +274,7 @@ def test_a_dataset_info_copied_whole_is_no_mistake(zone: Path, tmp_path: Path, p
     ]
 
 
-def test_a_dataset_info_copied_whole_without_one_of_its_files(zone: Path, prepared: Prepared):
+def test_a_dataset_info_copied_whole_without_one_of_its_files(zone: Path, prepared: Prepared) -> None:
     (zone / "dataset_info.json").write_text(json.dumps(LLAMA_FACTORYS))
     assert "none of the files that its 9 entries name is here" in str(refused(prepared))
     write_rows(zone / "mine.jsonl", questions(2))

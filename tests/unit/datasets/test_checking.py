@@ -63,7 +63,7 @@ def landing_zone(settings: Settings, tenant: str = "team-a") -> Path:
 
 def test_a_tenant_without_data_is_waited_for_and_no_mistake(
     settings: Settings, checks: Callable[..., DatasetChecks]
-):
+) -> None:
     found = checks()
     assert (found.mistakes, found.warnings, found.waiting, found.datasets) == ([], [], ["team-c/bot"], 2)
     landing_zone(settings, "team-c").mkdir(parents=True)
@@ -77,7 +77,7 @@ def test_a_tenant_without_data_is_waited_for_and_no_mistake(
 
 def test_mistakes_have_file_and_line_and_many_are_counted(
     settings: Settings, checks: Callable[..., DatasetChecks]
-):
+) -> None:
     (landing_zone(settings) / "rows.jsonl").write_text('{"instruction": "a", "output": 5}\n' * 60)
     write_rows(landing_zone(settings, "team-b") / "rows.jsonl", [{"question": "a", "answer": "b"}])
     found = checks().mistakes
@@ -87,7 +87,9 @@ def test_mistakes_have_file_and_line_and_many_are_counted(
     assert len(found) == SHOWN_OF_LANDING_ZONE + 2
 
 
-def test_the_recipe_that_counts_is_the_tenants(settings: Settings, checks: Callable[..., DatasetChecks]):
+def test_the_recipe_that_counts_is_the_tenants(
+    settings: Settings, checks: Callable[..., DatasetChecks]
+) -> None:
     experiment = settings.experiments / "team-b" / "bot" / "first.yaml"
     experiment.parent.mkdir(parents=True)
     experiment.write_text("stage: dpo\n")
@@ -99,7 +101,7 @@ def test_the_recipe_that_counts_is_the_tenants(settings: Settings, checks: Calla
 @pytest.mark.parametrize("rows", [questions(1), questions(1) * 3])
 def test_a_dataset_of_one_row_leaves_none_to_hold_out(
     settings: Settings, checks: Callable[..., DatasetChecks], rows: list[dict[str, object]]
-):
+) -> None:
     write_rows(landing_zone(settings) / "rows.jsonl", rows)
     (mistake,) = checks().mistakes
     assert "set dataset.held_out_fraction: 0" in mistake.problem
@@ -108,7 +110,9 @@ def test_a_dataset_of_one_row_leaves_none_to_hold_out(
     assert checks().mistakes == []
 
 
-def test_a_file_that_cannot_be_read_is_a_mistake(settings: Settings, checks: Callable[..., DatasetChecks]):
+def test_a_file_that_cannot_be_read_is_a_mistake(
+    settings: Settings, checks: Callable[..., DatasetChecks]
+) -> None:
     path = landing_zone(settings) / "rows.jsonl"
     path.unlink()
     path.symlink_to("rows.jsonl")  # what the kernel refuses to open, even to root
@@ -118,14 +122,14 @@ def test_a_file_that_cannot_be_read_is_a_mistake(settings: Settings, checks: Cal
 
 def test_a_landing_zone_that_links_to_another_tenants_is_refused(
     settings: Settings, checks: Callable[..., DatasetChecks]
-):
+) -> None:
     landing_zone(settings, "team-c").parent.mkdir()
     landing_zone(settings, "team-c").symlink_to(landing_zone(settings))
     (mistake,) = checks().mistakes
     assert "is a symbolic link" in mistake.problem
 
 
-def test_only_the_first_rows_of_a_file_are_read(settings: Settings):
+def test_only_the_first_rows_of_a_file_are_read(settings: Settings) -> None:
     path = write_rows(landing_zone(settings) / "rows.jsonl", questions(MOST_ROWS))
     with path.open("a") as file:
         file.write('{"instruction": "a", "output": 5}\n' * 3)
@@ -135,14 +139,16 @@ def test_only_the_first_rows_of_a_file_are_read(settings: Settings):
 
 def test_without_time_the_others_are_named_and_looked_into_by_the_next_check(
     checks: Callable[..., DatasetChecks],
-):
+) -> None:
     found = checks(most_seconds=-1)
     assert (found.unseen, found.datasets) == (["team-a/bot", "team-b/bot"], 0)
     assert checks().unseen == []
     assert (checks(most_seconds=-1).unseen, checks(most_seconds=-1).datasets) == ([], 2)
 
 
-def test_what_did_not_change_is_not_read_again(settings: Settings, checks: Callable[..., DatasetChecks]):
+def test_what_did_not_change_is_not_read_again(
+    settings: Settings, checks: Callable[..., DatasetChecks]
+) -> None:
     """Rows that became wrong behind an unchanged stamp are not noticed, so nothing can have read them."""
     path = landing_zone(settings) / "rows.jsonl"
     first = checks()
@@ -157,7 +163,7 @@ def test_what_did_not_change_is_not_read_again(settings: Settings, checks: Calla
 
 def test_mistakes_and_remarks_are_kept_as_they_were_found(
     settings: Settings, checks: Callable[..., DatasetChecks]
-):
+) -> None:
     write_rows(landing_zone(settings) / "rows.jsonl", [{**row, "topic": "x"} for row in questions(3)])
     write_rows(landing_zone(settings, "team-b") / "rows.jsonl", [{"instruction": 5, "output": "b"}] * 30)
     first = checks()
@@ -170,7 +176,7 @@ def test_mistakes_and_remarks_are_kept_as_they_were_found(
     assert json.loads((settings.cache / KEPT).read_text()).keys() == {"team-a/bot"}
 
 
-def test_the_stamp_follows_every_file_and_the_terms(settings: Settings):
+def test_the_stamp_follows_every_file_and_the_terms(settings: Settings) -> None:
     folder = landing_zone(settings)
     root = settings.landing_zones
     stamps = [stamp_of(folder, root, TERMS)]
@@ -187,7 +193,9 @@ def test_the_stamp_follows_every_file_and_the_terms(settings: Settings):
     assert len(set(stamps)) == len(stamps)
 
 
-def test_what_other_code_found_is_not_believed(settings: Settings, checks: Callable[..., DatasetChecks]):
+def test_what_other_code_found_is_not_believed(
+    settings: Settings, checks: Callable[..., DatasetChecks]
+) -> None:
     first = checks()
     code = Path(checking.__file__)
     before = code.stat()
@@ -199,7 +207,7 @@ def test_what_other_code_found_is_not_believed(settings: Settings, checks: Calla
     assert checks() == first
 
 
-def test_the_command_ends_with_2_and_fast_leaves_the_rows_unread(settings: Settings):
+def test_the_command_ends_with_2_and_fast_leaves_the_rows_unread(settings: Settings) -> None:
     environment = os.environ | {
         "LLM_ASSETS_ROOT": str(settings.root),
         "LLM_ASSETS_CATALOG": str(settings.catalog),

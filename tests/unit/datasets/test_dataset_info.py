@@ -18,7 +18,7 @@ def declare(zone: Path, **entries: Any) -> None:
     (zone / "dataset_info.json").write_text(json.dumps(entries))
 
 
-def test_named_columns_are_read_and_keep_their_names(zone: Path, tmp_path: Path, prepared: Prepared):
+def test_named_columns_are_read_and_keep_their_names(zone: Path, tmp_path: Path, prepared: Prepared) -> None:
     write_rows(zone / "faq.jsonl", [{"question": "a", "answer": "b", "id": 1}])
     write_rows(zone / "other.jsonl", questions(2))
     declare(zone, faq={"file_name": "faq.jsonl", "columns": {"prompt": "question", "response": "answer"}})
@@ -27,7 +27,7 @@ def test_named_columns_are_read_and_keep_their_names(zone: Path, tmp_path: Path,
     assert result.statistics.unlisted_files == ("other.jsonl",)
 
 
-def test_the_usual_columns_are_meant_where_none_are_named(zone: Path, prepared: Prepared):
+def test_the_usual_columns_are_meant_where_none_are_named(zone: Path, prepared: Prepared) -> None:
     write_rows(zone / "rows.jsonl", [{"instruction": "a", "output": "b"}])
     declare(zone, rows={"file_name": "rows.jsonl"})
     assert prepared(held_out_fraction=0).rows == 1
@@ -35,7 +35,7 @@ def test_the_usual_columns_are_meant_where_none_are_named(zone: Path, prepared: 
 
 def test_openai_messages_as_the_engines_own_readme_declares_them(
     zone: Path, tmp_path: Path, prepared: Prepared
-):
+) -> None:
     messages = [{"role": role, "content": role} for role in ("system", "user", "assistant")]
     write_rows(zone / "chat.jsonl", [{"messages": messages}])
     tags = {
@@ -53,7 +53,7 @@ def test_openai_messages_as_the_engines_own_readme_declares_them(
     assert rows_of(tmp_path / "out/train.jsonl") == [{"messages": messages}]
 
 
-def test_a_folder_of_files_is_one_dataset(zone: Path, prepared: Prepared):
+def test_a_folder_of_files_is_one_dataset(zone: Path, prepared: Prepared) -> None:
     (zone / "parts").mkdir()
     write_rows(zone / "parts" / "1.jsonl", questions(2))
     write_rows(zone / "parts" / "2.jsonl", questions(4)[2:])
@@ -61,7 +61,7 @@ def test_a_folder_of_files_is_one_dataset(zone: Path, prepared: Prepared):
     assert [file.file for file in prepared().statistics.files] == ["parts/1.jsonl", "parts/2.jsonl"]
 
 
-def test_a_preference_dataset_with_its_own_columns(zone: Path, tmp_path: Path, prepared: Prepared):
+def test_a_preference_dataset_with_its_own_columns(zone: Path, tmp_path: Path, prepared: Prepared) -> None:
     write_rows(zone / "pairs.jsonl", [{"q": "a", "good": "b", "bad": "c"}])
     columns = {"prompt": "q", "chosen": "good", "rejected": "bad"}
     declare(zone, pairs={"file_name": "pairs.jsonl", "ranking": True, "columns": columns})
@@ -106,21 +106,21 @@ def test_a_preference_dataset_with_its_own_columns(zone: Path, tmp_path: Path, p
 )
 def test_a_declaration_that_cannot_be_followed_is_refused(
     zone: Path, prepared: Prepared, entry: Any, message: str
-):
+) -> None:
     write_rows(zone / "rows.jsonl", questions(2))
     declare(zone, rows=entry)
     with pytest.raises(DatasetError, match=message):
         prepared()
 
 
-def test_two_entries_for_one_file_are_refused(zone: Path, prepared: Prepared):
+def test_two_entries_for_one_file_are_refused(zone: Path, prepared: Prepared) -> None:
     write_rows(zone / "rows.jsonl", questions(2))
     declare(zone, one={"file_name": "rows.jsonl"}, two={"file_name": "rows.jsonl"})
     with pytest.raises(DatasetError, match=r"two: lists rows\.jsonl, as one does"):
         prepared()
 
 
-def test_a_declaration_that_is_not_json_is_refused_with_its_line(zone: Path, prepared: Prepared):
+def test_a_declaration_that_is_not_json_is_refused_with_its_line(zone: Path, prepared: Prepared) -> None:
     (zone / "dataset_info.json").write_text('{\n  "rows": \n}')
     with pytest.raises(DatasetError, match=r"dataset_info\.json:3: is not JSON"):
         prepared()

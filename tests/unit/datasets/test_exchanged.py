@@ -88,7 +88,7 @@ def exchange_tenant(root: Path) -> None:
 @pytest.mark.parametrize("exchange", [exchange_folder, exchange_tenant])
 def test_a_folder_that_becomes_a_link_is_read_as_it_was_opened_or_refused(
     root: Path, tmp_path: Path, tokenizer_file: Path, exchange: Callable[[Path], None]
-):
+) -> None:
     with opened(root) as zone:
         before = fingerprint(zone)
         exchange(root)
@@ -107,7 +107,7 @@ def test_a_folder_that_becomes_a_link_is_read_as_it_was_opened_or_refused(
 @pytest.mark.parametrize("suffix", FORMATS)
 def test_a_file_that_becomes_a_link_is_refused_in_every_format(
     root: Path, tmp_path: Path, tokenizer_file: Path, suffix: str, looked_at: bool
-):
+) -> None:
     own = root / "team-a" / "bot" / f"rows{suffix}"
     with opened(root) as zone:
         if looked_at:
@@ -121,7 +121,7 @@ def test_a_file_that_becomes_a_link_is_refused_in_every_format(
 @pytest.mark.parametrize("suffix", FORMATS)
 def test_a_file_that_is_another_than_was_looked_at_is_refused_in_every_format(
     root: Path, tmp_path: Path, tokenizer_file: Path, suffix: str
-):
+) -> None:
     own, others = (root / tenant / "bot" / f"rows{suffix}" for tenant in ("team-a", "team-b"))
     times = own.stat().st_mtime_ns
     with opened(root) as zone:
@@ -166,7 +166,7 @@ def moments() -> Moments:
 @pytest.mark.parametrize("step", [13, pytest.param(1, marks=pytest.mark.long)])
 def test_at_no_moment_an_exchange_makes_a_row_of_another_tenant_read(
     root: Path, tmp_path: Path, tokenizer_file: Path, moments: Moments, step: int
-):
+) -> None:
     """The tenant's folder, the landing zone or a file becomes a link, for good or until the next moment."""
     own, others = root / "team-a", root / "team-b"
     for tenant in (own, others):
@@ -227,7 +227,9 @@ class Exchange:
             self._aside.rename(self._place)
 
 
-def test_a_run_that_waited_its_turn_opens_the_landing_zone_afterwards(tmp_path: Path, tokenizer_file: Path):
+def test_a_run_that_waited_its_turn_opens_the_landing_zone_afterwards(
+    tmp_path: Path, tokenizer_file: Path
+) -> None:
     """The folder becomes a link to another tenant's while the run waits."""
     root = tmp_path / "project"
     shutil.copytree(PROJECT, root)

@@ -94,7 +94,7 @@ def openai(*turns: tuple[str, str], **others: Any) -> dict[str, Any]:
 )
 def test_each_format_is_inferred_from_its_columns(
     zone: Path, tmp_path: Path, prepared: Prepared, stage: str, row: Any, format: str, written: Any
-):
+) -> None:
     write_rows(zone / "rows.jsonl", [row])
     assert prepared(stage, held_out_fraction=0).format == format
     assert rows_of(tmp_path / "out/train.jsonl") == [written]
@@ -102,7 +102,7 @@ def test_each_format_is_inferred_from_its_columns(
 
 def test_tool_calls_of_openai_become_function_calls_and_responses_one_observation(
     zone: Path, tmp_path: Path, prepared: Prepared
-):
+) -> None:
     call = {"id": "1", "type": "function", "function": {"name": "add", "arguments": '{"a": 1}'}}
     messages = [
         {"role": "user", "content": "a"},
@@ -189,13 +189,13 @@ def test_tool_calls_of_openai_become_function_calls_and_responses_one_observatio
 )
 def test_a_row_that_the_engine_would_drop_is_refused_with_its_line(
     zone: Path, prepared: Prepared, stage: str, row: Any, message: str
-):
+) -> None:
     write_rows(zone / "rows.jsonl", [row])
     with pytest.raises(DatasetError, match=message):
         prepared(stage)
 
 
-def test_kto_tags_of_csv_are_texts(zone: Path, tmp_path: Path, prepared: Prepared):
+def test_kto_tags_of_csv_are_texts(zone: Path, tmp_path: Path, prepared: Prepared) -> None:
     (zone / "rows.csv").write_text("instruction,output,kto_tag\na,b,True\nc,d,false\n")
     prepared("kto", held_out_fraction=0)
     assert [row["kto_tag"] for row in rows_of(tmp_path / "out/train.jsonl")] == [True, False]

@@ -23,7 +23,7 @@ def fingerprint(zone: Path) -> str:
         return landing_zone.fingerprint(opened)
 
 
-def test_data_files_count_by_name_and_hidden_ones_do_not(zone: Path):
+def test_data_files_count_by_name_and_hidden_ones_do_not(zone: Path) -> None:
     for name in (
         "b.jsonl",
         "a.CSV",
@@ -47,7 +47,7 @@ def test_data_files_count_by_name_and_hidden_ones_do_not(zone: Path):
     assert source_files(zone)[0].size_bytes == 1
 
 
-def test_the_fingerprint_follows_names_and_bytes_and_nothing_else(zone: Path):
+def test_the_fingerprint_follows_names_and_bytes_and_nothing_else(zone: Path) -> None:
     path = write_rows(zone / "rows.jsonl", questions(3))
     first = fingerprint(zone)
     os.utime(path, (1, 1))
@@ -59,7 +59,7 @@ def test_the_fingerprint_follows_names_and_bytes_and_nothing_else(zone: Path):
     assert len({first, renamed, fingerprint(zone)}) == 3
 
 
-def test_subfolders_count_where_a_dataset_info_may_name_them(zone: Path):
+def test_subfolders_count_where_a_dataset_info_may_name_them(zone: Path) -> None:
     (zone / "parts").mkdir()
     write_rows(zone / "parts" / "rows.jsonl", questions(1))
     assert source_files(zone) == ()
@@ -67,7 +67,7 @@ def test_subfolders_count_where_a_dataset_info_may_name_them(zone: Path):
     assert [file.path.name for file in source_files(zone)] == ["dataset_info.json", "rows.jsonl"]
 
 
-def test_the_data_folder_of_a_hub_repository_counts(zone: Path):
+def test_the_data_folder_of_a_hub_repository_counts(zone: Path) -> None:
     (zone / "data").mkdir()
     write_rows(zone / "data" / "train.jsonl", questions(1))
     first = fingerprint(zone)
@@ -79,7 +79,7 @@ def test_the_data_folder_of_a_hub_repository_counts(zone: Path):
 @pytest.mark.parametrize("target", ["../../team-b/rows.jsonl", ".data", "nowhere.jsonl"])
 def test_a_link_is_not_followed_wherever_it_leads(
     zone: Path, tmp_path: Path, prepared: Callable[..., object], target: str
-):
+) -> None:
     (tmp_path / "team-b").mkdir()
     write_rows(tmp_path / "team-b" / "rows.jsonl", questions(3))
     write_rows(zone / ".data", questions(3))
@@ -89,7 +89,9 @@ def test_a_link_is_not_followed_wherever_it_leads(
             read()
 
 
-def test_a_folder_that_is_a_link_is_not_followed(zone: Path, tmp_path: Path, prepared: Callable[..., object]):
+def test_a_folder_that_is_a_link_is_not_followed(
+    zone: Path, tmp_path: Path, prepared: Callable[..., object]
+) -> None:
     (tmp_path / "team-b").mkdir()
     write_rows(tmp_path / "team-b" / "rows.jsonl", questions(3))
     (zone / "data").symlink_to(tmp_path / "team-b")
@@ -103,7 +105,9 @@ def test_a_folder_that_is_a_link_is_not_followed(zone: Path, tmp_path: Path, pre
         prepared()
 
 
-def test_a_pipe_is_refused_without_waiting_for_its_writer(zone: Path, prepared: Callable[..., object]):
+def test_a_pipe_is_refused_without_waiting_for_its_writer(
+    zone: Path, prepared: Callable[..., object]
+) -> None:
     os.mkfifo(zone / "pipe.jsonl")
     with pytest.raises(DatasetError, match=r"pipe\.jsonl: is not a regular file"):
         prepared()
@@ -129,7 +133,7 @@ def test_a_landing_zone_that_is_a_link_to_another_tenants_is_refused(tmp_path: P
                 pass
 
 
-def test_folders_deep_within_each_other_are_refused(zone: Path, prepared: Callable[..., object]):
+def test_folders_deep_within_each_other_are_refused(zone: Path, prepared: Callable[..., object]) -> None:
     deep = zone.joinpath(*["a"] * (MOST_NESTED_FOLDERS + 1))
     deep.mkdir(parents=True)
     (zone / "dataset_info.json").write_text('{"a": {"file_name": "rows.jsonl"}}')

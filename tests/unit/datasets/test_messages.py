@@ -67,7 +67,7 @@ def told(result: PreparedDataset) -> list[tuple[str, int]]:
 @pytest.mark.parametrize("key", sorted(REFUSED))
 def test_a_key_that_would_change_what_is_learned_is_refused_with_its_line(
     zone: Path, prepared: Prepared, stage: str, make: Callable[..., Row], key: str
-):
+) -> None:
     write_rows(zone / "rows.jsonl", [make(), make(answer={key: None}), make(answer={key: "x"})])
     with pytest.raises(DatasetError, match=rf"rows\.jsonl:3: .*{key}: would not be learned from; ") as caught:
         prepared(stage)
@@ -78,7 +78,7 @@ def test_a_key_that_would_change_what_is_learned_is_refused_with_its_line(
 @pytest.mark.parametrize("key", ["name", "timestamp", "annotator", "prefix"])
 def test_any_other_key_is_remarked_with_a_count(
     zone: Path, prepared: Prepared, stage: str, make: Callable[..., Row], key: str
-):
+) -> None:
     given = [make({key: "kim"}), make(), make({key: None}), make({key: ""}), make({key: "lee"})]
     write_rows(zone / "rows.jsonl", given)
     result = prepared(stage, held_out_fraction=0)
@@ -91,7 +91,7 @@ def test_any_other_key_is_remarked_with_a_count(
 @pytest.mark.parametrize("column", sorted(REFUSED_COLUMNS))
 def test_a_column_that_would_change_what_is_learned_is_refused_where_it_is_filled(
     zone: Path, prepared: Prepared, stage: str, make: Callable[..., Row], column: str
-):
+) -> None:
     write_rows(zone / "rows.jsonl", [make(**{column: []}), make(**{column: None}), make(**{column: ["a"]})])
     with pytest.raises(DatasetError, match=rf"rows\.jsonl:3: {column}: would not be learned from") as caught:
         prepared(stage)
@@ -110,7 +110,7 @@ def test_a_column_that_would_change_what_is_learned_is_refused_where_it_is_fille
 @pytest.mark.parametrize("declared", [True, False])
 def test_media_are_refused_with_and_without_a_dataset_info(
     zone: Path, prepared: Prepared, stage: str, row: Row, declared: bool
-):
+) -> None:
     write_rows(zone / "rows.jsonl", [row])
     media = [*row][-1]
     if declared:
@@ -129,7 +129,7 @@ def test_media_are_refused_with_and_without_a_dataset_info(
 @pytest.mark.parametrize("off", OFF)
 def test_an_answer_that_is_not_to_be_learned_from_is_masked(
     zone: Path, tmp_path: Path, prepared: Prepared, make: Callable[..., Row], key: str, off: object
-):
+) -> None:
     masked, plain = make(answer={key: off}), make(answer={key: 1})
     column = next(iter(masked))
     write_rows(zone / "rows.jsonl", [{column: masked[column] + plain[column]}, plain])
@@ -146,14 +146,16 @@ def test_an_answer_that_is_not_to_be_learned_from_is_masked(
 @pytest.mark.parametrize("value", [0.5, 2, -1, "no", [0]])
 def test_half_a_weight_is_refused(
     zone: Path, prepared: Prepared, make: Callable[..., Row], key: str, value: object
-):
+) -> None:
     write_rows(zone / "rows.jsonl", [make(answer={key: value})])
     with pytest.raises(DatasetError, match=rf"rows\.jsonl:1: .*\[1\]\.{key}: .* give 0 .* or 1"):
         prepared()
 
 
 @pytest.mark.parametrize("key", SWITCHES)
-def test_a_question_is_not_learned_whatever_it_says(zone: Path, tmp_path: Path, prepared: Prepared, key: str):
+def test_a_question_is_not_learned_whatever_it_says(
+    zone: Path, tmp_path: Path, prepared: Prepared, key: str
+) -> None:
     write_rows(zone / "rows.jsonl", [openai({key: 0})])
     prepared(held_out_fraction=0)
     assert rows_of(tmp_path / "out/train.jsonl") == [openai()]
@@ -163,7 +165,7 @@ def test_a_question_is_not_learned_whatever_it_says(zone: Path, tmp_path: Path, 
             prepared()
 
 
-def test_without_an_answer_to_learn_a_row_is_refused(zone: Path, prepared: Prepared):
+def test_without_an_answer_to_learn_a_row_is_refused(zone: Path, prepared: Prepared) -> None:
     write_rows(zone / "rows.jsonl", [openai(), openai(answer={"weight": 0})])
     with pytest.raises(DatasetError, match=r"rows\.jsonl:2: messages: no answer of it is to be learned from"):
         prepared()
@@ -178,7 +180,7 @@ def test_without_an_answer_to_learn_a_row_is_refused(zone: Path, prepared: Prepa
 @pytest.mark.parametrize(("stage", "tag"), [("dpo", {}), ("kto", {"kto_tag": True})])
 def test_in_these_stages_no_earlier_answer_is_learned_anyway(
     zone: Path, tmp_path: Path, prepared: Prepared, stage: str, tag: Row
-):
+) -> None:
     end = preference() if stage == "dpo" else desired()
     end["messages"] = openai(answer={"weight": 0})["messages"] + end["messages"]
     write_rows(zone / "rows.jsonl", [end])
@@ -189,7 +191,7 @@ def test_in_these_stages_no_earlier_answer_is_learned_anyway(
 
 def test_what_follows_the_last_answer_to_learn_is_dropped_and_said(
     zone: Path, tmp_path: Path, prepared: Prepared
-):
+) -> None:
     rows = openai()["messages"] + openai(answer={"weight": 0})["messages"]
     write_rows(zone / "rows.jsonl", [{"messages": rows}])
     result = prepared(held_out_fraction=0)
@@ -199,7 +201,9 @@ def test_what_follows_the_last_answer_to_learn_is_dropped_and_said(
     ]
 
 
-def test_masks_and_a_recipe_that_learns_the_questions_exclude_each_other(zone: Path, prepared: Prepared):
+def test_masks_and_a_recipe_that_learns_the_questions_exclude_each_other(
+    zone: Path, prepared: Prepared
+) -> None:
     masked = openai(answer={"weight": 0})["messages"] + openai()["messages"]
     write_rows(zone / "rows.jsonl", [openai(), {"messages": masked}])
     with pytest.raises(DatasetError, match=r"rows\.jsonl:2: messages: .* train_on_prompt learns everything"):
@@ -208,7 +212,9 @@ def test_masks_and_a_recipe_that_learns_the_questions_exclude_each_other(zone: P
     assert prepared(train_on_prompt=True).rows == 2
 
 
-def test_what_was_prepared_with_masks_can_be_read_again(zone: Path, tmp_path: Path, prepared: Prepared):
+def test_what_was_prepared_with_masks_can_be_read_again(
+    zone: Path, tmp_path: Path, prepared: Prepared
+) -> None:
     masked = openai(answer={"weight": 0})["messages"] + openai()["messages"]
     write_rows(zone / "rows.jsonl", [{"messages": masked}, *(openai({"content": f"{i}"}) for i in range(9))])
     prepared()
@@ -221,7 +227,9 @@ def test_what_was_prepared_with_masks_can_be_read_again(zone: Path, tmp_path: Pa
     assert (tmp_path / "out/train.jsonl").read_bytes() == written["train.jsonl"]
 
 
-def test_rows_with_masks_beside_files_of_another_format(zone: Path, tmp_path: Path, prepared: Prepared):
+def test_rows_with_masks_beside_files_of_another_format(
+    zone: Path, tmp_path: Path, prepared: Prepared
+) -> None:
     write_rows(zone / "a.jsonl", questions(1))
     masked = openai(answer={"weight": 0})["messages"] + openai()["messages"]
     write_rows(zone / "b.jsonl", [{"messages": masked}])
@@ -241,7 +249,9 @@ def with_call(**answer: Any) -> list[Row]:
     ]
 
 
-def test_text_beside_a_call_is_dropped_and_said_with_a_count(zone: Path, tmp_path: Path, prepared: Prepared):
+def test_text_beside_a_call_is_dropped_and_said_with_a_count(
+    zone: Path, tmp_path: Path, prepared: Prepared
+) -> None:
     answer = openai()["messages"][1:]
     rows = [with_call(content=content) + answer for content in ("Let me look.", None, "", "I look.")]
     write_rows(zone / "rows.jsonl", [{"messages": row} for row in rows])
@@ -250,14 +260,14 @@ def test_text_beside_a_call_is_dropped_and_said_with_a_count(zone: Path, tmp_pat
     assert "look" not in (tmp_path / "out/train.jsonl").read_text()
 
 
-def test_responses_after_the_last_answer_are_dropped_and_said(zone: Path, prepared: Prepared):
+def test_responses_after_the_last_answer_are_dropped_and_said(zone: Path, prepared: Prepared) -> None:
     write_rows(zone / "rows.jsonl", [{"messages": with_call(content=None)}])
     assert told(prepared()) == [
         ("tool responses after the last answer are dropped, as LLaMA-Factory does", 1)
     ]
 
 
-def test_tool_calls_in_rows_that_are_not_openais_are_refused(zone: Path, prepared: Prepared):
+def test_tool_calls_in_rows_that_are_not_openais_are_refused(zone: Path, prepared: Prepared) -> None:
     write_rows(zone / "rows.jsonl", [sharegpt(answer={"tool_calls": [CALL]})])
     with pytest.raises(
         DatasetError, match=r"conversations\[1\]\.tool_calls: is read with `formatting: openai`"
@@ -265,7 +275,7 @@ def test_tool_calls_in_rows_that_are_not_openais_are_refused(zone: Path, prepare
         prepared()
 
 
-def test_tool_calls_of_a_question_are_refused(zone: Path, prepared: Prepared):
+def test_tool_calls_of_a_question_are_refused(zone: Path, prepared: Prepared) -> None:
     write_rows(zone / "rows.jsonl", [openai({"tool_calls": []}), openai({"tool_calls": [CALL]})])
     with pytest.raises(
         DatasetError, match=r"rows\.jsonl:2: messages\[0\]\.tool_calls: is of the assistant alone"
@@ -273,7 +283,7 @@ def test_tool_calls_of_a_question_are_refused(zone: Path, prepared: Prepared):
         prepared()
 
 
-def test_a_system_column_beside_a_system_message_is_said_to_be_unused(zone: Path, prepared: Prepared):
+def test_a_system_column_beside_a_system_message_is_said_to_be_unused(zone: Path, prepared: Prepared) -> None:
     system = [{"role": "system", "content": "s"}]
     rows = [{"messages": system + openai()["messages"], "system": text} for text in ("s", "", "other")]
     write_rows(zone / "rows.jsonl", rows)
@@ -282,7 +292,9 @@ def test_a_system_column_beside_a_system_message_is_said_to_be_unused(zone: Path
     ]
 
 
-def test_parts_of_text_are_one_text_as_they_are_served(zone: Path, tmp_path: Path, prepared: Prepared):
+def test_parts_of_text_are_one_text_as_they_are_served(
+    zone: Path, tmp_path: Path, prepared: Prepared
+) -> None:
     parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
     write_rows(zone / "rows.jsonl", [openai({"content": parts}, {"content": parts[:1]})])
     assert prepared(held_out_fraction=0).remarks == ()
@@ -292,7 +304,7 @@ def test_parts_of_text_are_one_text_as_they_are_served(zone: Path, tmp_path: Pat
 @pytest.mark.parametrize(
     "part", [{"type": "image_url", "image_url": {"url": "x"}}, {"type": "input_audio"}, {}]
 )
-def test_any_other_part_is_refused(zone: Path, prepared: Prepared, part: Row):
+def test_any_other_part_is_refused(zone: Path, prepared: Prepared, part: Row) -> None:
     write_rows(zone / "rows.jsonl", [openai({"content": [{"type": "text", "text": "a"}, part]})])
     with pytest.raises(DatasetError, match=r"messages\[0\]\.content: has a part of the type"):
         prepared()
@@ -315,7 +327,7 @@ def test_any_other_part_is_refused(zone: Path, prepared: Prepared, part: Row):
 @pytest.mark.parametrize("place", ["instruction", "input", "output", "system"])
 def test_a_word_that_was_to_be_filled_in_is_remarked(
     zone: Path, prepared: Prepared, text: str, word: str, place: str
-):
+) -> None:
     row = {"instruction": "a", "input": "b", "output": "c", "system": "d"}
     write_rows(zone / "rows.jsonl", [row, row | {place: text}, row | {place: f"{text} {text}"}])
     (remark,) = prepared().remarks
@@ -323,13 +335,13 @@ def test_a_word_that_was_to_be_filled_in_is_remarked(
     assert word in remark.text
 
 
-def test_braces_that_are_no_placeholder_are_left_alone(zone: Path, prepared: Prepared):
+def test_braces_that_are_no_placeholder_are_left_alone(zone: Path, prepared: Prepared) -> None:
     texts = ['{"a": {"b": {}}}', "{{}}", "{{1}}", "{% if x %}", "{{ a | b }}", "{{\n}}", "x}} {{"]
     write_rows(zone / "rows.jsonl", [{"instruction": text, "output": text} for text in texts])
     assert prepared().remarks == ()
 
 
-def test_a_file_with_thousands_of_different_remarks_keeps_the_first(zone: Path, prepared: Prepared):
+def test_a_file_with_thousands_of_different_remarks_keeps_the_first(zone: Path, prepared: Prepared) -> None:
     rows = [{"instruction": f"{{{{word{letter}}}}}", "output": "b"} for letter in range(500)]
     write_rows(zone / "rows.jsonl", rows)
     remarks = prepared().remarks
@@ -366,7 +378,7 @@ def test_whatever_a_row_says_is_written_refused_or_remarked_by_its_name(
     in_answer: set[str],
     asked: str,
     answered: str,
-):
+) -> None:
     """Whatever the keys are called: a link between call and response alone may go unsaid."""
     stage, make = form
     text = "content" if make is not sharegpt else "value"

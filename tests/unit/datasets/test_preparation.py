@@ -21,7 +21,7 @@ Prepared = Callable[..., PreparedDataset]
 
 def test_every_row_lands_on_one_side_with_the_columns_of_the_file(
     zone: Path, tmp_path: Path, prepared: Prepared
-):
+) -> None:
     rows = questions(20)
     write_rows(zone / "rows.jsonl", rows)
     result = prepared()
@@ -35,7 +35,7 @@ def test_every_row_lands_on_one_side_with_the_columns_of_the_file(
     assert info["held_out"]["file_name"] == "held_out.jsonl"
 
 
-def test_the_same_bytes_in_give_the_same_bytes_out(zone: Path, tmp_path: Path, prepared: Prepared):
+def test_the_same_bytes_in_give_the_same_bytes_out(zone: Path, tmp_path: Path, prepared: Prepared) -> None:
     write_rows(zone / "rows.jsonl", questions(30))
     prepared()
     first = {file.name: file.read_bytes() for file in (tmp_path / "out").iterdir()}
@@ -44,7 +44,9 @@ def test_the_same_bytes_in_give_the_same_bytes_out(zone: Path, tmp_path: Path, p
     assert set(first) == {"train.jsonl", "held_out.jsonl", "dataset_info.json", "statistics.json"}
 
 
-def test_statistics_count_tokens_lengths_duplicates_and_rows_over_the_cutoff(zone: Path, prepared: Prepared):
+def test_statistics_count_tokens_lengths_duplicates_and_rows_over_the_cutoff(
+    zone: Path, prepared: Prepared
+) -> None:
     rows = [{"instruction": "abc", "output": "de"}] * 2 + [{"instruction": "a" * 60, "output": "b" * 10}]
     write_rows(zone / "rows.jsonl", rows)
     statistics = prepared(cutoff_len=64).statistics
@@ -53,7 +55,7 @@ def test_statistics_count_tokens_lengths_duplicates_and_rows_over_the_cutoff(zon
     assert (statistics.rows_over_cutoff, statistics.share_over_cutoff) == (1, 0.3333)
 
 
-def test_a_preference_is_as_long_as_its_longer_answer_and_costs_both(zone: Path, prepared: Prepared):
+def test_a_preference_is_as_long_as_its_longer_answer_and_costs_both(zone: Path, prepared: Prepared) -> None:
     rows = [
         {"instruction": "ab", "chosen": "c", "rejected": "def"},
         {"instruction": "x", "chosen": "", "rejected": ""},
@@ -65,7 +67,7 @@ def test_a_preference_is_as_long_as_its_longer_answer_and_costs_both(zone: Path,
     assert statistics.empty_answers == 1
 
 
-def test_samples_are_three_short_rows_to_train_on(zone: Path, tmp_path: Path, prepared: Prepared):
+def test_samples_are_three_short_rows_to_train_on(zone: Path, tmp_path: Path, prepared: Prepared) -> None:
     write_rows(zone / "rows.jsonl", [{"instruction": f"{i} " + "x" * 1000, "output": "y"} for i in range(10)])
     samples = prepared().samples
     assert len(samples) == 3
@@ -74,7 +76,7 @@ def test_samples_are_three_short_rows_to_train_on(zone: Path, tmp_path: Path, pr
     assert [s["instruction"][:3] for s in samples] == [row["instruction"][:3] for row in train[:3]]
 
 
-def test_a_fraction_of_zero_holds_out_nothing(zone: Path, tmp_path: Path, prepared: Prepared):
+def test_a_fraction_of_zero_holds_out_nothing(zone: Path, tmp_path: Path, prepared: Prepared) -> None:
     write_rows(zone / "rows.jsonl", questions(5))
     prepared()
     assert prepared(held_out_fraction=0).held_out_rows == 0
@@ -84,7 +86,7 @@ def test_a_fraction_of_zero_holds_out_nothing(zone: Path, tmp_path: Path, prepar
 
 def test_files_that_differ_in_an_optional_column_keep_their_columns(
     zone: Path, tmp_path: Path, prepared: Prepared
-):
+) -> None:
     write_rows(zone / "a.jsonl", [{"instruction": "a", "output": "b"}])
     write_rows(zone / "b.jsonl", [{"instruction": "c", "input": "d", "output": "e", "topic": 7}])
     result = prepared(held_out_fraction=0)
@@ -96,7 +98,9 @@ def test_files_that_differ_in_an_optional_column_keep_their_columns(
     assert result.statistics.unused_columns == ("topic",)
 
 
-def test_files_of_different_formats_become_conversations(zone: Path, tmp_path: Path, prepared: Prepared):
+def test_files_of_different_formats_become_conversations(
+    zone: Path, tmp_path: Path, prepared: Prepared
+) -> None:
     write_rows(zone / "a.jsonl", [{"instruction": "a", "input": "b", "output": "c", "system": "s"}])
     message = [{"role": "user", "content": "d"}, {"role": "assistant", "content": "e"}]
     write_rows(zone / "b.jsonl", [{"messages": message}])
@@ -105,7 +109,7 @@ def test_files_of_different_formats_become_conversations(zone: Path, tmp_path: P
     assert said == [["s", "a\nb", "c"], ["d", "e"]]
 
 
-def test_the_file_is_named_with_its_hash_and_rows(zone: Path, prepared: Prepared):
+def test_the_file_is_named_with_its_hash_and_rows(zone: Path, prepared: Prepared) -> None:
     write_rows(zone / "rows.jsonl", questions(3))
     (file,) = prepared().statistics.files
     assert (file.file, file.rows, len(file.sha256)) == ("rows.jsonl", 3, 64)
@@ -113,7 +117,7 @@ def test_the_file_is_named_with_its_hash_and_rows(zone: Path, prepared: Prepared
 
 def test_all_mistakes_of_all_files_come_at_once_with_file_and_line(
     zone: Path, tmp_path: Path, prepared: Prepared
-):
+) -> None:
     (zone / "a.jsonl").write_text('{"instruction": "a", "output": "b"}\nnot json\n{"instruction": "c"}\n')
     (zone / "b.csv").write_text("instruction,output\nq,\na,b,c\n")
     with pytest.raises(DatasetError) as caught:
@@ -126,7 +130,7 @@ def test_all_mistakes_of_all_files_come_at_once_with_file_and_line(
     assert not (tmp_path / "out").exists()
 
 
-def test_only_the_first_mistakes_are_shown_and_all_are_counted(zone: Path, prepared: Prepared):
+def test_only_the_first_mistakes_are_shown_and_all_are_counted(zone: Path, prepared: Prepared) -> None:
     write_rows(
         zone / "rows.jsonl", [{"instruction": "a", "output": "b"}] + [{"instruction": 1, "output": 2}] * 100
     )
@@ -136,25 +140,25 @@ def test_only_the_first_mistakes_are_shown_and_all_are_counted(zone: Path, prepa
 
 
 @pytest.mark.parametrize("name", ["rows.jsonl", "rows.json", "rows.csv"])
-def test_an_empty_dataset_is_refused(zone: Path, prepared: Prepared, name: str):
+def test_an_empty_dataset_is_refused(zone: Path, prepared: Prepared, name: str) -> None:
     (zone / name).write_text("")
     with pytest.raises(DatasetError, match=rf"{name}: holds no row"):
         prepared()
 
 
-def test_a_header_without_rows_is_an_empty_dataset(zone: Path, prepared: Prepared):
+def test_a_header_without_rows_is_an_empty_dataset(zone: Path, prepared: Prepared) -> None:
     (zone / "rows.csv").write_text("instruction,output\n")
     with pytest.raises(DatasetError, match="holds no row"):
         prepared()
 
 
-def test_a_landing_zone_without_dataset_files_says_what_is_there(zone: Path, prepared: Prepared):
+def test_a_landing_zone_without_dataset_files_says_what_is_there(zone: Path, prepared: Prepared) -> None:
     (zone / "notes.txt").write_text("hello")
     with pytest.raises(DatasetError, match=r"only notes\.txt; put \*\.json"):
         prepared()
 
 
-def test_a_missing_landing_zone_is_named(zone: Path, prepared: Prepared):
+def test_a_missing_landing_zone_is_named(zone: Path, prepared: Prepared) -> None:
     zone.rmdir()
     with pytest.raises(DatasetError, match="there is no such folder; make it"):
         prepared()
@@ -177,18 +181,20 @@ def test_a_missing_landing_zone_is_named(zone: Path, prepared: Prepared):
 )
 def test_a_format_that_does_not_fit_the_stage_is_refused(
     zone: Path, prepared: Prepared, stage: str, row: dict[str, object], message: str
-):
+) -> None:
     write_rows(zone / "rows.jsonl", [row])
     with pytest.raises(DatasetError, match=message):
         prepared(stage)
 
 
-def test_an_unknown_stage_is_refused(zone: Path, prepared: Prepared):
+def test_an_unknown_stage_is_refused(zone: Path, prepared: Prepared) -> None:
     with pytest.raises(DatasetError, match="stage 'ppo'"):
         prepared("ppo")
 
 
-def test_a_file_that_grows_while_it_is_read_is_refused(zone: Path, tmp_path: Path, prepared: Prepared):
+def test_a_file_that_grows_while_it_is_read_is_refused(
+    zone: Path, tmp_path: Path, prepared: Prepared
+) -> None:
     path = write_rows(zone / "rows.jsonl", questions(2000))
     line = json.dumps(questions(1)[0]) + "\n"
     done = threading.Event()
@@ -213,7 +219,7 @@ def test_a_file_that_grows_while_it_is_read_is_refused(zone: Path, tmp_path: Pat
     assert not (tmp_path / "out").exists()
 
 
-def test_a_file_that_is_replaced_is_another_file(zone: Path):
+def test_a_file_that_is_replaced_is_another_file(zone: Path) -> None:
     path = write_rows(zone / "rows.jsonl", questions(2))
     before = path.stat()
     other = write_rows(zone / ".new", questions(2))
@@ -225,7 +231,7 @@ def test_a_file_that_is_replaced_is_another_file(zone: Path):
             opened.checked(path)
 
 
-def test_an_error_leaves_what_was_prepared_before(zone: Path, tmp_path: Path, prepared: Prepared):
+def test_an_error_leaves_what_was_prepared_before(zone: Path, tmp_path: Path, prepared: Prepared) -> None:
     write_rows(zone / "rows.jsonl", questions(5))
     prepared()
     before = (tmp_path / "out/train.jsonl").read_bytes()
@@ -236,14 +242,14 @@ def test_an_error_leaves_what_was_prepared_before(zone: Path, tmp_path: Path, pr
     assert not (tmp_path / "out/.partial").exists()
 
 
-def test_a_tokenizer_that_cannot_be_loaded_is_named(zone: Path, tmp_path: Path):
+def test_a_tokenizer_that_cannot_be_loaded_is_named(zone: Path, tmp_path: Path) -> None:
     broken = tmp_path / "tokenizer.json"
     broken.write_text("{}")
     with pytest.raises(DatasetError, match=r"tokenizer\.json: is no tokenizer that can be loaded"):
         Statistics(broken)
 
 
-def test_a_hundred_and_fifty_rows_take_less_than_a_second(zone: Path, prepared: Prepared):
+def test_a_hundred_and_fifty_rows_take_less_than_a_second(zone: Path, prepared: Prepared) -> None:
     write_rows(zone / "rows.jsonl", questions(150))
     start = time.perf_counter()
     prepared()

@@ -39,7 +39,9 @@ def refused(path: Path) -> str:
 
 @one_folder
 @given(written=ROWS, line_end=some.sampled_from(["\n", "\r\n", "\n\n"]))
-def test_json_lines_come_back_as_written(tmp_path: Path, written: list[dict[str, str]], line_end: str):
+def test_json_lines_come_back_as_written(
+    tmp_path: Path, written: list[dict[str, str]], line_end: str
+) -> None:
     path = tmp_path / "rows.jsonl"
     text = line_end.join(json.dumps(row, ensure_ascii=False) for row in written)
     path.write_bytes(text.encode())
@@ -48,7 +50,9 @@ def test_json_lines_come_back_as_written(tmp_path: Path, written: list[dict[str,
 
 @one_folder
 @given(written=ROWS, indent=some.sampled_from([None, 0, 2]))
-def test_a_json_list_comes_back_as_written(tmp_path: Path, written: list[dict[str, str]], indent: int | None):
+def test_a_json_list_comes_back_as_written(
+    tmp_path: Path, written: list[dict[str, str]], indent: int | None
+) -> None:
     path = tmp_path / "rows.json"
     path.write_text(json.dumps(written, indent=indent))
     assert [row for _, row in rows(path)] == written
@@ -88,7 +92,7 @@ def read_in_pieces(content: bytes, size: int) -> tuple[list[Any], list[Any]]:
 )
 def test_a_document_reads_the_same_in_pieces_of_any_size(
     written: list[dict[str, str]], indent: int | None, listed: bool, size: int, cut: int, spoiled: int
-):
+) -> None:
     """Rows, lines and mistakes, also of one that is cut or has a wrong byte in it."""
     rows = [row | {"é": [1, 2.5, None, True]} for row in written]
     texts = [json.dumps(row, indent=indent, ensure_ascii=False) for row in rows]
@@ -104,7 +108,7 @@ def test_a_document_reads_the_same_in_pieces_of_any_size(
 
 @one_folder
 @given(written=ROWS)
-def test_csv_comes_back_as_written(tmp_path: Path, written: list[dict[str, str]]):
+def test_csv_comes_back_as_written(tmp_path: Path, written: list[dict[str, str]]) -> None:
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, ["instruction", "output"], quoting=csv.QUOTE_ALL)
     writer.writeheader()
@@ -114,7 +118,7 @@ def test_csv_comes_back_as_written(tmp_path: Path, written: list[dict[str, str]]
     assert [row for _, row in rows(path)] == written
 
 
-def test_parquet_comes_back_as_written_with_row_numbers(tmp_path: Path):
+def test_parquet_comes_back_as_written_with_row_numbers(tmp_path: Path) -> None:
     import pyarrow
     from pyarrow import parquet
 
@@ -123,7 +127,7 @@ def test_parquet_comes_back_as_written_with_row_numbers(tmp_path: Path):
     assert rows(tmp_path / "rows.parquet") == list(enumerate(written, 1))
 
 
-def test_the_line_of_a_row_is_where_it_starts(tmp_path: Path):
+def test_the_line_of_a_row_is_where_it_starts(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     path.write_bytes(
         b'\xef\xbb\xbfinstruction,output\r\n"two\r\nlines","with ""quotes"""\r\n\r\nlast,one\r\n'
@@ -137,14 +141,14 @@ def test_the_line_of_a_row_is_where_it_starts(tmp_path: Path):
     assert [line for line, _ in rows(listed)] == [2, 4, 5]
 
 
-def test_json_lines_in_a_json_file_and_a_list_in_a_jsonl_file_are_read(tmp_path: Path):
+def test_json_lines_in_a_json_file_and_a_list_in_a_jsonl_file_are_read(tmp_path: Path) -> None:
     (tmp_path / "lines.json").write_text('\n{"a": "1"}\n{"a": "2"}\n')
     (tmp_path / "list.jsonl").write_text(' [{"a": "1"}, {"a": "2"}]')
     assert [row for _, row in rows(tmp_path / "lines.json")] == [{"a": "1"}, {"a": "2"}]
     assert [row for _, row in rows(tmp_path / "list.jsonl")] == [{"a": "1"}, {"a": "2"}]
 
 
-def test_a_survey_knows_columns_that_only_later_rows_have(tmp_path: Path):
+def test_a_survey_knows_columns_that_only_later_rows_have(tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_text('{"a": 1}\n{"b": 2}\n')
     with opened_landing_zone(tmp_path, tmp_path, Limits()) as zone:
         assert survey(zone, tmp_path / "rows.jsonl", Mistakes()) == (("a", "b"), {"a": 1})
@@ -167,7 +171,7 @@ def test_a_survey_knows_columns_that_only_later_rows_have(tmp_path: Path):
         (b'{"a": ' + b"9" * 5000 + b"}\n", "rows.jsonl:1: is not JSON: Exceeds the limit"),
     ],
 )
-def test_broken_json_lines_are_refused_with_the_line(tmp_path: Path, content: bytes, message: str):
+def test_broken_json_lines_are_refused_with_the_line(tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "rows.jsonl").write_bytes(content)
     assert message in refused(tmp_path / "rows.jsonl")
 
@@ -189,7 +193,7 @@ def test_broken_json_lines_are_refused_with_the_line(tmp_path: Path, content: by
         ('{\n  "data": [\n  {"a": 1}', "rows.json:3: the last object has no end"),
     ],
 )
-def test_broken_json_lists_are_refused_with_the_line(tmp_path: Path, content: str, message: str):
+def test_broken_json_lists_are_refused_with_the_line(tmp_path: Path, content: str, message: str) -> None:
     (tmp_path / "rows.json").write_text(content)
     assert message in refused(tmp_path / "rows.json")
 
@@ -205,17 +209,17 @@ def test_broken_json_lists_are_refused_with_the_line(tmp_path: Path, content: st
         (b"a,b\n1,\xe9\n", "rows.csv:2: byte 6 of the file (0xe9) is not UTF-8"),
     ],
 )
-def test_broken_csv_is_refused_with_the_line(tmp_path: Path, content: bytes, message: str):
+def test_broken_csv_is_refused_with_the_line(tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "rows.csv").write_bytes(content)
     assert message in refused(tmp_path / "rows.csv")
 
 
-def test_a_long_text_in_csv_is_no_mistake(tmp_path: Path):
+def test_a_long_text_in_csv_is_no_mistake(tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_text("a,b\n" + "x" * 500_000 + ",y\n")
     assert len(rows(tmp_path / "rows.csv")[0][1]["a"]) == 500_000
 
 
-def test_truncated_parquet_is_refused(tmp_path: Path):
+def test_truncated_parquet_is_refused(tmp_path: Path) -> None:
     import pyarrow
     from pyarrow import parquet
 

@@ -90,7 +90,7 @@ def test_digests_tell_engines_and_devices_apart() -> None:
 
 def test_a_missing_lock_is_named() -> None:
     with pytest.raises(EngineError, match=r"images/train/tpu\.lock\.txt is missing; `make lock`"):
-        lock_file("train", "tpu")  # type: ignore[arg-type]  not one of them
+        lock_file("train", "tpu")  # type: ignore[arg-type]  # not one of them
 
 
 def test_a_machine_without_the_nvidia_driver_gets_the_cpu(

@@ -30,7 +30,8 @@ class Followed:
     """A catalog, whoever follows it, and the journal that the gateway reads."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.journal, self.said = folder / "catalog", Journal(folder / "tenants.jsonl"), []
+        self.folder, self.journal = folder / "catalog", Journal(folder / "tenants.jsonl")
+        self.said: list[str] = []
         for name in ("base_models", "models", "tenants"):
             (self.folder / name).mkdir(parents=True)
         base = ROOT / "catalog" / "base_models" / "smollm2_135m_instruct.yaml"

@@ -78,7 +78,8 @@ def tables(detector: Detector) -> dict[str, str]:
 def with_tables(page: str, made: dict[str, str]) -> str:
     for name, table in made.items():
         pattern = rf"(?s)(<!-- {name}: written by [^\n]* -->\n).*?(<!-- end -->)"
-        page, count = re.subn(pattern, lambda match, table=table: f"{match[1]}\n{table}\n\n{match[2]}", page)
+        told = table.replace("\\", "\\\\")
+        page, count = re.subn(pattern, rf"\g<1>\n{told}\n\n\g<2>", page)
         assert count == 1, f"{PAGE} has no place for the table {name!r}"
     return page
 

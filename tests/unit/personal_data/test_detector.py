@@ -5,6 +5,7 @@ import time
 import unicodedata
 import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -145,7 +146,7 @@ def trained(folder: Path) -> Path:
         from spacy.training import Example
 
     pipeline = spacy.blank("xx")
-    recognizer = pipeline.add_pipe("ner")
+    recognizer: Any = pipeline.add_pipe("ner")
     recognizer.add_label("persName")
     texts = [("Yesterday Anna Nowak came.", [(10, 20, "persName")]), ("Yesterday nobody came.", [])]
     examples = [Example.from_dict(pipeline.make_doc(text), {"entities": spans}) for text, spans in texts]

@@ -40,7 +40,8 @@ class Ticks:
         self._definitions = build_definitions(settings, load_catalog(settings.catalog))
         self._sensor = self._definitions.resolve_sensor_def(name)
         self._serving = profile_of(settings).serving
-        self._instance, self._cursor = instance, None
+        self._instance = instance
+        self._cursor: str | None = None
 
     def tick(self) -> dg.SensorResult | dg.SkipReason:
         context = dg.build_sensor_context(

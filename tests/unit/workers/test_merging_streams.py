@@ -200,7 +200,7 @@ def test_memory_stays_flat_however_large_the_model_is(tmp_path: Path) -> None:
         case = tmp_path / str(rows)
         write_base(case / "base", {"model.safetensors": {"up.weight": np.ones((rows, 512), np.float32)}})
         write_adapter(case / "adapter", lora("up", rows, 512))
-        command = [sys.executable, "-c", script, case, case / "output"]
+        command: list[str | Path] = [sys.executable, "-c", script, case, case / "output"]
         environment = os.environ | {"OPENBLAS_NUM_THREADS": "1"}
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
         peaks.append(int(done.stdout))
