@@ -19,5 +19,5 @@ def carry_out(context: dg.AssetExecutionContext, compute: Compute, order: WorkOr
     except WorkOrderError as error:
         if not error.retriable or context.retry_number >= MOST_RETRIES:
             raise
-        context.log.warning(f"{error}\nIt is tried again in {RETRY_AFTER_S} s.")
+        context.log.warning(f"Tried again in {RETRY_AFTER_S} s: {error}")  # a terminal shows the first line
         raise dg.RetryRequested(max_retries=MOST_RETRIES, seconds_to_wait=RETRY_AFTER_S) from error

@@ -1,7 +1,12 @@
-"""The same chain with the artifacts in a bucket: served from the node's cache, merged and as an adapter."""
+"""The same chain with the artifacts in a bucket: served from the node's cache, merged and as an adapter.
+
+Its work orders run on a node apart, which sees neither the state folder nor the checkout.
+"""
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +14,7 @@ import psutil
 import pytest
 
 from resources.serving.deployment_state import STATE_FILE
-from tests.conftest import MakeProject, Project
+from tests.conftest import ROOT, MakeProject, Project
 from tests.e2e.projects import RUN, family
 from tests.servers.gcs import gcs_server
 
@@ -30,7 +35,7 @@ def cached(project: Project) -> list[dict[str, object]]:
 
 
 def test_a_chain_over_a_bucket_serves_from_the_nodes_cache(project: Project, tmp_path: Path) -> None:
-    project.run(*RUN)
+    run_on_a_node_apart(project, tmp_path / "node")
     assert project.run("ask", "support_bot", "-t", "team-a", "Who are you?").startswith("I am Polaris.")
     assert not (project.settings.home / "store").exists()
     published = [path.name for path in (tmp_path / "gcs").rglob("manifest.json*")]
@@ -52,6 +57,17 @@ def test_a_chain_over_a_bucket_serves_from_the_nodes_cache(project: Project, tmp
     assert "0 artifacts go" in project.run("prune", "--dry-run")
     a_state_that_nobody_can_read_is_named_and_nothing_is_deleted(project)
     a_server_that_died_is_named(project)
+
+
+def run_on_a_node_apart(project: Project, node: Path) -> None:
+    node.mkdir()
+    command = [sys.executable, "-m", "tests.e2e.run_apart", node, *RUN]
+    done = subprocess.run(
+        command, env=project.environment, cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(list((node / "post").iterdir())) == 2, "a training and a merge"
+    assert list((node / "orders").rglob("*.safetensors")) == [], "cleared, once the versions were there"
 
 
 def serve_the_adapter(project: Project) -> None:

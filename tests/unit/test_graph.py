@@ -63,6 +63,12 @@ def test_tenants_are_partitions_of_all_that_is_made_of_their_data(definitions: d
     }
 
 
+def test_what_loads_a_model_on_an_accelerator_waits_for_its_slot(definitions: dg.Definitions) -> None:
+    graph = definitions.resolve_asset_graph()
+    waiting = {key.to_user_string() for key in graph.get_all_asset_keys() if graph.get(key).pools == {"gpu"}}
+    assert waiting == {"support_bot/lora_adapter", "support_bot/merged_model"}
+
+
 def test_what_a_deployment_depends_on_is_gated_by_blocking_checks(definitions: dg.Definitions) -> None:
     graph = definitions.resolve_asset_graph()
     blocking = {
