@@ -19,9 +19,8 @@ from tests.contract.compute.test_compute import (
     test_a_damaged_input_is_named_and_no_worker_is_started,
     test_a_file_that_is_not_what_the_worker_says_makes_no_version,
     test_a_file_that_is_reported_as_whole_is_sent_while_the_worker_goes_on,
-    test_an_engine_sees_nothing_of_the_platforms_settings,
-    test_an_engine_that_was_killed_may_be_tried_again_and_bad_input_not,
-    test_an_order_without_output_gives_its_result_and_leaves_nothing,
+    test_an_engine_that_was_killed_may_be_tried_again,
+    test_an_order_without_output_leaves_nothing_and_sees_nothing_of_the_platform,
     test_inputs_come_as_they_were_published_and_what_the_worker_leaves_becomes_a_version,
 )
 
@@ -31,9 +30,8 @@ __all__ = [
     "test_a_damaged_input_is_named_and_no_worker_is_started",
     "test_a_file_that_is_not_what_the_worker_says_makes_no_version",
     "test_a_file_that_is_reported_as_whole_is_sent_while_the_worker_goes_on",
-    "test_an_engine_sees_nothing_of_the_platforms_settings",
-    "test_an_engine_that_was_killed_may_be_tried_again_and_bad_input_not",
-    "test_an_order_without_output_gives_its_result_and_leaves_nothing",
+    "test_an_engine_that_was_killed_may_be_tried_again",
+    "test_an_order_without_output_leaves_nothing_and_sees_nothing_of_the_platform",
     "test_inputs_come_as_they_were_published_and_what_the_worker_leaves_becomes_a_version",
 ]
 WORKER = Path(contract.__file__).with_name("worker.py").read_text()

@@ -61,7 +61,7 @@ def test_a_chain_over_a_bucket_serves_from_the_nodes_cache(project: Project, tmp
 
 def run_on_a_node_apart(project: Project, node: Path) -> None:
     node.mkdir()
-    command = [sys.executable, "-m", "tests.e2e.run_apart", node, *RUN]
+    command = [sys.executable, "-m", "tests.e2e.run_apart", str(node), *RUN]
     done = subprocess.run(
         command, env=project.environment, cwd=ROOT, capture_output=True, text=True, check=False
     )
