@@ -59,7 +59,7 @@ class AlteredCluster(Cluster):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Site:
+class ClusterSite:
     """The cluster, and a tenant that only these tests have."""
 
     kubeconfig: str
@@ -94,19 +94,21 @@ class Site:
 
 
 @pytest.fixture(scope="session")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+def cluster_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterSite]:
     folder = tmp_path_factory.mktemp("gcs")
     tenant = f"llm-assets-test-{secrets.token_hex(3)}"
     host = setting("LLM_ASSETS_TEST_HOST")
     with gcs_bucket(folder, host=host) as bucket, pytest.MonkeyPatch.context() as patched:
         for name, value in bucket.environment.items():
             patched.setenv(name, value)
-        site = Site(kubeconfig=setting("KUBECONFIG"), tenant=tenant, bucket=bucket, objects=folder / BUCKET)
+        site = ClusterSite(
+            kubeconfig=setting("KUBECONFIG"), tenant=tenant, bucket=bucket, objects=folder / BUCKET
+        )
         with namespaces(site):
             yield site
 
 
-def namespaces(site: Site) -> Any:
+def namespaces(site: ClusterSite) -> Any:
     """As a tenant's are, with the way to the bucket."""
     from contextlib import contextmanager
 
