@@ -44,7 +44,7 @@ class Training:
     @property
     def disk_bytes(self) -> int:
         """Room for checkpoints, the adapter and the merged model after it. An estimate on the safe side."""
-        kept = max(KEPT_CHECKPOINTS, int(self.recipe.effective.get("save_total_limit") or KEPT_CHECKPOINTS))
+        kept = max(KEPT_CHECKPOINTS, self.recipe.number("save_total_limit", KEPT_CHECKPOINTS))
         full = FULL_CHECKPOINT_FACTOR * (kept + 1) + FULL_RESULT_FACTOR
         factor = full if self.recipe.finetuning_type == "full" else LORA_FACTOR
         return int(self.base.size_bytes * (factor + MERGED_FACTOR)) + CHECKPOINT_OVERHEAD_BYTES

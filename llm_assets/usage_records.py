@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from datetime import date
-from typing import Any
 
 from llm_assets.installation.settings import Settings
 from llm_assets.usage import Asked, bounds_of
@@ -31,16 +30,21 @@ def _asked_in(segment: Segment, tenant: str, start: float, end: float) -> Iterat
         record = record_in(line)
         if record["kind"] != "request" or not record.get("version") or not record.get("started_at"):
             continue
-        if start <= seconds(record["started_at"]) < end:
+        if start <= seconds(str(record["started_at"])) < end:
             yield _asked(record, tenant)
 
 
-def _asked(record: dict[str, Any], tenant: str) -> Asked:
+def _asked(record: dict[str, object], tenant: str) -> Asked:
     return Asked(
         tenant=tenant,
-        model=record["model"],
-        version=record["version"],
+        model=str(record["model"]),
+        version=str(record["version"]),
         failed=record["outcome"] != "ok",
-        prompt_tokens=record["prompt_tokens"] or 0,
-        completion_tokens=record["completion_tokens"] or 0,
+        prompt_tokens=_count(record["prompt_tokens"]),
+        completion_tokens=_count(record["completion_tokens"]),
     )
+
+
+def _count(tokens: object) -> int:
+    """None where the server did not say; the record's form lets no other than a whole number through."""
+    return tokens if isinstance(tokens, int) else 0

@@ -106,7 +106,7 @@ class Options:
 def _options(recipe: Recipe, model: ModelEntry, base: Artifact) -> Options:
     return Options(
         stage=recipe.stage,
-        cutoff_len=int(recipe.arguments.get("cutoff_len", DEFAULT_CUTOFF_LEN)),
+        cutoff_len=recipe.number("cutoff_len", DEFAULT_CUTOFF_LEN),
         train_on_prompt=recipe.trains_on_prompt,
         held_out_fraction=model.dataset.held_out_fraction,
         seed=model.dataset.seed,

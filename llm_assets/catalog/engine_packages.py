@@ -80,7 +80,7 @@ def packages(device: Device | None = None) -> frozenset[str]:
     return frozenset(name for each in devices for name in locked("train", each))
 
 
-def lacking(recipe: Mapping[str, Any], installed: AbstractSet[str], *, where: str) -> Iterator[Problem]:
+def lacking(recipe: Mapping[str, object], installed: AbstractSet[str], *, where: str) -> Iterator[Problem]:
     """The recipe's arguments that need a package that is not among the `installed` ones.
 
     Args:

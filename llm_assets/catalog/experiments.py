@@ -6,7 +6,6 @@ file is shows in its keys, not in its name.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from llm_assets.catalog.base_models import BaseModelEntry
 from llm_assets.catalog.limits import BaseLimits, recipe_beyond
@@ -31,7 +30,7 @@ class Experiment:
 
 
 def read_recipe(
-    written: Mapping[str, Any], origin: str, *, model: ModelEntry | None, base: BaseModelEntry | None
+    written: Mapping[str, object], origin: str, *, model: ModelEntry | None, base: BaseModelEntry | None
 ) -> tuple[Recipe, list[Problem]]:
     """What an experiment's file says, and what is wrong with it.
 

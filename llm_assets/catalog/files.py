@@ -1,9 +1,10 @@
 """What all files of a catalog have in common: closed, frozen pydantic models, and mistakes in their words."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
 
 from llm_assets.catalog.mistakes import Place, Problem, did_you_mean, one_of, shown
 
@@ -16,16 +17,16 @@ class Entry(BaseModel):
 
 def problems_of(error: ValidationError, entry: type[Entry]) -> list[Problem]:
     """Every complaint of pydantic, said as a catalog says it."""
-    return [_problem(dict(complaint), entry) for complaint in error.errors(include_url=False)]
+    return [_problem(complaint, entry) for complaint in error.errors(include_url=False)]
 
 
-def _problem(complaint: Mapping[str, Any], entry: type[Entry]) -> Problem:
+def _problem(complaint: ErrorDetails, entry: type[Entry]) -> Problem:
     place: Place = complaint["loc"]
     around, rule = _looked_up(entry, place)
     found = shown(complaint["input"])
     match complaint["type"]:
         case "extra_forbidden":
-            problem, valid = "unknown field", did_you_mean(place[-1], around, otherwise=one_of(around))
+            problem, valid = "unknown field", did_you_mean(str(place[-1]), around, otherwise=one_of(around))
         case "missing":
             problem, valid = "missing", rule
         case "literal_error":

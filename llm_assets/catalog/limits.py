@@ -9,7 +9,6 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
 
 from llm_assets.catalog.base_models import BaseModelEntry
 from llm_assets.catalog.combinations import RESIZING, named_embeddings
@@ -83,10 +82,10 @@ def short_kv_cache(model: ModelEntry, limits: BaseLimits) -> Iterator[Problem]:
         yield Problem(place=("serving", "kv_cache_mib"), problem=problem, valid=valid)
 
 
-def recipe_beyond(recipe: Mapping[str, Any], model: ModelEntry, limits: BaseLimits) -> Iterator[Problem]:
+def recipe_beyond(recipe: Mapping[str, object], model: ModelEntry, limits: BaseLimits) -> Iterator[Problem]:
     """What a recipe asks of the base model that it cannot give. Only what is written counts, no default."""
-    wanted, length = recipe.get("cutoff_len", 0), limits.context_length
-    if length is not None and wanted > length:
+    wanted, length = recipe.get("cutoff_len"), limits.context_length
+    if length is not None and isinstance(wanted, int) and wanted > length:
         problem = f"{wanted} tokens, but {model.base_model} has positions for {length}"
         yield Problem(place=("cutoff_len",), problem=problem, valid=f"at most {length}")
     kind, mode = limits.model_type, model.serving.mode
@@ -98,7 +97,7 @@ def recipe_beyond(recipe: Mapping[str, Any], model: ModelEntry, limits: BaseLimi
         yield from _tied(recipe, model, limits)
 
 
-def _tied(recipe: Mapping[str, Any], model: ModelEntry, limits: BaseLimits) -> Iterator[Problem]:
+def _tied(recipe: Mapping[str, object], model: ModelEntry, limits: BaseLimits) -> Iterator[Problem]:
     """Embeddings that are one tensor in the base model and two once they were trained apart."""
     resizing = [key for key in RESIZING if recipe.get(key)]
     lora = ["lora_target"] if _has_lora_on_embeddings(recipe) else []
@@ -118,7 +117,7 @@ def _tied(recipe: Mapping[str, Any], model: ModelEntry, limits: BaseLimits) -> I
             yield Problem(place=(key,), problem=problem, valid="leave them out, or a base with untied ones")
 
 
-def _has_lora_on_embeddings(recipe: Mapping[str, Any]) -> bool:
+def _has_lora_on_embeddings(recipe: Mapping[str, object]) -> bool:
     return bool(named_embeddings(recipe.get("lora_target")))
 
 

@@ -1,7 +1,7 @@
 """`models/<model>.yaml`: a line of fine-tuned models that tenants share the recipe of."""
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
@@ -135,7 +135,7 @@ class ModelEntry(Entry):
         description="its class under the EU AI Act"
     )
     risk_reasoning: Text = Field(description="why it is of that class")
-    recipe: dict[str, Any] = Field(
+    recipe: dict[str, object] = Field(
         description="a LLaMA-Factory recipe without paths: arguments of `llamafactory-cli train`"
     )
     dataset: DatasetSettings = Field(default=DatasetSettings(), description="how a tenant's rows are split")
@@ -193,7 +193,7 @@ def contradictions(model: ModelEntry) -> Iterator[Problem]:
     yield from misfits(model, model.recipe, ("recipe",))
 
 
-def misfits(model: ModelEntry, recipe: Mapping[str, Any], place: Place = ()) -> Iterator[Problem]:
+def misfits(model: ModelEntry, recipe: Mapping[str, object], place: Place = ()) -> Iterator[Problem]:
     """Where a recipe (the model's or an experiment's) does not go with how the model is split and served."""
 
     def misfit(key: str, problem: str, valid: str) -> Problem:
@@ -214,7 +214,7 @@ def misfits(model: ModelEntry, recipe: Mapping[str, Any], place: Place = ()) -> 
         yield from (misfit(*each) for each in _unservable_adapter(recipe))
 
 
-def _unservable_adapter(recipe: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+def _unservable_adapter(recipe: Mapping[str, object]) -> Iterator[tuple[str, str, str]]:
     """What vLLM would not load as an adapter beside its base model: key, problem, and the ways out."""
     merged = "or serving.mode merged in the model's file"
     if recipe.get("finetuning_type") == "full":
@@ -231,5 +231,6 @@ def _unservable_adapter(recipe: Mapping[str, Any]) -> Iterator[tuple[str, str, s
         if recipe.get(key):
             problem = "a resized vocabulary trains the embeddings in full, and vLLM loads no such adapter"
             yield key, problem, f"leave it out, {merged}"
-    if recipe.get("lora_rank", 0) > LORA_RANKS[-1]:
+    rank = recipe.get("lora_rank")
+    if isinstance(rank, int) and rank > LORA_RANKS[-1]:
         yield "lora_rank", "vLLM serves no adapter of such a rank", f"at most {LORA_RANKS[-1]}, {merged}"

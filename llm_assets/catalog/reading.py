@@ -68,7 +68,7 @@ class Reading:
                     self._add(within, document, file)
         return read
 
-    def _recipe(self, document: Document, file: str, template: str | None) -> dict[str, Any]:
+    def _recipe(self, document: Document, file: str, template: str | None) -> dict[str, object]:
         """The recipe of a model's file; looked through even where other fields are wrong."""
         written = document.value.get("recipe")
         if not isinstance(written, dict):

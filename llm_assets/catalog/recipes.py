@@ -32,7 +32,7 @@ UNSUPPORTED = {
 class Recipe:
     """What a training is given. `origin` is the file it came from, below the catalog's folder."""
 
-    arguments: dict[str, Any]
+    arguments: dict[str, object]
     origin: str
     replaced: tuple[str, ...] = ()
 
@@ -42,7 +42,7 @@ class Recipe:
         return self.origin.startswith("models/")
 
     @property
-    def effective(self) -> dict[str, Any]:
+    def effective(self) -> dict[str, object]:
         """What reaches LLaMA-Factory: the arguments but for those that change no training here."""
         return {name: value for name, value in self.arguments.items() if use_of(name) == "served"}
 
@@ -63,6 +63,11 @@ class Recipe:
     def finetuning_type(self) -> str:
         return str(self.arguments.get("finetuning_type", "lora"))
 
+    def number(self, name: str, default: int) -> int:
+        """An argument that is a whole number; the default where it is not set."""
+        value = self.arguments.get(name)
+        return int(value) if isinstance(value, int | float | str) else default
+
     @property
     def trains_on_prompt(self) -> bool:
         """Whether the questions are learned, too."""
@@ -73,13 +78,13 @@ class Recipe:
 class Checked:
     """Arguments that were looked through: the recipe's own, the platform's among them, and the problems."""
 
-    arguments: dict[str, Any]
+    arguments: dict[str, object]
     platforms: dict[str, str]
     problems: tuple[Problem, ...]
 
 
 def check_arguments(
-    written: Mapping[str, Any], *, template: str | None = None, held_out: bool = True
+    written: Mapping[str, object], *, template: str | None = None, held_out: bool = True
 ) -> Checked:
     """Look through what a file says. `platforms` maps each key that is not the recipe's to the reason.
 
@@ -88,7 +93,7 @@ def check_arguments(
         template: The base model's, which the file may repeat; None when it is not known.
         held_out: Whether the model holds rows out, on which a training evaluates.
     """
-    own: dict[str, Any] = {}
+    own: dict[str, object] = {}
     platforms: dict[str, str] = {}
     problems: list[Problem] = []
     for name, value in written.items():
@@ -124,7 +129,7 @@ def _unknown_template(value: Any) -> list[Problem]:
     return [Problem(place=("template",), problem=f"unknown template {value!r}", valid=valid)]
 
 
-def _contradictions(recipe: Mapping[str, Any], held_out: bool) -> Iterator[Problem]:
+def _contradictions(recipe: Mapping[str, object], held_out: bool) -> Iterator[Problem]:
     stage, finetuning_type = recipe.get("stage", "sft"), recipe.get("finetuning_type", "lora")
     if stage not in STAGES:
         yield Problem(place=("stage",), problem=_not_supported(stage), valid=one_of(STAGES))

@@ -30,17 +30,17 @@ _PICTURES = (
 class Translated:
     """Plain arguments, and which control of the web UI (`train.lora_rank`) each of them comes from."""
 
-    arguments: dict[str, Any]
+    arguments: dict[str, object]
     controls: dict[str, str]
     problems: tuple[Problem, ...]
 
 
-def is_web_ui_form(written: Mapping[str, Any]) -> bool:
+def is_web_ui_form(written: Mapping[str, object]) -> bool:
     """Whether a file is a `llamaboard_config.yaml` rather than plain arguments."""
     return any(key.startswith(("top.", "train.", "eval.")) for key in written)
 
 
-def translate(written: Mapping[str, Any]) -> Translated:
+def translate(written: Mapping[str, object]) -> Translated:
     """The training that the web UI would start from these settings."""
     problems = [_unknown(key) for key in written if key not in INITIAL and key not in WITHOUT_EFFECT]
     form = _Form(written)
@@ -61,9 +61,9 @@ def _unknown(key: str) -> Problem:
 class _Form:
     """The filled-in form, read control by control while the arguments grow."""
 
-    def __init__(self, written: Mapping[str, Any]) -> None:
+    def __init__(self, written: Mapping[str, object]) -> None:
         self._written = written
-        self.arguments: dict[str, Any] = {}
+        self.arguments: dict[str, object] = {}
         self.controls: dict[str, str] = {}
 
     def _get(self, control: str) -> Any:
@@ -137,7 +137,7 @@ class _Form:
             self._take("pref_beta", "pref_ftx", "pref_loss")
         self._pictures()
         self._optimizers()
-        self._evaluation(stage)
+        self._evaluation(str(stage))
         if self._get("train.ds_stage") != "none":
             offload = "offload_" if self._get("train.ds_offload") else ""
             self._set(

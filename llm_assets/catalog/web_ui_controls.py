@@ -1,7 +1,5 @@
 """The controls of LLaMA-Factory's web UI (0.9.5) that make up a training, and what they show at first."""
 
-from typing import Any
-
 STAGES_BY_TITLE = {
     "Supervised Fine-Tuning": "sft",
     "Reward Modeling": "rm",
@@ -12,7 +10,7 @@ STAGES_BY_TITLE = {
 }
 
 # llamafactory/webui/components/top.py and train.py: what a control shows until someone changes it.
-INITIAL: dict[str, Any] = {
+INITIAL: dict[str, object] = {
     "top.model_name": None,
     "top.finetuning_type": "lora",
     "top.checkpoint_path": None,

@@ -59,7 +59,7 @@ class _Composer(CParser, _Resolver):
 class Document:
     """A file's mapping, where its fields stand, and the problems that left the rest of it readable."""
 
-    value: dict[str, Any]
+    value: dict[str, object]
     root: yaml.MappingNode
     problems: tuple[YamlError, ...]
 
@@ -134,8 +134,8 @@ class _Values:
         self.problems: list[YamlError] = []
         self._nodes = 0
 
-    def mapping(self, node: yaml.MappingNode, place: Place) -> dict[str, Any]:
-        values: dict[str, Any] = {}
+    def mapping(self, node: yaml.MappingNode, place: Place) -> dict[str, object]:
+        values: dict[str, object] = {}
         for key_node, value_node in node.value:
             key = self.value(key_node, place)
             if not isinstance(key, str):

@@ -6,7 +6,7 @@ from contextlib import closing, contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -245,7 +245,7 @@ def _access(
         yield sealer, who
 
 
-def _asked(sealer: Sealer, query: Query) -> dict[str, Any]:
+def _asked(sealer: Sealer, query: Query) -> dict[str, object]:
     """The filters, without the name of a person."""
     asked = {name: value for name, value in asdict(query).items() if value is not None and name != "tenant"}
     for name in ("model", "key", "request"):
@@ -259,14 +259,14 @@ def _asked(sealer: Sealer, query: Query) -> dict[str, Any]:
     return asked
 
 
-def _found(sealer: Sealer, query: Query, *, text: bool) -> Iterator[dict[str, Any]]:
+def _found(sealer: Sealer, query: Query, *, text: bool) -> Iterator[dict[str, object]]:
     keys = SubjectKeys(sealer.places.keys(query.tenant))
     keys.begin()
     for record in search(sealer.places, sealer.index, query):
         yield opened(record, keys) if text else record
 
 
-def _table(records: list[dict[str, Any]], *, text: bool) -> None:
+def _table(records: list[dict[str, object]], *, text: bool) -> None:
     console = output()
     table = Table(box=None, pad_edge=False)
     for column in ("when", "what", "id", "model", "status", "tokens", "who"):
@@ -275,9 +275,17 @@ def _table(records: list[dict[str, Any]], *, text: bool) -> None:
         what = each.get("event") or each.get("outcome") or each["kind"]
         tokens = f"{each.get('prompt_tokens') or 0}+{each.get('completion_tokens') or 0}"
         when = each.get("started_at") or each.get("ended_at") or each.get("at") or each["sealed_at"]
-        model, status = each.get("model") or "", str(each.get("status") or "")
-        who = str(each.get("by") or each.get("key") or "")
-        table.add_row(when, str(what), each["id"], model, status, tokens if each.get("model") else "", who)
+        model, status = str(each.get("model") or ""), str(each.get("status") or "")
+        who, tokens = str(each.get("by") or each.get("key") or ""), tokens if model else ""
+        table.add_row(
+            str(when),
+            str(what),
+            str(each["id"]),
+            str(model),
+            status,
+            tokens if each.get("model") else "",
+            who,
+        )
     console.print(table)
     if text:
         for each in records:

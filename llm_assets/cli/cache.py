@@ -2,8 +2,9 @@
 
 import json
 import time
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -36,13 +37,13 @@ def status_command(as_json: AsJson = False) -> None:
     rows = [_row(cache, each) for each in cache.cached()]
     if as_json:
         head = {"root": str(cache.root), "limit_bytes": cache.limit_bytes, "used_bytes": cache.used_bytes()}
-        typer.echo(json.dumps({**head, "artifacts": rows}, indent=2))
+        typer.echo(json.dumps({**head, "artifacts": list(map(vars, rows))}, indent=2))
         return
     typer.echo(
         f"{cache.root}: {_size(cache.used_bytes())} of {_size(cache.limit_bytes)}, {len(rows)} artifacts"
     )
     for row in rows:
-        typer.echo(f"  {_size(row['size_bytes']):>11}  {_ago(row):<10}  {_state(row):<10}  {row['uri']}")
+        typer.echo(f"  {_size(row.size_bytes):>11}  {_ago(row):<10}  {_state(row):<10}  {row.uri}")
 
 
 @app.command("verify")
@@ -87,26 +88,39 @@ def _cache() -> NodeCache:
     return NodeCache(root=settings.artifact_cache, limit_bytes=settings.artifact_cache_bytes)
 
 
-def _row(cache: NodeCache, cached: Cached) -> dict[str, Any]:
-    return {
-        "digest": cached.digest,
-        "uri": cached.uri,
-        "size_bytes": cached.size_bytes,
-        "files": len(cached.files),
-        "last_used": datetime.fromtimestamp(cache.last_used(cached), UTC).isoformat(timespec="seconds"),
-        "held": cache.held(cached),
-        "whole": cache.whole(cached.digest),
-    }
+@dataclass(frozen=True, kw_only=True)
+class _Row:
+    """An artifact in the cache; `last_used` in ISO 8601."""
+
+    digest: str
+    uri: str
+    size_bytes: int
+    files: int
+    last_used: str
+    held: bool
+    whole: bool
 
 
-def _state(row: dict[str, Any]) -> str:
-    if row["held"]:
-        return "in use" if row["whole"] else "coming"
-    return "free" if row["whole"] else "unfinished"
+def _row(cache: NodeCache, cached: Cached) -> _Row:
+    return _Row(
+        digest=cached.digest,
+        uri=cached.uri,
+        size_bytes=cached.size_bytes,
+        files=len(cached.files),
+        last_used=datetime.fromtimestamp(cache.last_used(cached), UTC).isoformat(timespec="seconds"),
+        held=cache.held(cached),
+        whole=cache.whole(cached.digest),
+    )
 
 
-def _ago(row: dict[str, Any]) -> str:
-    seconds = max(0, time.time() - datetime.fromisoformat(row["last_used"]).timestamp())
+def _state(row: _Row) -> str:
+    if row.held:
+        return "in use" if row.whole else "coming"
+    return "free" if row.whole else "unfinished"
+
+
+def _ago(row: _Row) -> str:
+    seconds = max(0, time.time() - datetime.fromisoformat(row.last_used).timestamp())
     for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
         if seconds >= size:
             return f"{seconds / size:.0f} {unit} ago"

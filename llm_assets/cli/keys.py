@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -147,7 +147,7 @@ def _show_once(key: ApiKey, text: str, *, as_json: bool) -> None:
     typer.echo(json.dumps({"key": text, **_row(key, key.created)}, indent=2) if as_json else text)
 
 
-def _row(key: ApiKey, now: float) -> dict[str, Any]:
+def _row(key: ApiKey, now: float) -> dict[str, object]:
     return {**asdict(key), "state": key.state(now)}
 
 

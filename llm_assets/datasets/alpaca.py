@@ -5,7 +5,7 @@ counted in the statistics), an output that is not a text is not: LLaMA-Factory w
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from llm_assets.datasets.examples import (
     Example,
@@ -24,7 +24,7 @@ from llm_assets.datasets.layouts import Layout
 Value = TypeVar("Value")
 
 
-def read_alpaca(row: Mapping[str, Any], layout: Layout) -> Example:
+def read_alpaca(row: Mapping[str, object], layout: Layout) -> Example:
     """What the row says.
 
     Raises:
@@ -63,14 +63,14 @@ def _answers(layout: Layout) -> list[str]:
     return [name for name in names if name]
 
 
-def _question(row: Mapping[str, Any], layout: Layout) -> str:
+def _question(row: Mapping[str, object], layout: Layout) -> str:
     query = optional_text(row, layout.query)
     if query and layout.prompt in row and row[str(layout.prompt)] is None:
         return query
     return "\n".join(filter(None, [needed_text(row, layout.prompt), query]))
 
 
-def _history(row: Mapping[str, Any], column: str | None) -> tuple[Turn, ...]:
+def _history(row: Mapping[str, object], column: str | None) -> tuple[Turn, ...]:
     rounds = row.get(column) if column else None
     if rounds is None or rounds == "":
         return ()

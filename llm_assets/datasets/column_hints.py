@@ -34,7 +34,7 @@ MEANT = {
 }
 
 
-def hint(file_name: str, stage: str, row: Mapping[str, Any]) -> str:
+def hint(file_name: str, stage: str, row: Mapping[str, object]) -> str:
     """The entry to write, whole where the columns are known; else what is to be filled in.
 
     `row` is the first one of the file.
@@ -56,7 +56,7 @@ def hint(file_name: str, stage: str, row: Mapping[str, Any]) -> str:
 
 
 def _entry(file_name: str, stage: str, columns: Mapping[str, str], messages: Any) -> str:
-    entry: dict[str, Any] = {"file_name": file_name, "columns": dict(columns)}
+    entry: dict[str, object] = {"file_name": file_name, "columns": dict(columns)}
     if messages is not None:
         entry["formatting"] = "openai" if "role" in messages[0] else "sharegpt"
     if stage in ("dpo", "rm"):
@@ -64,7 +64,7 @@ def _entry(file_name: str, stage: str, columns: Mapping[str, str], messages: Any
     return json.dumps({"my_data": entry}, ensure_ascii=False)
 
 
-def _of_conversation(stage: str, row: Mapping[str, Any]) -> dict[str, str]:
+def _of_conversation(stage: str, row: Mapping[str, object]) -> dict[str, str]:
     """The columns that a stage needs beside the messages."""
     wanted = {
         name: names for name, names in USUAL[stage].items() if name in ("chosen", "rejected", "kto_tag")
@@ -72,7 +72,7 @@ def _of_conversation(stage: str, row: Mapping[str, Any]) -> dict[str, str]:
     return {column: _found(names, row, ()) or f"<{MEANT[column]}>" for column, names in wanted.items()}
 
 
-def _found(names: Sequence[str], row: Mapping[str, Any], taken: Any) -> str | None:
+def _found(names: Sequence[str], row: Mapping[str, object], taken: Any) -> str | None:
     by_name = {column.lower(): column for column in row if column not in taken}
     return next((by_name[name] for name in names if name in by_name), None)
 

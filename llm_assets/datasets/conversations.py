@@ -42,7 +42,7 @@ class Conversation(NamedTuple):
     remarks: list[Remark]
 
 
-def read_conversation(row: Mapping[str, Any], layout: Layout) -> Example:
+def read_conversation(row: Mapping[str, object], layout: Layout) -> Example:
     """What the row says.
 
     Raises:
@@ -136,7 +136,7 @@ def _refuse_disorder(turns: Sequence[Turn], column: str, layout: Layout) -> None
         raise invalid(column, "ends with a question; give its answer, or take the question out")
 
 
-def _answer(row: Mapping[str, Any], column: str | None, layout: Layout, remarks: list[Remark]) -> Turn:
+def _answer(row: Mapping[str, object], column: str | None, layout: Layout, remarks: list[Remark]) -> Turn:
     written = row.get(str(column), MISSING)
     if written is MISSING:
         raise invalid(str(column), f"missing column; the row has {', '.join(row)}")

@@ -144,7 +144,7 @@ def _add_absent(
         mistakes.add(path, None, "", f"does not list {listed}; add {entry}, or take this file away")
 
 
-def _entries(zone: LandingZone, path: Path) -> dict[str, Any]:
+def _entries(zone: LandingZone, path: Path) -> dict[str, object]:
     with zone.open(path) as file:
         content = file.read(MOST_BYTES + 1)
     if len(content) > MOST_BYTES:

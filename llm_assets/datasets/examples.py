@@ -67,7 +67,7 @@ def invalid(field: str, problem: str) -> InvalidRow:
     return InvalidRow(Problem(field, problem))
 
 
-def needed_text(row: Mapping[str, Any], column: str | None) -> str:
+def needed_text(row: Mapping[str, object], column: str | None) -> str:
     """The text of a column that every row must have."""
     if column is None:
         return ""
@@ -79,7 +79,7 @@ def needed_text(row: Mapping[str, Any], column: str | None) -> str:
     raise invalid(column, f"is {kind(value)}; give a text")
 
 
-def optional_text(row: Mapping[str, Any], column: str | None) -> str:
+def optional_text(row: Mapping[str, object], column: str | None) -> str:
     """The text of a column that a row may lack: empty then."""
     value = row.get(column) if column else None
     if value is None:
@@ -89,7 +89,7 @@ def optional_text(row: Mapping[str, Any], column: str | None) -> str:
     return value
 
 
-def tools_text(row: Mapping[str, Any], column: str | None) -> str:
+def tools_text(row: Mapping[str, object], column: str | None) -> str:
     """The tools that a row offers: a list of objects, or the JSON text of one, as JSON text."""
     value = row.get(column) if column else None
     if value is None or value == "" or value == []:
@@ -125,7 +125,7 @@ def parsed(text: str) -> Any:
     return value
 
 
-def desirable(row: Mapping[str, Any], column: str) -> bool:
+def desirable(row: Mapping[str, object], column: str) -> bool:
     """The tag of a KTO row. In CSV every value is a text, so `true` and `false` count as well."""
     value = row.get(column, MISSING)
     if isinstance(value, bool):

@@ -47,7 +47,7 @@ class Decoder:
         self.problems = []
         return self._decoder.raw_decode(text, start)
 
-    def _object(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    def _object(self, pairs: list[tuple[str, Any]]) -> dict[str, object]:
         values = dict(pairs)
         if len(values) != len(pairs):
             twice = Counter(name for name, _ in pairs).most_common(1)[0][0]

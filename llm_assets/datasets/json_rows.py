@@ -17,7 +17,7 @@ from llm_assets.datasets.limits import TOO_DEEP
 from llm_assets.datasets.mistakes import Mistakes
 from llm_assets.datasets.text_lines import OTHER_MARKS, text_lines
 
-NumberedRow = tuple[int, dict[str, Any]]
+NumberedRow = tuple[int, dict[str, object]]
 WRAPS = ("rows", "data")
 WRAPPED = re.compile(r'"(rows|data)"\s*:\s*\[\s*\{')
 OF_A_ROW = {"instruction", "output", "prompt", "messages", "conversations", "text"}

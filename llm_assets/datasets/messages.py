@@ -7,7 +7,7 @@ refused; any other that has no effect is remarked.
 import json
 import re
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from llm_assets.datasets.examples import Role, invalid, kind, parsed
 from llm_assets.datasets.layouts import MASKED, Layout, Tags
@@ -59,7 +59,7 @@ def read_message(message: object, place: str, layout: Layout, *, first: bool) ->
 
 
 def _said(
-    message: Mapping[str, Any], place: str, layout: Layout, *, first: bool
+    message: Mapping[str, object], place: str, layout: Layout, *, first: bool
 ) -> tuple[Role | None, str, tuple[Remark, ...]]:
     tags, roles = layout.tags, _roles(layout.tags)
     calls = layout.formatting == "openai" and message.get("tool_calls")
@@ -98,7 +98,7 @@ def _text(content: object, place: str) -> str:
     return "\n".join(part["text"] for part in content)
 
 
-def _refuse_keys(message: Mapping[str, Any], place: str, layout: Layout) -> None:
+def _refuse_keys(message: Mapping[str, object], place: str, layout: Layout) -> None:
     own = (layout.tags.role_tag, layout.tags.content_tag)
     for key, remedy in REFUSED.items():
         if key not in own and not _empty(message.get(key)):
@@ -107,7 +107,7 @@ def _refuse_keys(message: Mapping[str, Any], place: str, layout: Layout) -> None
         raise invalid(f"{place}.tool_calls", "is read with `formatting: openai` alone; set it")
 
 
-def _masked(message: Mapping[str, Any], place: str, role: Role | None) -> bool:
+def _masked(message: Mapping[str, object], place: str, role: Role | None) -> bool:
     """Whether the message is an answer that is not to be learned from."""
     said = {key: _switch(message[key], f"{place}.{key}") for key in SWITCHES if not _empty(message.get(key))}
     if message.get(MASKED) is not None:
@@ -126,7 +126,9 @@ def _switch(value: object, place: str) -> bool:
     raise invalid(place, f"is {json.dumps(value, default=str)}; give 0 (not learned from) or 1")
 
 
-def _unused(message: Mapping[str, Any], place: str, layout: Layout, role: Role | None) -> tuple[Remark, ...]:
+def _unused(
+    message: Mapping[str, object], place: str, layout: Layout, role: Role | None
+) -> tuple[Remark, ...]:
     used = {layout.tags.role_tag, layout.tags.content_tag, MASKED, *SWITCHES}
     if layout.formatting == "openai":
         used |= {"tool_calls", *LINKS, *(["name"] if role == "observation" else [])}
@@ -169,10 +171,10 @@ def _calls(calls: object, place: str) -> str:
     return text
 
 
-def _call(function: dict[str, Any]) -> dict[str, Any]:
+def _call(function: dict[str, object]) -> dict[str, object]:
     """OpenAI writes the arguments as JSON in a text; templates of chat models expect the object."""
     try:
-        return function | {"arguments": parsed(function["arguments"])}
+        return function | {"arguments": parsed(str(function["arguments"]))}
     except (KeyError, TypeError, ValueError):
         return function
 

@@ -87,7 +87,7 @@ def _decode(parquet: Any, file: BinaryIO, pipe: BinaryIO, row_bytes: int, size_b
         return _send(pipe, Fault(row + 1, "file", (str(error).splitlines() or ["it is empty"])[0][:500]))
 
 
-def _batches(parquet: Any, file: BinaryIO) -> Iterator[list[dict[str, Any]]]:
+def _batches(parquet: Any, file: BinaryIO) -> Iterator[list[dict[str, object]]]:
     with parquet.ParquetFile(file) as opened:
         plain = not any(_is_other(str(field.type)) for field in opened.schema_arrow)
         for number in range(opened.metadata.num_row_groups):

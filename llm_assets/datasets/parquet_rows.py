@@ -42,7 +42,7 @@ class ParquetDecoder:
         self._process: subprocess.Popen[bytes] | None = None
         self._orders: socket.socket | None = None
 
-    def rows(self, file: BinaryIO) -> Iterator[dict[str, Any]]:
+    def rows(self, file: BinaryIO) -> Iterator[dict[str, object]]:
         """Raises:
         ParquetError: The file is not whole, or is over a limit.
         """

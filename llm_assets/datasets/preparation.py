@@ -97,7 +97,7 @@ def prepare(
     )
 
 
-def _dataset_info(target: Layout, held_out_rows: int) -> dict[str, Any]:
+def _dataset_info(target: Layout, held_out_rows: int) -> dict[str, object]:
     names = [TRAIN, HELD_OUT] if held_out_rows else [TRAIN]
     return {name: target.entry(f"{name}.jsonl") for name in names}
 
@@ -113,7 +113,7 @@ def _files(zone: LandingZone, sources: tuple[Source, ...], rows: dict[Path, int]
     ]
 
 
-def _write_json(path: Path, content: dict[str, Any]) -> None:
+def _write_json(path: Path, content: dict[str, object]) -> None:
     path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
 
 

@@ -7,7 +7,7 @@ import csv
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from llm_assets.datasets.json_rows import NumberedRow, json_rows
 from llm_assets.datasets.landing_zone import LandingZone
@@ -25,7 +25,7 @@ class Survey(NamedTuple):
     """A file's columns, in the order of their first appearance, and its first row (empty without rows)."""
 
     columns: tuple[str, ...]
-    first_row: dict[str, Any]
+    first_row: dict[str, object]
 
 
 def read_rows(zone: LandingZone, path: Path, mistakes: Mistakes) -> Iterator[NumberedRow]:
@@ -45,7 +45,7 @@ def survey(zone: LandingZone, path: Path, mistakes: Mistakes, *, most_rows: int 
     """Which columns a file has: JSON is read through (or `most_rows` of it), of the others one row tells."""
     alike = path.suffix.lower() in (".csv", ".parquet", ".txt")
     rows = islice(read_rows(zone, path, mistakes), 1 if alike else most_rows)
-    first: dict[str, Any] = {}
+    first: dict[str, object] = {}
     columns: dict[str, None] = {}
     for line, row in rows:
         first = first or row

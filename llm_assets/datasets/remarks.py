@@ -7,7 +7,7 @@ is true of, and the number of such rows.
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from llm_assets.datasets.mistakes import cut
 
@@ -37,7 +37,7 @@ class FileRemark:
         counted = "" if not self.rows else " (1 row)" if self.rows == 1 else f" ({self.rows} rows)"
         return f"{place}: {self.text}{counted}"
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, object]:
         return {
             "file": self.file,
             "line": self.line,

@@ -60,12 +60,12 @@ def checked_rows(
         yield CheckedRow(example, text)
 
 
-def read_example(row: dict[str, Any], layout: Layout) -> Example:
+def read_example(row: dict[str, object], layout: Layout) -> Example:
     """What a row says. Raises InvalidRow with its first problem."""
     return read_alpaca(row, layout) if layout.formatting == "alpaca" else read_conversation(row, layout)
 
 
-def _refuse_columns(row: dict[str, Any], columns: Sequence[str]) -> None:
+def _refuse_columns(row: dict[str, object], columns: Sequence[str]) -> None:
     problems = [
         Problem(column, f"would not be learned from; {REFUSED_COLUMNS[column.lower()]}")
         for column in columns

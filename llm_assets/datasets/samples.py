@@ -8,7 +8,7 @@ SAMPLE_TEXT_LENGTH = 200
 SAMPLE_MESSAGES = 6
 
 
-def sample(row: Mapping[str, Any]) -> dict[str, Any]:
+def sample(row: Mapping[str, object]) -> dict[str, Any]:
     """The row with its texts and lists cut."""
     return {column: _cut(value) for column, value in row.items()}
 

@@ -32,7 +32,9 @@ def layout_to_write(layouts: Sequence[Layout]) -> Layout:
     return replace(wanted, **own)
 
 
-def written_row(row: Mapping[str, Any], example: Example, source: Layout, target: Layout) -> dict[str, Any]:
+def written_row(
+    row: Mapping[str, object], example: Example, source: Layout, target: Layout
+) -> dict[str, object]:
     """The row in the target layout, without empty values."""
     if target.formatting != "alpaca":
         values = _conversation(example, target)
@@ -44,15 +46,20 @@ def written_row(row: Mapping[str, Any], example: Example, source: Layout, target
     return {name: value for name, value in values.items() if value not in ("", None)}
 
 
-def filled(row: Mapping[str, Any], target: Layout) -> dict[str, Any]:
+def filled(row: Mapping[str, object], target: Layout) -> dict[str, object]:
     """The row with all of the layout's columns, and each message with all of its keys."""
     whole = {name: row.get(name, "") for name in target.columns.values()}
     if target.masks:
-        whole[str(target.messages)] = [{MASKED: False} | message for message in row[str(target.messages)]]
+        whole[str(target.messages)] = [{MASKED: False} | message for message in _messages(row, target)]
     return whole
 
 
-def canonical(row: Mapping[str, Any]) -> str:
+def _messages(row: Mapping[str, object], target: Layout) -> list[dict[str, object]]:
+    found = row[str(target.messages)]
+    return found if isinstance(found, list) else []
+
+
+def canonical(row: Mapping[str, object]) -> str:
     """One JSON text for one row: sorted keys, no spaces, one line."""
     return ENCODER.encode(row)
 
@@ -61,7 +68,7 @@ def _typed(example: Example, layout: Layout) -> dict[str | None, Any]:
     return {layout.tools: example.tools, layout.kto_tag: example.desirable}
 
 
-def _conversation(example: Example, target: Layout) -> dict[str, Any]:
+def _conversation(example: Example, target: Layout) -> dict[str, object]:
     turns = [] if not example.system else [_message(target.tags.system_tag, example.system, target.tags)]
     turns += [_turn(turn, target.tags) for turn in example.turns]
     values: dict[str | None, Any] = _typed(example, target)
@@ -75,12 +82,12 @@ def _conversation(example: Example, target: Layout) -> dict[str, Any]:
     return {name: value for name, value in values.items() if name}
 
 
-def _turn(turn: Turn, tags: Tags) -> dict[str, Any]:
+def _turn(turn: Turn, tags: Tags) -> dict[str, object]:
     message = _message(getattr(tags, f"{turn.role}_tag"), turn.content, tags)
     return message | {MASKED: True} if turn.masked else message
 
 
-def _message(name: str | None, content: str, tags: Tags) -> dict[str, Any]:
+def _message(name: str | None, content: str, tags: Tags) -> dict[str, object]:
     return {tags.role_tag: str(name), tags.content_tag: content}
 
 

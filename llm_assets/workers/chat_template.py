@@ -35,7 +35,7 @@ CONVERSATIONS: tuple[list[Message], ...] = (
 class Encoding:
     """LLaMA-Factory's template with the tokenizer that it has prepared, as in training."""
 
-    def __init__(self, folder: Path, template: str, recipe: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, template: str, recipe: Mapping[str, object]) -> None:
         from llamafactory.data import get_template_and_fix_tokenizer
         from llamafactory.hparams import DataArguments
 
@@ -85,7 +85,7 @@ class ChatTemplate:
         _stop_at(folder, self.stop_ids)
 
 
-def settle(folder: Path, template: str, recipe: Mapping[str, Any]) -> ChatTemplate:
+def settle(folder: Path, template: str, recipe: Mapping[str, object]) -> ChatTemplate:
     """The chat template for a model with this folder's tokenizer. The model's own, where it agrees.
 
     Raises:

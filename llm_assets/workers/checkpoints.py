@@ -13,7 +13,6 @@ import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 WHOLE = "whole.json"
 OPTIMIZER = "optimizer.pt"
@@ -28,7 +27,7 @@ class Checkpoint:
     train_seconds: float
 
 
-def identity(recipe: Mapping[str, Any], template: str, dataset_folder: Path) -> str:
+def identity(recipe: Mapping[str, object], template: str, dataset_folder: Path) -> str:
     """Equal for trainings that may share checkpoints: same recipe, template and training rows."""
     digest = hashlib.sha256(json.dumps([recipe, template], sort_keys=True, default=str).encode())
     for file in sorted(dataset_folder.glob("*.json*")):

@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
 
 from resources.audit.places import AuditError, AuditPlaces
 from resources.audit.searching import ERASED, opened
@@ -83,14 +82,14 @@ def _checked(places: AuditPlaces, tenant: str, signing: Signing) -> CheckedBacku
     )
 
 
-def _opens(record: dict[str, Any], part: str, keys: SubjectKeys) -> bool | None:
+def _opens(record: dict[str, object], part: str, keys: SubjectKeys) -> bool | None:
     """None: nobody has its key."""
     with suppress(AuditError, ValueError):
         return None if opened(record, keys)[part] == ERASED else True
     return False
 
 
-def _records(places: AuditPlaces, tenant: str) -> Iterator[dict[str, Any]]:
+def _records(places: AuditPlaces, tenant: str) -> Iterator[dict[str, object]]:
     for segment in segments_in(places.log(tenant)):
         for line in lines_in(segment.path):
             with suppress(AuditError):  # the verdict names it

@@ -87,7 +87,7 @@ class Chain:
         self._stamp: Stamp | None = None
         self._headed = 0  # the number that the head is of
 
-    def append(self, records: Sequence[dict[str, Any]]) -> Sealed:
+    def append(self, records: Sequence[dict[str, object]]) -> Sealed:
         """Seals the records in this order and says where they are.
 
         Raises:
@@ -157,7 +157,7 @@ class Chain:
         replace_file(tail.segment.seal, self._signing.signed(statement), sync_folder=True)
 
     def _lines(
-        self, tail: _Tail, records: Sequence[dict[str, Any]], now: float
+        self, tail: _Tail, records: Sequence[dict[str, object]], now: float
     ) -> tuple[list[bytes], list[tuple[str, int]], _Tail]:
         seq, previous, offset = tail.seq, tail.hash, tail.size
         sealed_at = iso(now)
@@ -168,7 +168,7 @@ class Chain:
                 {**record, "tenant": self.tenant, "seq": seq, "previous": previous, "sealed_at": sealed_at},
                 self._signing.signature if number == len(records) else None,
             )
-            places.append((record["id"], offset))
+            places.append((str(record["id"]), offset))
             lines.append(line)
             previous, offset = digest, offset + len(line)
         opened_at = tail.opened_at if tail.size else now

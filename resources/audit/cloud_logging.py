@@ -7,7 +7,7 @@ stored twice.
 
 import json
 from collections.abc import Sequence
-from typing import Any, TextIO
+from typing import TextIO
 
 SEVERITIES = {"ok": "INFO", "aborted": "INFO", "denied": "WARNING", "interrupted": "WARNING"}
 FAILED = "ERROR"
@@ -19,12 +19,12 @@ class CloudLogging:
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
-    def send(self, records: Sequence[dict[str, Any]]) -> None:
+    def send(self, records: Sequence[dict[str, object]]) -> None:
         self._stream.write("".join(f"{json.dumps(entry(record))}\n" for record in records))
         self._stream.flush()
 
 
-def entry(record: dict[str, Any]) -> dict[str, Any]:
+def entry(record: dict[str, object]) -> dict[str, object]:
     """One log entry."""
     what = record.get("event") or record.get("outcome") or record["kind"]
     severity = "NOTICE" if record["kind"] == "event" else SEVERITIES.get(str(what), FAILED)

@@ -88,7 +88,7 @@ class Collector:
         """Asked of what lay there when the file was opened: whoever was killed may have sealed it."""
         if line.offset >= line.file.size_at_start:
             return False
-        id = line.event["id"] if line.event else Exchange(None, None, (line,)).id
+        id = str(line.event["id"]) if line.event else Exchange(None, None, (line,)).id
         return self._sealer.index.find(id) is not None
 
     def _boot_is_over(self, alive: dict[int, bool | None], *, idle: bool) -> Callable[[SpoolFile], bool]:

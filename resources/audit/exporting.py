@@ -8,7 +8,6 @@ import tempfile
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from resources.audit import outside_verifier
 from resources.audit.chain import iso
@@ -50,7 +49,7 @@ def export(
     to: Path,
     *,
     by: str,
-    opened: Iterable[dict[str, Any]] = (),
+    opened: Iterable[dict[str, object]] = (),
 ) -> None:
     """Writes the whole log of a tenant to `to`, a new folder or a new `.zip`.
 
@@ -92,7 +91,7 @@ def _copy_log(folder: Path, places: AuditPlaces, tenant: str) -> None:
                 shutil.copyfile(path, folder / "log" / path.name)
 
 
-def _add_opened(folder: Path, opened: Iterable[dict[str, Any]]) -> None:
+def _add_opened(folder: Path, opened: Iterable[dict[str, object]]) -> None:
     lines = [json.dumps(record, ensure_ascii=False) for record in opened]
     if lines:
         (folder / OPENED).write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -109,6 +108,6 @@ def _add_keys_and_words(folder: Path, signing: Signing, tenant: str, by: str) ->
 
 def _add_manifest(folder: Path, signing: Signing, tenant: str, by: str) -> None:
     head = signing.verified((folder / "log" / HEAD).read_bytes(), f"The head of {tenant}'s log")
-    stated: dict[str, Any] = {"kind": "export", "tenant": tenant, "at": iso(time.time()), "by": by}
+    stated: dict[str, object] = {"kind": "export", "tenant": tenant, "at": iso(time.time()), "by": by}
     stated |= {"seq": head["seq"], "hash": head["hash"], "files": digests_in(folder)}
     (folder / MANIFEST).write_bytes(signing.signed(stated))

@@ -123,18 +123,22 @@ SAMPLING: Mapping[str, Form] = {
 """The parameters of sampling, as vLLM takes them; `stop` is a text."""
 
 
-def parted(event: Mapping[str, Any], names: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, Any]]:
+def parted(
+    event: Mapping[str, object], names: tuple[str, ...]
+) -> tuple[dict[str, object], dict[str, object]]:
     """What of these fields stands in the clear (None in the place of the rest), and what is encrypted."""
-    clear: dict[str, Any] = {}
-    hidden: dict[str, Any] = {}
+    clear: dict[str, object] = {}
+    hidden: dict[str, object] = {}
     for name in names:
         value = event.get(name)
         clear[name] = value if value is not None and _in_the_clear(event, name, value) else None
         if clear[name] is None and value is not None:
             hidden[name] = shortened(value)
     if isinstance(sampling := event.get("sampling"), dict) and "sampling" in names:
-        clear["sampling"] = {name: value for name, value in sampling.items() if fits(SAMPLING, name, value)}
-        rest = {name: shortened(value) for name, value in sampling.items() if name not in clear["sampling"]}
+        clear["sampling"] = shown = {
+            name: value for name, value in sampling.items() if fits(SAMPLING, name, value)
+        }
+        rest = {name: shortened(value) for name, value in sampling.items() if name not in shown}
         hidden = {name: value for name, value in hidden.items() if name != "sampling"}
         hidden |= {"sampling": rest} if rest else {}
     return clear, hidden
@@ -145,7 +149,7 @@ def fits(forms: Mapping[str, Form], name: str, value: Any) -> bool:
     return name in forms and forms[name](value)
 
 
-def _in_the_clear(event: Mapping[str, Any], name: str, value: Any) -> bool:
+def _in_the_clear(event: Mapping[str, object], name: str, value: Any) -> bool:
     model = event.get("model")
     if name == "requested":  # the tenant's own; behind the sign a version that answered
         known, _, version = str(value).partition("@")

@@ -12,7 +12,6 @@ import os
 import sqlite3
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 from resources.audit.chain import Sealed
 from resources.audit.places import AuditError, AuditPlaces
@@ -96,7 +95,7 @@ class AuditIndex:
                     done += sum(len(line) for line in block)
                     self._insert(number, segment.first, _ids(block, done), done)
 
-    def find(self, id: str) -> tuple[str, dict[str, Any]] | None:
+    def find(self, id: str) -> tuple[str, dict[str, object]] | None:
         """The tenant and the record with that id."""
         rows = self._database.execute(
             "SELECT name, first, offset FROM records JOIN tenants ON number = tenant WHERE id = ?",
@@ -120,7 +119,7 @@ class AuditIndex:
     def close(self) -> None:
         self._database.close()
 
-    def _record(self, tenant: str, first: int, offset: int) -> dict[str, Any] | None:
+    def _record(self, tenant: str, first: int, offset: int) -> dict[str, object] | None:
         path = Segment(folder=self._places.log(tenant), first=first).path
         try:
             with path.open("rb") as stream:

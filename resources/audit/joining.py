@@ -1,7 +1,7 @@
 """From lines to exchanges: a request with what ended it, or a refusal, or a request that nothing will end."""
 
 from collections.abc import Callable, Iterator
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, get_args
 
 from resources.audit.spool import SpoolFile, SpoolLine
 
@@ -20,8 +20,8 @@ class Exchange(NamedTuple):
     Both `request` and `end` are None for a line that is no event; a refusal is an `end` alone.
     """
 
-    request: dict[str, Any] | None
-    end: dict[str, Any] | None
+    request: dict[str, object] | None
+    end: dict[str, object] | None
     lines: tuple[SpoolLine, ...]
 
     @property
@@ -47,11 +47,11 @@ class Joiner:
         event = line.event
         kind = event.get("e") if event else None
         if event and kind == "request":
-            before = self._open.pop(event["id"], None)
-            self._open[event["id"]] = line if line.size <= KEPT_BYTES else line._replace(event=None)
+            before = self._open.pop(str(event["id"]), None)
+            self._open[str(event["id"])] = line if line.size <= KEPT_BYTES else line._replace(event=None)
             return _unended(before) if before else None
         if event and kind in ENDS:
-            request = self._open.pop(event["id"], None)
+            request = self._open.pop(str(event["id"]), None)
             if request is not None:
                 return Exchange(_event(request), event, (request, line))
         if event and kind in (*ENDS, "denied"):
@@ -69,5 +69,5 @@ def _unended(line: SpoolLine) -> Exchange:
     return Exchange(_event(line), None, (line,))
 
 
-def _event(line: SpoolLine) -> dict[str, Any] | None:
+def _event(line: SpoolLine) -> dict[str, object] | None:
     return line.event or line.file.read_again(line.offset, line.size)

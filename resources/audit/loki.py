@@ -3,7 +3,6 @@
 import json
 import logging
 from collections.abc import Sequence
-from typing import Any
 
 import httpx
 
@@ -23,7 +22,7 @@ class Loki:
         self._address = f"{url.rstrip('/')}/loki/api/v1/push"
         self._client = httpx.Client(timeout=TIMEOUT_S)
 
-    def send(self, records: Sequence[dict[str, Any]]) -> None:
+    def send(self, records: Sequence[dict[str, object]]) -> None:
         """Raises: ShippingError: It does not answer, or takes nothing now (429, 5xx)."""
         try:
             answer = self._client.post(self._address, json=push(records))
@@ -44,12 +43,13 @@ class Loki:
         self._client.close()
 
 
-def push(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def push(records: Sequence[dict[str, object]]) -> dict[str, object]:
     """The body of a push."""
     streams: dict[tuple[str, str, str], list[list[str]]] = {}
     for record in records:
-        labels = (record["tenant"], record.get("model") or "-", record.get("outcome") or record["kind"])
-        at = str(round(seconds(record["sealed_at"]) * 1e9))
+        outcome = record.get("outcome") or record["kind"]
+        labels = (str(record["tenant"]), str(record.get("model") or "-"), str(outcome))
+        at = str(round(seconds(str(record["sealed_at"])) * 1e9))
         streams.setdefault(labels, []).append([at, json.dumps(record, sort_keys=True)])
     names = ("tenant", "model", "outcome")
     return {

@@ -9,7 +9,6 @@ name, where another acts for the subject. The fields are those of Regulation (EU
 """
 
 from collections.abc import Callable
-from typing import Any
 
 from resources.audit.chain import iso
 from resources.audit.fields import FORMS, fits, parted, shortened
@@ -60,7 +59,7 @@ def tenant_of(exchange: Exchange) -> str:
     return tenant if isinstance(tenant, str) and TENANT.fullmatch(tenant) else PLATFORM
 
 
-def record_of(exchange: Exchange, keys: SubjectKeys, pseudonymize: Pseudonymize) -> dict[str, Any]:
+def record_of(exchange: Exchange, keys: SubjectKeys, pseudonymize: Pseudonymize) -> dict[str, object]:
     """The record of an exchange, but for its place in the chain."""
     if exchange.request is not None:
         return _answered(exchange, keys, pseudonymize)
@@ -71,7 +70,7 @@ def record_of(exchange: Exchange, keys: SubjectKeys, pseudonymize: Pseudonymize)
     return {"kind": "unreadable", "id": exchange.id, "outcome": "error", "spool": spool_line}
 
 
-def _answered(exchange: Exchange, keys: SubjectKeys, pseudonymize: Pseudonymize) -> dict[str, Any]:
+def _answered(exchange: Exchange, keys: SubjectKeys, pseudonymize: Pseudonymize) -> dict[str, object]:
     request, end = exchange.request or {}, exchange.end or {}
     record, hidden = parted(request, ASKED)
     answered, more = parted(end, ANSWERED)
@@ -86,9 +85,9 @@ def _answered(exchange: Exchange, keys: SubjectKeys, pseudonymize: Pseudonymize)
 
 
 def _add_people(
-    record: dict[str, Any],
-    request: dict[str, Any],
-    hidden: dict[str, Any],
+    record: dict[str, object],
+    request: dict[str, object],
+    hidden: dict[str, object],
     texts: Callable[[Subject], dict[str, str]],
     keys: SubjectKeys,
 ) -> None:
@@ -101,13 +100,13 @@ def _add_people(
     else:
         acting = keys.subject(actor)
         record["actor"] = acting.pseudonym
-        record["personal_actor"] = acting.encrypt({"actor": actor}, record["id"])
+        record["personal_actor"] = acting.encrypt({"actor": actor}, str(record["id"]))
     record["subject"] = subject.pseudonym
-    record["personal"] = subject.encrypt(personal, record["id"])
+    record["personal"] = subject.encrypt(personal, str(record["id"]))
 
 
 def _texts(
-    request: dict[str, Any], end: dict[str, Any], pseudonymize: Pseudonymize
+    request: dict[str, object], end: dict[str, object], pseudonymize: Pseudonymize
 ) -> Callable[[Subject], dict[str, str]]:
     """Input and output, which the gateway gives of high-risk models alone."""
     given = {"input": request.get("input"), "output": end.get("output")}
@@ -115,7 +114,7 @@ def _texts(
     return lambda subject: {name: pseudonymize(text, subject) for name, text in texts.items()}
 
 
-def _refused(exchange: Exchange, keys: SubjectKeys) -> dict[str, Any]:
+def _refused(exchange: Exchange, keys: SubjectKeys) -> dict[str, object]:
     """A refusal, or an end whose request is not there. The peer is its subject: nobody else is known."""
     end = exchange.end or {}
     record, hidden = parted(end, REFUSED)
@@ -133,7 +132,7 @@ def _refused(exchange: Exchange, keys: SubjectKeys) -> dict[str, Any]:
     return record
 
 
-def outcome_of(end: dict[str, Any] | None) -> str:
+def outcome_of(end: dict[str, object] | None) -> str:
     """How a request that was let in ended: ok, error, aborted, or interrupted where nothing ended it."""
     if end is None:
         return "interrupted"
@@ -143,15 +142,16 @@ def outcome_of(end: dict[str, Any] | None) -> str:
     return "ok" if isinstance(status, int) and status < 400 and not end.get("reason") else "error"
 
 
-def latency_ms(request: dict[str, Any], end: dict[str, Any]) -> float | None:
+def latency_ms(request: dict[str, object], end: dict[str, object]) -> float | None:
     """Milliseconds from a request to its end; None where there is none."""
-    if isinstance(end.get("ms"), int | float):
-        return end["ms"]
-    if isinstance(end.get("at"), int | float) and isinstance(request.get("at"), int | float):
-        return round((end["at"] - request["at"]) * 1000, 3)
+    measured, began, ended = end.get("ms"), request.get("at"), end.get("at")
+    if isinstance(measured, int | float):
+        return measured
+    if isinstance(ended, int | float) and isinstance(began, int | float):
+        return round((ended - began) * 1000, 3)
     return None
 
 
-def _time(event: dict[str, Any]) -> str | None:
+def _time(event: dict[str, object]) -> str | None:
     at = event.get("at")
     return iso(at) if isinstance(at, int | float) and 0 <= at < LATEST else None

@@ -20,7 +20,7 @@ SYNCING_THREADS = 4
 """Tenants whose batches are on their way to the disk at once: a disk syncs several files in the time of one.
 """
 
-Draft = Callable[[SubjectKeys], dict[str, Any] | None]
+Draft = Callable[[SubjectKeys], dict[str, object] | None]
 """A record but for its place in the chain, given the keys of its tenant's subjects; None: there is none."""
 
 _log = logging.getLogger(__name__)
@@ -74,7 +74,7 @@ class Sealer:
             )
 
     def _draft(self, exchange: Exchange) -> Draft:
-        def draft(keys: SubjectKeys) -> dict[str, Any]:
+        def draft(keys: SubjectKeys) -> dict[str, object]:
             try:
                 return record_of(exchange, keys, self._pseudonymize)
             except (TypeError, ValueError, KeyError, OverflowError) as error:
@@ -110,7 +110,7 @@ class Sealer:
             if subject is None:
                 return False
             event = {"kind": "event", "event": "erasure", "id": f"event-{uuid.uuid4()}", "by": by}
-            record = {
+            record: dict[str, object] = {
                 **event,
                 "at": iso(self.run_time.clocks.now()),
                 "reason": reason,

@@ -29,7 +29,7 @@ class Query:
     status: int | None = None
 
 
-def search(places: AuditPlaces, index: AuditIndex, query: Query) -> Iterator[dict[str, Any]]:
+def search(places: AuditPlaces, index: AuditIndex, query: Query) -> Iterator[dict[str, object]]:
     """The records that fit, in the order in which they were sealed."""
     places.pair_keys()
     keys = SubjectKeys(places.keys(query.tenant))
@@ -43,18 +43,18 @@ def search(places: AuditPlaces, index: AuditIndex, query: Query) -> Iterator[dic
             yield record
 
 
-def opened(record: dict[str, Any], keys: SubjectKeys) -> dict[str, Any]:
+def opened(record: dict[str, object], keys: SubjectKeys) -> dict[str, Any]:
     """The record with its personal parts readable, or `erased` in their place."""
     parts = (("personal", record.get("subject")), ("personal_actor", record.get("actor")))
     readable = {}
     for name, pseudonym in parts:
         if name in record:
             subject = keys.by_pseudonym(str(pseudonym))
-            readable[name] = subject.decrypt(record[name], record["id"]) if subject else ERASED
+            readable[name] = subject.decrypt(str(record[name]), str(record["id"])) if subject else ERASED
     return {**record, **readable}
 
 
-def _candidates(places: AuditPlaces, index: AuditIndex, query: Query) -> Iterator[dict[str, Any]]:
+def _candidates(places: AuditPlaces, index: AuditIndex, query: Query) -> Iterator[dict[str, object]]:
     if query.request is not None:
         index.catch_up([query.tenant])
         found = index.find(query.request)
@@ -67,7 +67,7 @@ def _candidates(places: AuditPlaces, index: AuditIndex, query: Query) -> Iterato
                 yield from _records(segment)
 
 
-def _records(segment: Segment) -> Iterator[dict[str, Any]]:
+def _records(segment: Segment) -> Iterator[dict[str, object]]:
     for number, line in enumerate(lines_in(segment.path), 1):
         try:
             yield record_in(line)
@@ -77,12 +77,12 @@ def _records(segment: Segment) -> Iterator[dict[str, Any]]:
             ) from error
 
 
-def _fits(record: dict[str, Any], query: Query) -> bool:
+def _fits(record: dict[str, object], query: Query) -> bool:
     wanted = (("model", query.model), ("key", query.key), ("status", query.status), ("id", query.request))
     if any(value is not None and record.get(name) != value for name, value in wanted):
         return False
     moment = record.get("started_at") or record.get("ended_at") or record.get("at")
     if query.since is None and query.until is None:
         return True
-    at = seconds(moment or record["sealed_at"])
+    at = seconds(str(moment or record["sealed_at"]))
     return (query.since is None or at >= query.since) and (query.until is None or at <= query.until)

@@ -60,7 +60,7 @@ def segments_in(folder: Path, suffix: str = LINES) -> list[Segment]:
     return sorted(named, key=lambda segment: segment.first)
 
 
-def line_of(record: dict[str, Any], batch: Callable[[bytes], str] | None = None) -> tuple[bytes, str]:
+def line_of(record: dict[str, object], batch: Callable[[bytes], str] | None = None) -> tuple[bytes, str]:
     """The line and hash of a record with its `seq` and `previous`. `batch` signs the last one of a batch."""
     text = canonical(record)
     if batch is not None:

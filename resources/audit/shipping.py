@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from resources.audit.places import AuditError, AuditPlaces
 from resources.audit.segments import Segment, record_in, segments_in
@@ -12,7 +11,7 @@ from resources.errors import LlmAssetsError
 
 BATCH = 500
 
-Send = Callable[[Sequence[dict[str, Any]]], None]
+Send = Callable[[Sequence[dict[str, object]]], None]
 """Takes records, or raises ShippingError; may be given the same ones again."""
 
 PRIVATE = ("personal", "personal_actor")
@@ -59,9 +58,9 @@ class Shipper:
         return self._folder / f"{tenant}.json"
 
 
-def _batches(segment: Segment, offset: int) -> Iterator[tuple[list[dict[str, Any]], int]]:
+def _batches(segment: Segment, offset: int) -> Iterator[tuple[list[dict[str, object]], int]]:
     """Whole lines behind `offset`, and where each batch of them ends."""
-    records: list[dict[str, Any]] = []
+    records: list[dict[str, object]] = []
     try:
         stream = segment.path.open("rb")
     except FileNotFoundError:  # deleted meanwhile, because it was due
@@ -83,5 +82,5 @@ def _batches(segment: Segment, offset: int) -> Iterator[tuple[list[dict[str, Any
         yield records, offset
 
 
-def _without_private(record: dict[str, Any]) -> dict[str, Any]:
+def _without_private(record: dict[str, object]) -> dict[str, object]:
     return {name: value for name, value in record.items() if name not in PRIVATE}

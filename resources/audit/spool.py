@@ -41,7 +41,7 @@ class SpoolLine(NamedTuple):
     file: "SpoolFile"
     offset: int
     size: int
-    event: dict[str, Any] | None
+    event: dict[str, object] | None
 
 
 class SpoolFile:
@@ -85,7 +85,7 @@ class SpoolFile:
                 return chunk
             wanted *= 2
 
-    def read_again(self, offset: int, size: int) -> dict[str, Any] | None:
+    def read_again(self, offset: int, size: int) -> dict[str, object] | None:
         return _parsed(os.pread(self._descriptor, size, offset))
 
     def torn_bytes(self) -> int:
@@ -243,7 +243,7 @@ def _parsed_leniently(line: bytes) -> Any:
         return None
 
 
-def _parsed(line: bytes) -> dict[str, Any] | None:
+def _parsed(line: bytes) -> dict[str, object] | None:
     try:
         event = orjson.loads(line)
     except ValueError:

@@ -18,7 +18,7 @@ import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -46,13 +46,13 @@ class Subject(NamedTuple):
         """A short keyed hash: tells the same text of the same subject, to whoever has the key."""
         return hmac.digest(self.key, text.encode("utf-8", "replace"), "sha256").hex()[:12]
 
-    def encrypt(self, content: dict[str, Any], about: str) -> str:
+    def encrypt(self, content: dict[str, object], about: str) -> str:
         """`about` (whose record) is bound to it: a ciphertext moved to another record does not decrypt."""
         nonce = os.urandom(NONCE_BYTES)
         text = self.cipher.encrypt(nonce, canonical(content), about.encode())
         return base64.b64encode(nonce + text).decode()
 
-    def decrypt(self, text: str, about: str) -> dict[str, Any]:
+    def decrypt(self, text: str, about: str) -> dict[str, object]:
         sealed = base64.b64decode(text)
         try:
             content = self.cipher.decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], about.encode())

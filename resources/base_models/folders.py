@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
 
 from resources.base_models.error import BaseModelSourceError
 from resources.base_models.safetensors_files import Tensor, read_folder
@@ -152,13 +151,13 @@ def _refuse_pickles_alone(folder: Path) -> None:
         )
 
 
-def _config(path: Path) -> dict[str, Any]:
+def _config(path: Path) -> dict[str, object]:
     if not path.is_file():
         raise BaseModelSourceError(f"{path.parent} has no config.json; give the whole folder of the model.")
     return read_object(path)
 
 
-def _architecture(folder: Path, config: dict[str, Any]) -> str:
+def _architecture(folder: Path, config: dict[str, object]) -> str:
     architectures = config.get("architectures")
     if isinstance(architectures, list) and architectures:
         return str(architectures[0])
@@ -169,7 +168,7 @@ def _architecture(folder: Path, config: dict[str, Any]) -> str:
     )
 
 
-def _context_length(config: dict[str, Any]) -> int | None:
+def _context_length(config: dict[str, object]) -> int | None:
     text = _mapping(config, "text_config") or config
     lengths = [length for key in POSITIONS if (length := _count(text, key))]
     if not lengths:
@@ -177,22 +176,23 @@ def _context_length(config: dict[str, Any]) -> int | None:
     scaling = _mapping(text, "rope_scaling") or _mapping(text, "rope_parameters")
     factor = scaling.get("factor", 1)
     unscaled = (scaling.get("rope_type") or scaling.get("type")) in UNSCALED
-    usable = isinstance(factor, int | float) and 0 < factor < MOST_COUNT
-    return int(min(lengths) * (factor if unscaled and usable else 1))
+    if not (unscaled and isinstance(factor, int | float) and 0 < factor < MOST_COUNT):
+        return min(lengths)
+    return int(min(lengths) * factor)
 
 
-def _mapping(values: dict[str, Any], key: str) -> dict[str, Any]:
+def _mapping(values: dict[str, object], key: str) -> dict[str, object]:
     found = values.get(key)
     return found if isinstance(found, dict) else {}
 
 
-def _count(values: dict[str, Any], key: str) -> int | None:
+def _count(values: dict[str, object], key: str) -> int | None:
     """A number that a model can have so many of; None for anything else."""
     found = values.get(key)
     return found if type(found) is int and 0 < found < MOST_COUNT else None
 
 
-def _tied_embeddings(config: dict[str, Any], tensors: tuple[Tensor, ...]) -> bool:
+def _tied_embeddings(config: dict[str, object], tensors: tuple[Tensor, ...]) -> bool:
     """By its configuration; where that does not say, a model without an output layer of its own is tied."""
     said = config.get("tie_word_embeddings", _mapping(config, "text_config").get("tie_word_embeddings"))
     if said is not None:
@@ -200,7 +200,7 @@ def _tied_embeddings(config: dict[str, Any], tensors: tuple[Tensor, ...]) -> boo
     return not any(tensor.name.endswith(OUTPUT_LAYERS) for tensor in tensors)
 
 
-def _kv_cache_values_per_token(config: dict[str, Any]) -> int | None:
+def _kv_cache_values_per_token(config: dict[str, object]) -> int | None:
     text = _mapping(config, "text_config") or config
     layers, heads = _count(text, "num_hidden_layers"), _count(text, "num_attention_heads")
     said_types = text.get("layer_types")
@@ -240,6 +240,6 @@ def _beginning(path: Path) -> str:
         return file.read(FRONT_MATTER_BYTES).decode(errors="replace")
 
 
-def _text(values: dict[str, Any], key: str) -> str | None:
+def _text(values: dict[str, object], key: str) -> str | None:
     found = values.get(key)
     return found if isinstance(found, str) else None

@@ -178,7 +178,7 @@ class _Reader:
             )
 
 
-def _alignment(path: Path, values: dict[str, Any]) -> int:
+def _alignment(path: Path, values: dict[str, object]) -> int:
     alignment = values.get("general.alignment", USUAL_ALIGNMENT)
     if not isinstance(alignment, int) or alignment < 1:
         raise _broken(path, f"its header gives the alignment {alignment!r}")
@@ -196,7 +196,7 @@ def _bytes_of(path: Path, tensor: _Tensor) -> int:
     return -(-math.prod(tensor.shape) // elements) * block_bytes
 
 
-def _facts(path: Path, values: dict[str, Any], tensors: list[_Tensor], size: int) -> GgufFacts:
+def _facts(path: Path, values: dict[str, object], tensors: list[_Tensor], size: int) -> GgufFacts:
     architecture = values.get("general.architecture")
     if not isinstance(architecture, str) or not tensors:
         raise _broken(path, "it names no architecture or holds no tensor")
@@ -210,7 +210,7 @@ def _facts(path: Path, values: dict[str, Any], tensors: list[_Tensor], size: int
     )
 
 
-def _text(values: dict[str, Any], key: str) -> str | None:
+def _text(values: dict[str, object], key: str) -> str | None:
     value = values.get(key)
     return value if isinstance(value, str) and value else None
 

@@ -95,7 +95,7 @@ def read_folder(folder: Path) -> tuple[Tensor, ...]:
     return tuple(tensors)
 
 
-def _header(path: Path, size: int) -> tuple[dict[str, Any], int]:
+def _header(path: Path, size: int) -> tuple[dict[str, object], int]:
     with path.open("rb") as file:
         start = file.read(LENGTH_BYTES)
         if len(start) < LENGTH_BYTES:
@@ -138,7 +138,7 @@ def _tensor(path: Path, name: str, said: Any) -> Tensor:
 
 def _places(index: Path) -> dict[str, str]:
     try:
-        places = read_object(index)["weight_map"]
+        places: Any = read_object(index)["weight_map"]
         return {str(name): _plain_name(index, str(shard)) for name, shard in places.items()}
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise _broken(index, f"it has no weight_map of tensors and shards ({error!r})") from error

@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 from resources.base_models.error import BaseModelSourceError
 
@@ -20,7 +19,7 @@ def read_small(path: Path) -> bytes:
     return content
 
 
-def read_object(path: Path) -> dict[str, Any]:
+def read_object(path: Path) -> dict[str, object]:
     """The JSON object that a file holds. Raises BaseModelSourceError where it holds none."""
     try:
         value = json.loads(read_small(path))

@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import filelock
 
@@ -32,7 +31,7 @@ class Journal:
 
     path: Path
 
-    def append(self, *events: Mapping[str, Any]) -> None:
+    def append(self, *events: Mapping[str, object]) -> None:
         """Writes the events in one piece; they count, and outlive a power cut, once this has returned.
 
         Raises:
@@ -40,7 +39,7 @@ class Journal:
         """
         self.amend(lambda _earlier: events)
 
-    def amend(self, made: Callable[[Iterator[dict[str, Any]]], Iterable[Mapping[str, Any]]]) -> None:
+    def amend(self, made: Callable[[Iterator[dict[str, object]]], Iterable[Mapping[str, object]]]) -> None:
         """Appends what `made` makes of the events so far, which nobody changes meanwhile.
 
         Raises:
@@ -61,7 +60,7 @@ class Journal:
                 os.ftruncate(file, end)
                 raise
 
-    def events(self) -> Iterator[dict[str, Any]]:
+    def events(self) -> Iterator[dict[str, object]]:
         """Every whole line so far, oldest first.
 
         Raises:
@@ -77,7 +76,7 @@ class Journal:
         for number, line in enumerate(whole.split(b"\n") if whole else [], start=1):
             yield self._event(line, number)
 
-    def compact(self, kept: Callable[[Iterator[dict[str, Any]]], Iterable[Mapping[str, Any]]]) -> None:
+    def compact(self, kept: Callable[[Iterator[dict[str, object]]], Iterable[Mapping[str, object]]]) -> None:
         """Replaces the journal, in one step, by what `kept` makes of its events.
 
         They are handed over under the lock, so that nothing appended meanwhile is lost. A gateway that runs
@@ -87,7 +86,7 @@ class Journal:
             content = b"".join(_line(event) for event in kept(self.events()))
             replace_file(self.path, content, sync_folder=True)
 
-    def _event(self, line: bytes, number: int) -> dict[str, Any]:
+    def _event(self, line: bytes, number: int) -> dict[str, object]:
         try:
             event = json.loads(line)
         except ValueError as fault:
@@ -135,7 +134,7 @@ class Journal:
         )
 
 
-def _line(event: Mapping[str, Any]) -> bytes:
+def _line(event: Mapping[str, object]) -> bytes:
     return json.dumps(event, separators=(",", ":"), allow_nan=False).encode() + b"\n"
 
 

@@ -52,7 +52,7 @@ class _Version:
         self.prompt_tokens = self.completion_tokens = 0
         self.duration, self.first_byte = _Histogram(self.labels), _Histogram(self.labels)
 
-    def count(self, request: dict[str, Any], end: dict[str, Any]) -> None:
+    def count(self, request: dict[str, object], end: dict[str, object]) -> None:
         self.prompt_tokens += int(_number(end.get("prompt_tokens")) or 0)
         self.completion_tokens += int(_number(end.get("completion_tokens")) or 0)
         if (took := _number(latency_ms(request, end))) is not None:
@@ -82,7 +82,7 @@ class RequestMetrics:
         elif end is not None and end.get("e") == "denied":
             self._count(_names(end), _outcome_of_refusal(end), end)
 
-    def _count(self, what: tuple[str, ...], outcome: str, end: dict[str, Any]) -> None:
+    def _count(self, what: tuple[str, ...], outcome: str, end: dict[str, object]) -> None:
         labels = (*what, outcome, str(end.get("reason") or ""), str(end.get("status") or 0))
         self._requests[labels] = self._requests.get(labels, 0) + int(_number(end.get("count")) or 1)
 
@@ -135,11 +135,11 @@ def _escaped(value: str) -> str:
     return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
 
 
-def _names(event: dict[str, Any]) -> tuple[str, ...]:
+def _names(event: dict[str, object]) -> tuple[str, ...]:
     return tuple(str(event.get(name) or UNKNOWN) for name in WHAT)
 
 
-def _outcome_of_refusal(end: dict[str, Any]) -> str:
+def _outcome_of_refusal(end: dict[str, object]) -> str:
     """What the platform could not do is its error; all else is the client's."""
     status = end.get("status")
     return "error" if isinstance(status, int) and status >= _SERVER_ERRORS else "denied"

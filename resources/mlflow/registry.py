@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from resources.mlflow import promotion
 from resources.mlflow.client import RegistryError, mlflow_client, refuse_credentials
@@ -260,7 +260,7 @@ class MlflowRegistry:
         model: str,
         *,
         fingerprint: str,
-        params: Mapping[str, Any],
+        params: Mapping[str, object],
         history: Sequence[Mapping[str, float]],
         tags: Mapping[str, str],
     ) -> str:
@@ -321,7 +321,7 @@ class MlflowRegistry:
         show(client, line)
         return line
 
-    def _record(self, line: Line, kind: str, value: Mapping[str, Any]) -> Line:
+    def _record(self, line: Line, kind: str, value: Mapping[str, object]) -> Line:
         """The line with one entry more."""
         self.move_log.record(line.name, kind + time_after(line.last), value)
         return self.move_log.line(line.name)

@@ -24,7 +24,7 @@ def log_run(
     experiment: str,
     *,
     fingerprint: str,
-    params: Mapping[str, Any],
+    params: Mapping[str, object],
     history: Sequence[Mapping[str, float]],
     tags: Mapping[str, str],
 ) -> str:
@@ -44,7 +44,7 @@ def log_run(
 
 
 def _write(
-    client: "MlflowClient", run: "Run", params: Mapping[str, Any], history: Sequence[Mapping[str, float]]
+    client: "MlflowClient", run: "Run", params: Mapping[str, object], history: Sequence[Mapping[str, float]]
 ) -> None:
     from mlflow.entities import Param
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from llm_assets.workers.failures import WorkerError
 from llm_assets.workers.merging.weight_files import Tensor, WeightFile, read_into, read_model
@@ -22,7 +22,7 @@ class Base:
     """A base model's folder: its configuration and where its tensors lie."""
 
     folder: Path
-    config: Mapping[str, Any]
+    config: Mapping[str, object]
     files: tuple[WeightFile, ...]
 
     @cached_property

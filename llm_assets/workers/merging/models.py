@@ -20,7 +20,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from llm_assets.workers.merging.adapters import ADAPTER_WEIGHTS, read_adapter
 from llm_assets.workers.merging.base_models import CONFIG, Base, read_base
@@ -62,7 +61,7 @@ class MergedModel:
     ledger: Mapping[str, int]
     dtype: str
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> dict[str, object]:
         return {
             "files": [file.as_file() for file in self.files],
             "ledger": dict(self.ledger),
@@ -261,7 +260,7 @@ def _write_small_files(target: Target, base_files: Mapping[str, str]) -> list[Wr
     return kept + [_write_json(target.folder / name, content) for name, content in anew.items()]
 
 
-def _index(target: Target, output: Tensor) -> dict[str, Any]:
+def _index(target: Target, output: Tensor) -> dict[str, object]:
     base = target.changes.base
     places = {tensor.name: target.name_of(file) for file in base.files for tensor in file.tensors}
     places[output.name] = _shard(len(base.files) + 1, base)
@@ -269,7 +268,7 @@ def _index(target: Target, output: Tensor) -> dict[str, Any]:
     return {"metadata": {"total_size": total}, "weight_map": dict(sorted(places.items()))}
 
 
-def _write_json(path: Path, content: Mapping[str, Any]) -> Written:
+def _write_json(path: Path, content: Mapping[str, object]) -> Written:
     raw = (json.dumps(content, indent=2, sort_keys=True) + "\n").encode()
     path.write_bytes(raw)
     return Written(path=path.name, size_bytes=len(raw), sha256=hashlib.sha256(raw).hexdigest())

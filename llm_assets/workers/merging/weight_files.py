@@ -123,7 +123,7 @@ def write_from(descriptor: int, buffer: memoryview, offset: int) -> None:
         done += os.pwrite(descriptor, buffer[done:], offset + done)
 
 
-def _header(path: Path, length_bytes: bytes, file: Any) -> tuple[dict[str, Any], int]:
+def _header(path: Path, length_bytes: bytes, file: Any) -> tuple[dict[str, object], int]:
     if len(length_bytes) < LENGTH_BYTES:
         raise _broken(path, "it has not even a header")
     length = int(struct.unpack("<Q", length_bytes)[0])
