@@ -13,7 +13,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 from resources.durable_files import replace_json
 from resources.errors import LlmAssetsError
@@ -168,8 +167,9 @@ class Supervision:
         self._write()
 
     def _write(self) -> None:
-        own = {"pid": os.getpid(), "identity": process_identity(os.getpid())}
-        replace_json(self.home / STATE_FILE, {**own, "parts": list(map(asdict, self._restarts.values()))})
+        own, parts = os.getpid(), tuple(self._restarts.values())
+        state = _State(pid=own, identity=process_identity(own), parts=parts)
+        replace_json(self.home / STATE_FILE, asdict(state))
 
 
 def end_up(home: Path) -> None:
@@ -192,18 +192,29 @@ def end_up(home: Path) -> None:
 def supervised(home: Path) -> tuple[Restarts, ...] | None:
     """What was started again since `up` began; None where no `up` runs on this state folder."""
     state = _state(home)
-    return None if state is None else tuple(Restarts(**each) for each in state["parts"])
+    return None if state is None else state.parts
 
 
 def _running_up(home: Path) -> int | None:
     state = _state(home)
-    return None if state is None else int(state["pid"])
+    return None if state is None else state.pid
 
 
-def _state(home: Path) -> dict[str, Any] | None:
+@dataclass(frozen=True, kw_only=True)
+class _State:
+    """What `up` writes: who it is, and what it started again."""
+
+    pid: int
+    identity: str | None
+    parts: tuple[Restarts, ...]
+
+
+def _state(home: Path) -> _State | None:
     """What a running `up` wrote last; what a killed one left counts for nothing."""
     try:
-        state: dict[str, Any] = json.loads((home / STATE_FILE).read_text())
+        written = json.loads((home / STATE_FILE).read_text())
     except FileNotFoundError:
         return None
-    return state if process_identity(state["pid"]) == state["identity"] else None
+    parts = tuple(Restarts(**each) for each in written["parts"])
+    state = _State(pid=written["pid"], identity=written["identity"], parts=parts)
+    return state if process_identity(state.pid) == state.identity else None

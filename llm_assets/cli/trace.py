@@ -3,7 +3,7 @@
 import json
 from contextlib import closing
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -36,7 +36,7 @@ def trace(request: RequestId, by: By = None, as_json: AsJson = False) -> None:
     typer.echo(json.dumps(steps, indent=2)) if as_json else _show(steps)
 
 
-def _record(sealer: Sealer, request: str) -> tuple[str, dict[str, Any]]:
+def _record(sealer: Sealer, request: str) -> tuple[str, dict[str, object]]:
     found = sealer.index.find(request)
     if found is None:  # just sealed, or the index is being made anew
         sealer.index.catch_up()
@@ -49,13 +49,13 @@ def _record(sealer: Sealer, request: str) -> tuple[str, dict[str, Any]]:
     return found
 
 
-def _asked(record: dict[str, Any]) -> dict[str, Any]:
+def _asked(record: dict[str, object]) -> dict[str, object]:
     names = ("id", "tenant", "started_at", "ended_at", "key", "model", "requested", "outcome", "status")
     served = ("deployment", "version", "digest", "served_digest", "risk_class", "hash")
     return {name: record.get(name) for name in (*names, *served)}
 
 
-def _version(settings: Settings, record: dict[str, Any]) -> dict[str, Any]:
+def _version(settings: Settings, record: dict[str, object]) -> dict[str, object]:
     """What the version was made from, by the manifests in the artifact store."""
     if not record.get("version"):
         return {"fault": f"No version answered: {record.get('reason') or record.get('outcome')}."}
@@ -76,7 +76,7 @@ def _named(artifact: Artifact) -> dict[str, str]:
     return {"uri": artifact.uri, "digest": artifact.digest}
 
 
-def _show(steps: dict[str, Any]) -> None:
+def _show(steps: dict[str, dict[str, object]]) -> None:
     console = Console(highlight=False, soft_wrap=True)
     for name, value in steps["request"].items():
         if value is not None:

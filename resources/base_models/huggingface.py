@@ -13,12 +13,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from resources.base_models.error import BaseModelSourceError
 from resources.base_models.folders import is_wanted
 from resources.disk import DiskError, require_free_space
 from resources.hashes import sha256_of
+
+if TYPE_CHECKING:
+    from huggingface_hub.hf_api import RepoSibling
 
 PUBLIC_ENDPOINT = "https://huggingface.co"
 
@@ -78,7 +81,7 @@ def _token() -> str | bool:
     return os.environ.get("HF_TOKEN") or False
 
 
-def _files(revision: HubRevision) -> dict[str, Any]:
+def _files(revision: HubRevision) -> dict[str, "RepoSibling"]:
     from huggingface_hub import HfApi
 
     api = HfApi(endpoint=endpoint(), token=_token())
@@ -86,7 +89,7 @@ def _files(revision: HubRevision) -> dict[str, Any]:
     return {file.rfilename: file for file in info.siblings or ()}
 
 
-def _download(revision: HubRevision, files: dict[str, Any], folder: Path) -> None:
+def _download(revision: HubRevision, files: dict[str, "RepoSibling"], folder: Path) -> None:
     from huggingface_hub import hf_hub_download
 
     partial = folder.with_name(f"{folder.name}.partial")
@@ -113,7 +116,7 @@ def _clear_parts(partial: Path) -> None:
         part.unlink()
 
 
-def _refuse_full_disk(revision: HubRevision, files: dict[str, Any], partial: Path) -> None:
+def _refuse_full_disk(revision: HubRevision, files: dict[str, "RepoSibling"], partial: Path) -> None:
     needed = sum(file.size or 0 for name, file in files.items() if not (partial / name).exists())
     try:
         require_free_space(partial, needed, what=f"The download of {revision}")
@@ -121,7 +124,7 @@ def _refuse_full_disk(revision: HubRevision, files: dict[str, Any], partial: Pat
         raise BaseModelSourceError(str(error)) from error
 
 
-def _refuse_other_bytes(revision: HubRevision, path: Path, file: Any) -> None:
+def _refuse_other_bytes(revision: HubRevision, path: Path, file: "RepoSibling") -> None:
     """Compares with the hash that the hub keeps of large files; a mirror may not say it."""
     expected = getattr(file.lfs, "sha256", None) if file.lfs else None
     if expected is None:

@@ -32,6 +32,7 @@ from resources.engines.locks import EngineName, InstalledEngine
 from resources.local.engine_messages import MessageFile
 from resources.processes import supervisor
 from resources.processes.environment import ACCELERATOR_PREFIXES, inherited
+from resources.processes.log_end import last_lines
 from resources.processes.order_limits import (
     HOURS_SETTING,
     MEMORY_BYTES,
@@ -45,7 +46,6 @@ from resources.seams.compute import Outcome, RunContext, WorkOrder, WorkOrderErr
 from resources.work_order_files import OrderFolder, Sender, held, worker_order
 
 PASSED_ON_PREFIXES = (*ACCELERATOR_PREFIXES, "OMP_", "GLOO_")
-LOG_TAIL_LINES = 15
 ENGINE_LOG = "engine.log"
 KILLED = 128 + signal.SIGKILL  # as the supervisor gives it
 LISTENING_S = 0.2
@@ -254,8 +254,7 @@ def _cause(folder: Path, exit_code: int, reported: str | None, said: str) -> str
     ended = _limit(folder) or _full_disk(folder) or _how_it_ended(exit_code)
     if own := own_error(said):
         ended += f". Its last error: {own}"
-    tail = "\n".join(said.splitlines()[-LOG_TAIL_LINES:])
-    return f"{ended}. The end of its log:\n{tail}"
+    return f"{ended}. The end of its log:\n{last_lines(said)}"
 
 
 def _limit(folder: Path) -> str | None:
