@@ -28,10 +28,9 @@ from resources.gateway.envoy import EnvoyGateway
 from resources.gateway.envoy_settings import GatewaySettings
 from resources.gateway.journals import Journal
 from resources.gateway.limits import Limits
-from resources.gateway.publishing import Live, Publication
-from resources.serving.deployment_state import SOCKETS, Deployment, LiveServer
-from resources.serving.routes import WHOLE
-from resources.vllm.program import Serving
+from resources.local.gateway import LocalGateway
+from resources.local.serving.servers import SOCKETS
+from resources.seams.serving import WHOLE, Backend, Route
 from tests.servers.ports import free_port
 
 TENANT, STREAMING = "team-a", "streaming_bot"
@@ -135,13 +134,12 @@ def asked_for_health(url: str) -> Iterator[None]:
 def _publish(settings: GatewaySettings, behind: StandIns) -> str:
     """What a stack with these two deployments has written; a key of the tenant."""
     listening, folder = {MODEL: behind.whole_socket, STREAMING: behind.streams_socket}, settings.folder
-    publication = Publication(home=folder.parent)
+    local = LocalGateway(home=folder.parent)
     sockets = folder.parent / SOCKETS
     sockets.mkdir(parents=True)
     for model, path in listening.items():
-        deployment = _deployment(model)
-        (sockets / deployment.servers[0].socket).symlink_to(path)
-        publication.publish(Live(deployment=deployment, api_key="engine"))
+        (sockets / f"{model}.sock").symlink_to(path)
+        local.publish(_route(model))
     limits = dict.fromkeys(("requests_per_minute", "concurrent_requests", "tokens_per_minute"), HIGH)
     models = {model: {"risk_class": "limited"} for model in listening}
     tenant = {"tenant": TENANT, "models": models, "risk_classes": ["limited"], "limits": limits, "jwt": None}
@@ -152,26 +150,17 @@ def _publish(settings: GatewaySettings, behind: StandIns) -> str:
     ]
 
 
-def _deployment(model: str) -> Deployment:
-    serving = Serving(
-        tenant=TENANT,
-        model=model,
+def _route(model: str) -> Route:
+    backend = Backend(
+        id=f"vllm--{model}",
         version="v1",
         digest=DIGEST,
-        mode="merged",
-        model_folder=Path("/nowhere"),  # a stand-in loads no model
-        max_model_len=2048,
-        max_num_seqs=8,
-        kv_cache_mib=256,
-        dtype="bfloat16",
-        known_answers=({"tokens": [{"id": 1}]},),
-        engine="stand-in",
-        device="cpu",
+        fingerprint="",
+        address=f"unix:{SOCKETS}/{model}.sock",
+        weight=WHOLE,
+        since=time.time(),
     )
-    live = LiveServer(
-        serving=serving, fingerprint="", server=f"vllm--{model}", weight=WHOLE, since=time.time()
-    )
-    return Deployment(servers=(live,))
+    return Route(tenant=TENANT, model=model, backends=(backend,), api_key="engine")
 
 
 @contextmanager

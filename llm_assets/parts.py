@@ -9,9 +9,9 @@ from llm_assets.installation.settings import Settings
 from llm_assets.stack import UI
 from resources.gateway.envoy import NAME as GATEWAY
 from resources.local.compute import ENGINE_LOG
+from resources.local.serving.servers import KIND as VLLM
 from resources.mlflow.server import NAME as MLFLOW
 from resources.processes.local_processes import ProcessRecord
-from resources.serving.servers import KIND as VLLM
 
 RUN_LOG = "output.log"
 """What a run from the command line wrote outside of its steps, below Dagster's storage of that run."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import dagster as dg
 
 from resources.artifact_store.artifacts import Artifact
-from resources.serving.routes import Backend, BackendState
+from resources.seams.serving import Backend
 
 CELL_LIMIT = 160
 
@@ -38,7 +38,7 @@ def table(rows: Sequence[Mapping[str, object]]) -> dg.MetadataValue:
     return dg.MetadataValue.md("\n".join(lines))
 
 
-def backends_table(backends: Sequence[Backend] | Sequence[BackendState]) -> dg.MetadataValue:
+def backends_table(backends: Sequence[Backend]) -> dg.MetadataValue:
     """Which versions are live, with which share of the requests."""
     columns = ("version", "weight", "digest")
     return table([{column: getattr(backend, column) for column in columns} for backend in backends])

@@ -1,8 +1,6 @@
-"""From a version to what is served: its files verified and held on this machine, its signature checked."""
+"""From a version to what is served, its signature checked; and from what is live to the gateway."""
 
-from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from llm_assets.catalog.loading import Catalog
@@ -13,50 +11,41 @@ from llm_assets.made_from import parent_of
 from llm_assets.signature_policy import require_signatures, verifier_of
 from resources.artifact_store.artifacts import Artifact, ArtifactError
 from resources.artifact_store.store import ArtifactStore
-from resources.artifact_store.transfer_progress import Log
-from resources.engines.installation import installed_engine
-from resources.node_cache import Held
-from resources.serving.local import Serving
+from resources.engines.locks import lock_digest
+from resources.seams.gateway import Gateway
+from resources.seams.serving import WHOLE, Device, Log, Route, Serving
 
 
 @dataclass(frozen=True, kw_only=True)
-class VersionIdentity:
-    """Which version: whose it is, its label, and the digest that it must have."""
+class VersionShare:
+    """Which version: whose it is, its label, and the digest that it must have; its share, and its names."""
 
     tenant: str
     model: str
     label: str
     digest: str
+    weight: int = WHOLE
+    aliases: tuple[str, ...] = ()
 
     @property
     def source(self) -> str:
         return f"artifact://models/{self.tenant}/{self.model}/{self.label}"
 
 
-class Shelf:
-    """Artifacts of a store that lie verified on this machine's disk for as long as `held` is open."""
-
-    def __init__(self, store: ArtifactStore, held: ExitStack, log: Log) -> None:
-        self.store, self._held, self._log = store, held, log
-
-    def hold(self, artifact: Artifact) -> Held:
-        return self._held.enter_context(self.store.hold(artifact, self._log))
-
-
 def serving_of(
     catalog: Catalog,
     model: ModelEntry,
-    shelf: Shelf,
+    store: ArtifactStore,
     settings: Settings,
-    version: VersionIdentity,
+    device: Device,
+    version: VersionShare,
 ) -> Serving:
-    """What has to be served for a version, as one frozen value; its files lie on the shelf.
+    """What has to be served for a version, as one frozen value. Its files are verified by whoever loads them.
 
     Raises:
-        ArtifactError: The version's files are gone, damaged, or not those that were registered.
-        SignatureError: They are unsigned where the tenant demands signatures, or altered.
+        ArtifactError: The version is gone, or not the one that was registered.
+        SignatureError: It is unsigned where the tenant demands signatures, or altered.
     """
-    store = shelf.store
     merged = store.get(version.source)
     if merged.digest != version.digest:
         raise ArtifactError(
@@ -65,42 +54,45 @@ def serving_of(
     adapter = parent_of(store.get, merged, "adapter")
     served = (merged,) if model.serving.mode == "merged" else (merged, adapter)
     require_signatures(catalog.tenants[version.tenant], verifier_of(settings), store, *served)
-    engine = installed_engine(settings.engines, "serve")
     return Serving(
         tenant=version.tenant,
         model=model.name,
         version=version.label,
         digest=version.digest,
         known_answers=tuple(merged.attributes["merge"]["answers"]),
-        device=engine.device,
-        engine=engine.lock_digest,
-        **_weights(model, shelf, merged, adapter),
-        **model.serving.model_dump(exclude={"mode", "weights"}),
+        engine=lock_digest("serve", device),
+        device=device,
+        weight=version.weight,
+        aliases=version.aliases,
+        **_weights(model, store, merged, adapter),
+        **model.serving.model_dump(exclude={"mode"}),
     )
 
 
-def _weights(model: ModelEntry, shelf: Shelf, merged: Artifact, adapter: Artifact) -> dict[str, Any]:
+def _weights(model: ModelEntry, store: ArtifactStore, merged: Artifact, adapter: Artifact) -> dict[str, Any]:
     """Merged weights, or the base model with the adapter that is bound to it."""
     if model.serving.mode == "merged" or adapter.attributes["recipe"].get("finetuning_type") == "full":
-        location, leases = _location(model, shelf, merged)
-        return {"mode": "merged", **location, "leases": leases}
-    base = parent_of(shelf.store.get, merged, "base")
+        return {"mode": "merged", "model_uri": merged.uri, "model_digest": merged.digest}
+    base = parent_of(store.get, merged, "base")
     check_bound(adapter, base)
-    location, leases = _location(model, shelf, base)
-    on_disk = shelf.hold(adapter)
     return {
         "mode": "adapter",
-        **location,
-        "adapter_folder": on_disk.folder,
-        "chat_template": on_disk.folder / "chat_template.jinja",
+        "model_uri": base.uri,
+        "model_digest": base.digest,
+        "adapter_uri": adapter.uri,
+        "adapter_digest": adapter.digest,
         "lora_rank": int(adapter.attributes["recipe"].get("lora_rank", 8)),
-        "leases": (*leases, on_disk.lease),
     }
 
 
-def _location(model: ModelEntry, shelf: Shelf, artifact: Artifact) -> tuple[dict[str, Any], tuple[Path, ...]]:
-    """Where vLLM loads an artifact from, this node's disk or the store itself, and what keeps it there."""
-    if model.serving.weights == "stream":
-        return {"model_uri": shelf.store.object_url(artifact), "model_digest": artifact.digest}, ()
-    on_disk = shelf.hold(artifact)
-    return {"model_folder": on_disk.folder}, (on_disk.lease,)
+def publish(gateway: Gateway, route: Route, log: Log) -> None:
+    """Returns when the gateway counts the route, or says that no gateway runs.
+
+    Raises:
+        GatewayError: A gateway runs and did not take it.
+    """
+    what = f"the route of {route.tenant}/{route.model}"
+    if gateway.publish(route) == "counts":
+        log(f"The gateway counts {what}.")
+    else:
+        log(f"No gateway runs: {what} counts once `llm-assets up` has started one.")

@@ -5,8 +5,9 @@ what is running, also after the terminal that started it was killed.
 """
 
 import os
+import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -18,7 +19,7 @@ from llm_assets.installation.profiles import Profile
 from llm_assets.installation.settings import Settings
 from llm_assets.loaded_locations import LoadedLocations
 from llm_assets.runs import dagster_instance, end_abandoned_runs
-from llm_assets.servings import Shelf, VersionIdentity, serving_of
+from llm_assets.servings import VersionShare, publish, serving_of
 from llm_assets.supervision import Part
 from resources.artifact_store.artifacts import ArtifactError
 from resources.consoles.consoles import Console
@@ -34,13 +35,13 @@ from resources.processes.local_processes import (
     ProcessRecord,
     require_free_port,
 )
-from resources.seams.state import StateError
-from resources.serving.local import Serving, VllmError
+from resources.seams.serving import Backend, Serving, ServingError
+from resources.seams.state import StateError, TurnTakenError
 from resources.signing.signatures import SignatureError
 from resources.waiting import wait_until
 
 FAULTS = (
-    VllmError,
+    ServingError,
     StateError,
     GatewayError,
     ArtifactError,
@@ -56,6 +57,7 @@ STARTS = (ProcessError, RegistryError)
 UI = "dagster-ui"
 UI_READY_S = 120
 STOP_S = 20
+STOP_TURN_S = 60
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +72,7 @@ class Stack:
 
     @property
     def gateway(self) -> GatewayParts:
-        return GatewayParts(settings=self.settings, serving=self.profile.serving)
+        return GatewayParts(profile=self.profile)
 
     @property
     def processes(self) -> LocalProcesses:
@@ -144,13 +146,14 @@ class Stack:
             start=partial(self._start_ui_again, automation=automation),
             faults=STARTS,
         )
-        for tenant, model, why in self.profile.serving.deaths():
-            yield Part(
-                name=f"{tenant}/{model}",
-                fault=partial(str, why),
-                start=partial(self._start_deployment_again, tenant, model, say),
-                faults=FAULTS,
-            )
+        for route in self.profile.serving.routes():
+            if route.dead:
+                yield Part(
+                    name=f"{route.tenant}/{route.model}",
+                    fault=partial(str, route.why),
+                    start=partial(self._start_deployment_again, route.tenant, route.model, say),
+                    faults=FAULTS,
+                )
 
     def _ui_fault(self) -> str | None:
         return self.processes.fault(UI, what="The Dagster UI")
@@ -165,7 +168,7 @@ class Stack:
         if entry and model in entry.models:
             self._revive(catalog, tenant, model, say)
         else:
-            self.profile.serving.stop(tenant, model)
+            self._stop_deployment(tenant, model)
             say(f"{tenant}/{model} is no longer in the catalog and stays stopped.")
 
     def revive(self, catalog: Catalog, say: Callable[[str], None]) -> None:
@@ -183,20 +186,62 @@ class Stack:
                     say(str(fault))
 
     def _revive(self, catalog: Catalog, tenant: str, model: str, say: Callable[[str], None]) -> None:
+        """Raises:
+        ServingError: What was live does not start, or nobody can read what was.
+        """
+        serving, gateway = self.profile.serving, self.profile.gateway
+        doing = f"starting {tenant}/{model} again"
+        with self.profile.state.turn(tenant, model, "deploy", doing=doing, say=say):
+            before = serving.state(tenant, model)
+            if not before.backends:
+                raise ServingError(before.why or f"{tenant}/{model} is {before.status}.")
+            servings = tuple(self._as_before(catalog, tenant, model, each) for each in before.backends)
+            serving.deploy(servings, publish=partial(publish, gateway, log=say), log=say)
+
+    def _as_before(self, catalog: Catalog, tenant: str, model: str, backend: Backend) -> Serving:
+        version = VersionShare(
+            tenant=tenant,
+            model=model,
+            label=backend.version,
+            digest=backend.digest,
+            weight=backend.weight,
+            aliases=backend.aliases,
+        )
+        profile, entry = self.profile, catalog.models[model]
+        return serving_of(catalog, entry, profile.store, self.settings, profile.serving.device, version)
+
+    def _stop_deployment(self, tenant: str, model: str) -> None:
+        stop = partial(self.profile.serving.stop, tenant, model)
+        with self._turn_to_stop(tenant, model, stop):
+            self.profile.gateway.withdraw(tenant, model)
+            stop()
+
+    @contextmanager
+    def _turn_to_stop(self, tenant: str, model: str, end_servers: Callable[[], None]) -> Iterator[None]:
+        """A deploy under way is not waited for: its new server is ended, upon which it gives up."""
+        deadline = time.monotonic() + STOP_TURN_S
         with ExitStack() as held:
-            shelf = Shelf(self.profile.store, held, say)
-
-            def verified(before: Serving) -> Serving:
-                version = VersionIdentity(
-                    tenant=tenant, model=model, label=before.version, digest=before.digest
+            while True:
+                turn = self.profile.state.turn(
+                    tenant, model, "deploy", doing="stopping", say=_quiet, timeout_s=1
                 )
-                return serving_of(catalog, catalog.models[model], shelf, self.settings, version)
-
-            self.profile.serving.revive(tenant, model, say, verified=verified)
+                try:
+                    held.enter_context(turn)
+                    break
+                except TurnTakenError:
+                    if time.monotonic() > deadline:
+                        raise
+                    end_servers()
+            yield
 
     def stop(self) -> None:
         """Ends everything, live servers included. What is not running is fine."""
         self.processes.stop(UI, timeout_s=STOP_S)
         self.gateway.stop()
-        self.profile.serving.stop_all()
+        for route in self.profile.serving.routes():
+            self._stop_deployment(route.tenant, route.model)
         self.profile.mlflow.stop()
+
+
+def _quiet(_text: str) -> None:
+    """For turns that are not waited for."""

@@ -27,10 +27,14 @@ class Bucket:
     scheme: str
     environment: Mapping[str, str]
 
+    def store(self, place: str) -> ArtifactStore:
+        """A store at `place`."""
+        return ArtifactStore(url=f"{self.scheme}://{BUCKET}/{place}")
+
     def publish(self, folder: Path, place: str) -> tuple[str, str]:
         """Publishes a folder as a version in a store at `place`; where it lies there, and its digest."""
         with self._reachable():
-            store = ArtifactStore(url=f"{self.scheme}://{BUCKET}/{place}")
+            store = self.store(place)
             artifact = store.publish(LINE, folder, {})
             return store.object_url(artifact), artifact.digest
 

@@ -1,5 +1,4 @@
--- Which deployment answers, as resources/serving/routes.py chooses: by weight, at random or by a stable key; or
--- by name.
+-- Which deployment answers: by weight, at random or by a stable key; or by name.
 local sha256 = require("sha256")
 
 local routing = {}

@@ -60,7 +60,7 @@ function sha256.prefix(text)
   return bswap(digest[0]), bswap(digest[1])
 end
 
--- A place in [0, 1): the first 48 bits of the hash, as resources/serving/routes.py takes them.
+-- A place in [0, 1): the first 48 bits of the hash.
 function sha256.point(text)
   local first, second = sha256.prefix(text)
   return (first % 2^32 * 2^16 + rshift(second, 16)) / 2^48

@@ -1,7 +1,8 @@
 """`<model>/vllm_deployment`: live vLLM servers of production and of the versions that share its traffic."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from functools import partial
 
 import dagster as dg
 
@@ -9,22 +10,25 @@ from llm_assets.assets.parameters import read_once
 from llm_assets.assets.turns import step_turn
 from llm_assets.catalog.loading import Catalog
 from llm_assets.catalog.models import ModelEntry
+from llm_assets.gateway.own_keys import gateway_client
 from llm_assets.installation.settings import Settings
 from llm_assets.keys import MODEL_CARD, VLLM_DEPLOYMENT, model_key
 from llm_assets.partitions import tenants_of
 from llm_assets.presentation import backends_table, table
 from llm_assets.promotion_rules import promotion_check, rules_of
-from llm_assets.servings import Shelf, VersionIdentity, serving_of
+from llm_assets.servings import VersionShare, publish, serving_of
 from resources.artifact_store.artifacts import ArtifactError
 from resources.artifact_store.store import ArtifactStore
 from resources.mlflow.registry import MlflowRegistry, RegisteredVersion
 from resources.mlflow.server import Mlflow
 from resources.mlflow.traffic import MlflowTraffic, TrafficShare
+from resources.seams.gateway import Gateway
+from resources.seams.serving import WHOLE, ModelServing, Route, Serving
 from resources.seams.state import State
-from resources.serving.local import LocalServing, VllmError, Wanted
-from resources.serving.routes import WHOLE, Route
 from resources.signing.signatures import SignatureError
 
+CHECKING = "check"
+"""The name of the key that the check asks with."""
 DIGEST_SHOWN = 19  # "sha256:" and twelve digits
 AUTOMATIC_WHO = "llm-assets"
 AUTOMATIC_WHY = "promotion: automatic, and every blocking check of the chain passed"
@@ -61,7 +65,8 @@ def vllm_deployment(catalog: Catalog, model: ModelEntry) -> dg.AssetsDefinition:
         artifact_store: ArtifactStore,
         registry: dg.ResourceParam[MlflowRegistry],
         mlflow_server: dg.ResourceParam[Mlflow],
-        serving: LocalServing,
+        serving: dg.ResourceParam[ModelServing],
+        gateway: dg.ResourceParam[Gateway],
         settings: dg.ResourceParam[Settings],
         state: dg.ResourceParam[State],
     ) -> Iterator[dg.MaterializeResult[None]]:
@@ -83,10 +88,10 @@ def vllm_deployment(catalog: Catalog, model: ModelEntry) -> dg.AssetsDefinition:
             if not shares:
                 context.log_event(dg.AssetObservation(key, partition=tenant, metadata=waiting))
                 return
-            with ExitStack() as held:
-                shelf = Shelf(artifact_store, held, context.log.info)
-                wanted, faults = _wanted(catalog, model, shelf, settings, shares)
-                route = serving.deploy(wanted, context.log.info)
+            of_version = partial(serving_of, catalog, model, artifact_store, settings, serving.device)
+            servings, faults = _servings(of_version, shares)
+            log = context.log.info
+            route = serving.deploy(servings, publish=partial(publish, gateway, log=log), log=log)
         if faults:
             raise ArtifactError(" ".join(faults))
         yield dg.MaterializeResult(
@@ -117,36 +122,30 @@ def says_waiting(candidate: RegisteredVersion) -> str:
     )
 
 
-def _wanted(
-    catalog: Catalog,
-    model: ModelEntry,
-    shelf: Shelf,
-    settings: Settings,
-    shares: tuple[TrafficShare, ...],
-) -> tuple[tuple[Wanted, ...], list[str]]:
+def _servings(
+    of_version: Callable[[VersionShare], Serving], shares: tuple[TrafficShare, ...]
+) -> tuple[tuple[Serving, ...], list[str]]:
     """What can be served, and what cannot although it should. Production can, or it is an error."""
     production, *others = shares
-    served = [serving_of(catalog, model, shelf, settings, identity_of(production.version))]
-    aliases = [production.version.aliases]
-    weights, faults = [], []
+    servings, faults = [of_version(_version(production, WHOLE))], []
     for share in others:
         try:
-            served.append(serving_of(catalog, model, shelf, settings, identity_of(share.version)))
-            aliases.append(share.version.aliases)
-            weights.append(share.weight)
-        except (ArtifactError, SignatureError, VllmError) as fault:
+            servings.append(of_version(_version(share, share.weight)))
+        except (ArtifactError, SignatureError) as fault:
             faults.append(f"Version {share.version.label} is not live, production has its requests: {fault}")
-    weights.insert(0, WHOLE - sum(weights))
-    wanted = (
-        Wanted(serving=each, weight=weight, aliases=names)
-        for each, weight, names in zip(served, weights, aliases, strict=True)
-    )
-    return tuple(wanted), faults
+    servings[0] = replace(servings[0], weight=WHOLE - sum(each.weight for each in servings[1:]))
+    return tuple(servings), faults
 
 
-def identity_of(version: RegisteredVersion) -> VersionIdentity:
-    return VersionIdentity(
-        tenant=version.tenant, model=version.model, label=version.label, digest=version.digest
+def _version(share: TrafficShare, weight: int) -> VersionShare:
+    version = share.version
+    return VersionShare(
+        tenant=version.tenant,
+        model=version.model,
+        label=version.label,
+        digest=version.digest,
+        weight=weight,
+        aliases=version.aliases,
     )
 
 
@@ -164,31 +163,39 @@ def _facts(route: Route) -> dict[str, dg.MetadataValue]:
 
 
 def deployment_checks(model: ModelEntry) -> list[dg.AssetChecksDefinition]:
-    """What has to be true of a deployment, asked of the live server."""
+    """What has to be true of a deployment, asked at the gateway."""
     key = model_key(model.name, VLLM_DEPLOYMENT)
 
     @dg.asset_check(
         asset=key,
         name="serves_the_promoted_digest",
         description="Production and every version that shares its traffic is live with its weight, and the "
-        "digest in the answers of its server is that of the registered version.",
+        "digest in its answers at the gateway is that of the registered version.",
         partitions_def=tenants_of(model.name),
     )
     @read_once
     def _check(
         context: dg.AssetCheckExecutionContext,
-        serving: LocalServing,
+        serving: dg.ResourceParam[ModelServing],
+        gateway: dg.ResourceParam[Gateway],
         registry: dg.ResourceParam[MlflowRegistry],
+        settings: dg.ResourceParam[Settings],
     ) -> dg.AssetCheckResult:
         tenant = context.partition_key
+        if gateway.address_of(tenant) is None:
+            return dg.AssetCheckResult(
+                passed=False,
+                severity=dg.AssetCheckSeverity.WARN,
+                description="No gateway runs, so nobody can ask what is live. `llm-assets up` starts it.",
+            )
         promoted = {
             share.version.label: (share.weight, share.version.digest)
             for share in MlflowTraffic(registry).shares(tenant, model.name)
         }
-        route = serving.route(tenant, model.name)
+        asked = gateway_client(settings, tenant, CHECKING)
         served = {
-            backend.version: (backend.weight, serving.served_digest(tenant, model.name, backend.version))
-            for backend in (route.backends if route else ())
+            backend.version: (backend.weight, asked.digest(f"{model.name}@{backend.version}"))
+            for backend in serving.route(tenant, model.name).backends
         }
         return dg.AssetCheckResult(
             passed=served == promoted,

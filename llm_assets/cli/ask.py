@@ -11,9 +11,9 @@ from llm_assets.base_answers import answer_of_base_model
 from llm_assets.cli.installation import Installation, installation
 from llm_assets.cli.options import AsJson, Model, Tenant
 from llm_assets.cli.versions import by_name, with_registry
-from llm_assets.gateway.own_keys import door_of
+from llm_assets.gateway.own_keys import gateway_client
 from llm_assets.gateway.parts import gateway_of
-from resources.gateway.client import GatewayClient
+from resources.gateway.errors import GatewayError
 
 ASKING = "ask"
 """The name of the key that this command asks with."""
@@ -41,8 +41,8 @@ def ask(
 ) -> None:
     """Asks a tenant's live model and prints the answer as it comes.
 
-    Through the gateway where it runs, as an application would, with a key of this command's own. Where
-    versions share the traffic, one of them answers, by weight.
+    At the gateway, as an application would, with a key of this command's own. Where versions share the
+    traffic, one of them answers, by weight.
 
     Example: `llm-assets ask support_bot --tenant team-a "When are you open?"`
     """
@@ -53,35 +53,17 @@ def ask(
         answer = answer_of_base(here, model, question, max_tokens)
         typer.echo(json.dumps({"answer": answer}) if as_json else answer)
         return
-    asked = [{"role": "user", "content": question}]
-    pinned = _label(model, tenant, version) if version else None
-    options = {"max_tokens": max_tokens, "temperature": 0}
-    if gateway_of(here.settings).running():
-        wanted = f"{model}@{pinned}" if pinned else model
-        _ask_at_the_door(
-            door_of(here.settings, tenant, ASKING), wanted, asked, as_json, affinity=key, **options
-        )
-        return
-    serving = here.profile.serving
+    wanted = f"{model}@{_label(model, tenant, version)}" if version else model
+    asked: list[dict[str, str]] = [{"role": "user", "content": question}]
+    options: dict[str, Any] = {"affinity": key, "max_tokens": max_tokens, "temperature": 0}
+    if not gateway_of(here.settings).running():
+        raise GatewayError("The gateway, at which models are asked, does not run: `llm-assets up` starts it.")
+    client = gateway_client(here.settings, tenant, ASKING)
     if as_json:
-        chosen = serving.choose(tenant, model, version=pinned, key=key)
-        answer = serving.ask(tenant, model, asked, version=chosen.version, **options)
-        typer.echo(json.dumps({"answer": answer, "version": chosen.version, "digest": chosen.digest}))
-        return
-    for piece in serving.stream(tenant, model, asked, version=pinned, key=key, **options):
-        console.print(piece, end="", markup=False)
-    console.print()
-
-
-def _ask_at_the_door(
-    door: GatewayClient, model: str, asked: list[dict[str, str]], as_json: bool, **options: Any
-) -> None:
-    if as_json:
-        answer, receipt = door.ask(model, asked, **options)
+        answer, receipt = client.ask(wanted, asked, **options)
         typer.echo(json.dumps({"answer": answer, **asdict(receipt)}))
         return
-    console = Console(highlight=False, soft_wrap=True)
-    for piece in door.stream(model, asked, **options):
+    for piece in client.stream(wanted, asked, **options):
         console.print(piece, end="", markup=False)
     console.print()
 

@@ -21,7 +21,7 @@ from llm_assets.cli.installation import Installation, installation
 from llm_assets.cli.run import execute
 from llm_assets.cli.stack import show_addresses
 from llm_assets.cli.terminal import Screen
-from llm_assets.gateway.own_keys import door_of, key_file
+from llm_assets.gateway.own_keys import gateway_client, key_file
 from llm_assets.gateway.parts import gateway_of
 from llm_assets.keys import VLLM_DEPLOYMENT
 from llm_assets.stack import Stack
@@ -68,7 +68,7 @@ def demo(tenant: DemoTenant = "team-a") -> None:
 
 
 def _compare(console: Console, here: Installation, tenant: str, question: str, before: str) -> None:
-    door = door_of(here.settings, tenant, DEMO)
+    door = gateway_client(here.settings, tenant, DEMO)
     asked = [{"role": "user", "content": question}]
     after, _ = door.ask(MODEL, asked, max_tokens=ANSWER_TOKENS, temperature=0)
     console.print(f"\n  [bold]{escape(question)}[/]")

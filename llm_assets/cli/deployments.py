@@ -16,6 +16,7 @@ from llm_assets.cli.options import AsJson, Model, Tenant, UsageError, Why
 from llm_assets.cli.output import output
 from llm_assets.cli.run import execute
 from llm_assets.cli.versions import Version, by_alias, by_name, named_or_production, with_registry
+from llm_assets.gateway.parts import GatewayParts
 from llm_assets.keys import VLLM_DEPLOYMENT
 from llm_assets.model_cards.html import card_html, without_header
 from llm_assets.operator import operator
@@ -23,7 +24,7 @@ from llm_assets.promotion_rules import promotion_check, rollback_check, rules_of
 from llm_assets.version_cards import card_of
 from resources.mlflow.registry import Move
 from resources.mlflow.traffic import MlflowTraffic, TrafficChange
-from resources.serving.routes import WHOLE
+from resources.seams.serving import WHOLE
 
 Candidate = Annotated[
     str | None, typer.Argument(help="A version's label or number; the candidate if left out.")
@@ -161,6 +162,9 @@ def deploy(here: Installation, model: str, tenant: str) -> None:
     if here.catalog.models[model].serving.mode == "none":
         output().print(f"{model} has `serving.mode: none`, so nothing is deployed.")
         return
+    gateway = GatewayParts(profile=here.profile)
+    gateway.start_where_none_runs()
+    gateway.wait_ready()
     op_config = {f"{model}__{VLLM_DEPLOYMENT}": {"config": {"promote_candidate": False}}}
     if not execute(here, model, tenant, op_config=op_config, only=VLLM_DEPLOYMENT):
         raise typer.Exit(1)

@@ -15,7 +15,7 @@ from llm_assets.installation.profiles import Profile
 from llm_assets.retention import Decision, Keeping, decide, published_at
 from resources.artifact_store.artifacts import SHARED, Line
 from resources.mlflow.registry import MlflowRegistry
-from resources.serving.local import LocalServing, VllmError
+from resources.seams.serving import ModelServing, ServingError
 
 GB = 1e9
 
@@ -66,10 +66,10 @@ def _aliased(lines: list[Line], registry: MlflowRegistry) -> Iterator[tuple[str,
                     yield version.source, f"is {' and '.join(version.aliases)}"
 
 
-def _deployed(serving: LocalServing) -> Iterator[tuple[str, str]]:
+def _deployed(serving: ModelServing) -> Iterator[tuple[str, str]]:
     for state in serving.states():
         if state.status == "unreadable":  # it may serve any version
-            raise VllmError(state.why)
+            raise ServingError(state.why)
         line = Line(collection="models", tenant=state.tenant, name=state.model)
         for backend in state.backends:
             yield f"artifact://{line}/{backend.version}", f"is deployed ({backend.status})"

@@ -17,6 +17,7 @@ from llm_assets.cli.output import output
 from llm_assets.cli.progress import followed
 from llm_assets.cli.terminal import Screen, output_into
 from llm_assets.cli.waiting import print_waiting
+from llm_assets.gateway.parts import GatewayParts
 from llm_assets.graph import build_chain
 from llm_assets.keys import DATASET, LORA_ADAPTER, model_key
 from llm_assets.partitions import tenants_using
@@ -59,9 +60,15 @@ def run(
     """
     here = installation()
     tenants = _chosen(here, model, tenant, experiment, all_tenants=all_tenants)
-    here.profile.mlflow.start()  # the chain needs it late: it starts beside the training
+    gateway = GatewayParts(profile=here.profile)
+    served = here.catalog.models[model].serving.mode != "none"
+    here.profile.mlflow.start()  # the chain needs both late: they start beside the training
+    if served:
+        gateway.start_where_none_runs()
     chosen = {"experiment": experiment}
     warm()
+    if served:
+        gateway.wait_ready()
     op_config = {
         f"{model}__{DATASET}": {"config": chosen},
         f"{model}__{LORA_ADAPTER}": {"config": chosen | {"retrain": retrain}},

@@ -3,7 +3,6 @@
 import json
 import threading
 import time
-from dataclasses import asdict
 from functools import partial
 from typing import Annotated, Any
 
@@ -25,9 +24,10 @@ from llm_assets.stack import Stack
 from llm_assets.supervision import Supervision, end_up, supervised
 from resources.gateway.envoy import EnvoyGateway
 from resources.mlflow.registry import RegisteredVersion
-from resources.serving.local import DeploymentState, LocalServing
+from resources.seams.serving import Deployment, ModelServing
 
 WATCH_S = 1.0
+SHOWN = ("version", "digest", "weight", "status", "since", "why")
 STYLES = {
     "live": "green",
     "starting": "yellow",
@@ -140,8 +140,8 @@ def location_faults(here: Installation) -> tuple[str, ...]:
 
 def _rows(
     here: Installation,
-    serving: LocalServing,
-    states: tuple[DeploymentState, ...],
+    serving: ModelServing,
+    states: tuple[Deployment, ...],
     waiting: tuple[RegisteredVersion, ...],
 ) -> list[dict[str, Any]]:
     """Every deployment, and every candidate that waits, which may be all that there is of its model."""
@@ -159,11 +159,22 @@ def _rows(
     return rows
 
 
-def _as_json(here: Installation, state: DeploymentState) -> dict[str, Any]:
+def _as_json(here: Installation, state: Deployment) -> dict[str, Any]:
     """What is known of a deployment, and its tenant's door."""
     gateway = gateway_of(here.settings)
     door = gateway.address_of(state.tenant) if gateway.running() else None
-    return asdict(state) | {"door": door}
+    production = state.production
+    return {
+        "tenant": state.tenant,
+        "model": state.model,
+        "status": state.status,
+        "version": state.version,
+        "digest": production.digest if production else None,
+        "since": production.since if production else None,
+        "why": state.why,
+        "backends": [{name: getattr(each, name) for name in SHOWN} for each in state.backends],
+        "door": door,
+    }
 
 
 def _print_doors(console: Console, gateway: EnvoyGateway, tenants: list[str]) -> None:
@@ -175,7 +186,7 @@ def _print_doors(console: Console, gateway: EnvoyGateway, tenants: list[str]) ->
         console.print(f"{tenant} is asked at [cyan]{gateway.address_of(tenant)}[/]", highlight=False)
 
 
-def _print_states(console: Console, states: tuple[DeploymentState, ...]) -> None:
+def _print_states(console: Console, states: tuple[Deployment, ...]) -> None:
     table = Table(box=None, pad_edge=False)
     for column in ("tenant", "model", "state", "weight", "since", "version"):
         table.add_column(column, no_wrap=column != "version", overflow="fold")

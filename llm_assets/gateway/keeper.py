@@ -5,7 +5,7 @@
 It follows the catalog (`tenants.jsonl`), fetches the keys of token issuers (`xds/jwt.json`) and asks the
 gateway for its health every second, upon which the gateway also counts the requests whose clients went away.
 It looks at vLLM's servers every `SERVERS_S` seconds: one that died gets no requests any more, one that hangs
-is killed (`resources/serving/watching.py`); `llm-assets up` starts both again.
+is killed (`resources/local/serving/watching.py`); `llm-assets up` starts both again.
 The gateway answers without it: what it was told last goes on. It ends on SIGTERM, and with exit code 1 on a
 fault that it does not know, which its log tells.
 """
@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -25,13 +25,13 @@ from llm_assets.gateway.catalog_changes import CatalogChanges
 from llm_assets.gateway.folder import jwt_filter_file, tenants_journal
 from llm_assets.gateway.listening import Health
 from llm_assets.gateway.tenants import issuers_in_force, issuers_of, publish_tenants, tenant_lines
-from llm_assets.installation.profiles import profile_of
+from llm_assets.installation.profiles import Profile, profile_of
 from llm_assets.installation.settings import Settings, find_settings
 from resources.gateway.errors import GatewayError
 from resources.gateway.jwt_filter import Issuer, jwt_filter, read_key_sets, write_jwt_filter
 from resources.gateway.key_set_refresh import KeySetRefresh
-from resources.serving.local import VllmError
-from resources.serving.watching import ServerWatch
+from resources.seams.serving import ServingError
+from resources.seams.state import StateError, TurnTakenError
 
 LOOK_S = 1.0
 SERVERS_S = 5.0
@@ -115,23 +115,29 @@ class Keeper:
             self._repeat(ask)
 
     def follow_servers(self) -> None:
-        serving = profile_of(self.settings).serving
+        profile = profile_of(self.settings)
         told: set[str] = set()
 
         def look() -> None:
-            running = list(serving.running())
-            for each in watch.look(running):
-                log.error("%s of %s is killed: %s.", each.server.name, each.live.serving.name, each.why)
-                serving.give_up(each.live, each.server, each.why)
-            dead = {(tenant, model): why for tenant, model, why in serving.deaths()}
-            for (tenant, model), why in dead.items():
-                if why not in told:
-                    serving.leave_out_the_dead(tenant, model)
+            end_those_that_hang()
+            faulty = [route for route in profile.serving.routes() if route.dead]
+            for route in faulty:
+                if route.why not in told:
+                    self._leave_out_the_dead(profile, route.tenant, route.model)
             told.clear()
-            told.update(dead.values())
+            told.update(route.why for route in faulty)
 
-        with closing(ServerWatch(servers=serving.servers)) as watch:
+        with profile.serving.watching(log.error) as end_those_that_hang:
             self._repeat(look, SERVERS_S)
+
+    def _leave_out_the_dead(self, profile: Profile, tenant: str, model: str) -> None:
+        """A deploy or stop that is under way does that by itself."""
+        doing = "leaving out a dead server"
+        with (
+            suppress(TurnTakenError),
+            profile.state.turn(tenant, model, "deploy", doing=doing, say=log.info, timeout_s=0),
+        ):
+            profile.gateway.publish(profile.serving.route(tenant, model))
 
     def _repeat(self, look: Callable[[], None], every_s: float | None = None) -> None:
         """Every `look_s` (or `every_s`) until the end. A known fault is told once while it is the same."""
@@ -140,7 +146,7 @@ class Keeper:
             fault = ""
             try:
                 look()
-            except (GatewayError, VllmError, OSError) as error:
+            except (GatewayError, ServingError, StateError, OSError) as error:
                 fault = str(error)
                 if fault != told:
                     log.error("%s", fault)

@@ -22,8 +22,8 @@ def key_file(settings: Settings, tenant: str, name: str) -> Path:
     return settings.gateway / FOLDER / f"{tenant}.{name}"
 
 
-def door_of(settings: Settings, tenant: str, name: str) -> GatewayClient:
-    """The tenant's door, asked with the key of that use."""
+def gateway_client(settings: Settings, tenant: str, name: str) -> GatewayClient:
+    """Asks at the tenant's address with the key of that use."""
     address = gateway_of(settings).address_of(tenant)
     certificate = settings.gateway_certificate
     return GatewayClient(address=address, key=own_key(settings, tenant, name), certificate=certificate)

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 from llm_assets.gateway.folder import TENANTS_FILE
 from llm_assets.gateway.listening import gateway_settings
@@ -17,8 +18,10 @@ from llm_assets.supervision import Part, first_fault
 from resources.gateway.envoy import NAME, EnvoyGateway
 from resources.gateway.errors import GatewayError
 from resources.processes.local_processes import LocalProcesses, ProcessError, ProcessRecord
-from resources.serving.local import LocalServing
 from resources.waiting import WaitError, wait_until
+
+if TYPE_CHECKING:
+    from llm_assets.installation.profiles import Profile
 
 BESIDE = ("keeper", "collector")
 """Modules of this package that run as processes beside Envoy."""
@@ -40,8 +43,11 @@ def gateway_of(settings: Settings) -> EnvoyGateway:
 class GatewayParts:
     """All processes of one installation's gateway."""
 
-    settings: Settings
-    serving: LocalServing
+    profile: "Profile"
+
+    @property
+    def settings(self) -> Settings:
+        return self.profile.settings
 
     @property
     def envoy(self) -> EnvoyGateway:
@@ -57,9 +63,18 @@ class GatewayParts:
         Raises:
             GatewayError: A port is taken, or a setting makes no sense.
         """
-        envoy = self.envoy
-        self.serving.publish_all()
-        envoy.start()
+        with self.processes.starting(NAME):
+            self._start()
+
+    def start_where_none_runs(self) -> None:
+        """As `start`; one that runs is left alone."""
+        with self.processes.starting(NAME):
+            if not self.envoy.running():
+                self._start()
+
+    def _start(self) -> None:
+        self.profile.gateway.publish_all(self.profile.serving.routes())
+        self.envoy.start()
         for module in BESIDE:
             self._start_beside(module)
 

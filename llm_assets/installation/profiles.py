@@ -12,13 +12,16 @@ import llm_assets
 from llm_assets.installation.settings import Settings
 from resources.artifact_store.store import ArtifactStore
 from resources.local.compute import LocalCompute
+from resources.local.gateway import LocalGateway
+from resources.local.serving.local_serving import LocalServing
 from resources.local.state import LocalState
 from resources.mlflow.registry import MlflowRegistry
 from resources.mlflow.server import ExistingMlflow, Mlflow, MlflowServer
 from resources.postgresql.state import PostgresState
 from resources.seams.compute import Compute
+from resources.seams.gateway import Gateway
+from resources.seams.serving import ModelServing
 from resources.seams.state import State
-from resources.serving.local import LocalServing
 
 PACKAGE = str(Path(llm_assets.__file__).parent)
 
@@ -30,7 +33,8 @@ class Profile:
     settings: Settings
     store: ArtifactStore
     compute: Compute
-    serving: LocalServing
+    serving: ModelServing
+    gateway: Gateway
     mlflow: Mlflow
     registry: MlflowRegistry
     state: State
@@ -45,6 +49,7 @@ class Profile:
             "registry": self.registry,
             "serving": self.serving,
             "state": self.state,
+            "gateway": self.gateway,
         }
 
 
@@ -72,7 +77,8 @@ def profile_of(settings: Settings) -> Profile:
             processes=settings.order_processes,
             seconds=settings.order_seconds,
         ),
-        serving=LocalServing(home=str(settings.home), engines=str(settings.engines), gateway=True),
+        serving=LocalServing(home=settings.home, engines=settings.engines, store=store),
+        gateway=LocalGateway(home=settings.home),
         mlflow=mlflow,
         state=state,
         registry=MlflowRegistry(

@@ -12,7 +12,7 @@ import dagster as dg
 from llm_assets.catalog.models import ModelEntry
 from llm_assets.keys import VLLM_DEPLOYMENT, model_key
 from llm_assets.presentation import backends_table
-from resources.serving.local import DeploymentState, LocalServing
+from resources.seams.serving import Deployment, ModelServing
 
 INTERVAL_S = 60
 
@@ -28,7 +28,9 @@ def deployments(models: tuple[ModelEntry, ...], status: dg.DefaultSensorStatus) 
         minimum_interval_seconds=INTERVAL_S,
         default_status=status,
     )
-    def _sensor(context: dg.SensorEvaluationContext, serving: LocalServing) -> dg.SkipReason:
+    def _sensor(
+        context: dg.SensorEvaluationContext, serving: dg.ResourceParam[ModelServing]
+    ) -> dg.SkipReason:
         """Writes the state of every deployment (live or dead, each version's weight) onto its asset."""
         states = [state for state in serving.states() if state.model in served]
         if not states:
@@ -43,19 +45,20 @@ def deployments(models: tuple[ModelEntry, ...], status: dg.DefaultSensorStatus) 
     return _sensor
 
 
-def observation(state: DeploymentState) -> dg.AssetObservation:
+def observation(state: Deployment) -> dg.AssetObservation:
     """What is seen of a deployment now, as an event of its asset's partition."""
     facts: dict[str, dg.MetadataValue] = {
         "llm/state": dg.MetadataValue.text(state.status),
         "llm/observed_at": dg.MetadataValue.timestamp(datetime.now(UTC)),
     }
-    for name, value in (("digest", state.digest), ("version", state.version), ("why", state.why)):
+    production = state.production
+    digest = production.digest if production else None
+    for name, value in (("digest", digest), ("version", state.version), ("why", state.why)):
         if value:
             facts[f"llm/{name}"] = dg.MetadataValue.text(value)
-    if state.backends:
+    if production:
         facts["llm/backends"] = backends_table(state.backends)
-    if state.since:
-        facts["llm/live_since"] = dg.MetadataValue.timestamp(state.since)
+        facts["llm/live_since"] = dg.MetadataValue.timestamp(production.since)
     return dg.AssetObservation(
         asset_key=model_key(state.model, VLLM_DEPLOYMENT), partition=state.tenant, metadata=facts
     )

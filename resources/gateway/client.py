@@ -4,7 +4,7 @@ import json
 import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,14 +39,20 @@ class GatewayClient:
     certificate: Path | None = None
 
     def ask(self, model: str, messages: list[dict[str, str]], **options: Any) -> tuple[str, Receipt]:
-        """The whole answer and its receipt. Options as for `stream`.
+        """The whole answer and its receipt, whose digest is the server's own word. Options as for `stream`.
 
         Raises:
             GatewayError: The gateway refused, with its reason, or cannot be reached.
         """
         with self._asked(model, messages, options) as response:
             answer = json.loads(response.read())
-            return str(answer["choices"][0]["message"]["content"]), _receipt(response.headers)
+            receipt = replace(_receipt(response.headers), digest=str(answer["system_fingerprint"]))
+            return str(answer["choices"][0]["message"]["content"]), receipt
+
+    def digest(self, model: str) -> str:
+        """The digest that an answer of that model has, asked just now. Raises as `ask`."""
+        _, receipt = self.ask(model, [{"role": "user", "content": "?"}], max_tokens=1)
+        return receipt.digest
 
     def stream(self, model: str, messages: list[dict[str, str]], **options: Any) -> Iterator[str]:
         """The answer piece by piece.

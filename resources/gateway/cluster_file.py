@@ -5,12 +5,12 @@ One file for all, because each that Envoy follows costs one of the 128 inotify i
 
 import json
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from resources.durable_files import replace_json
-from resources.gateway.envoy_upstream import Endpoint, clusters, endpoints_in
+from resources.gateway.envoy_upstream import Listening, clusters, listening_in
 
 
 @dataclass(frozen=True)
@@ -22,20 +22,19 @@ class ClusterFile:
     def make(self) -> None:
         """Makes it where it is missing, because Envoy does not start without."""
         if not self.path.exists():
-            self.change(lambda _nothing: ())
+            self.change(lambda _nothing: {})
 
-    def change(self, changed: Callable[[list[Endpoint]], Iterable[Endpoint]]) -> str:
+    def change(self, changed: Callable[[Listening], Listening]) -> str:
         """Writes it anew where it is different afterwards; its version."""
         before = self._read()
-        wanted = sorted(changed(list(endpoints_in(before))), key=lambda each: each.deployment)
-        after = clusters(wanted, str(before.get("version_info", "")))
+        after = clusters(changed(listening_in(before)), str(before.get("version_info", "")))
         if after != before:
             after["version_info"] = str(time.time_ns())
             replace_json(self.path, after)
         return str(after["version_info"])
 
-    def all(self) -> tuple[Endpoint, ...]:
-        return endpoints_in(self._read())
+    def listening(self) -> Listening:
+        return listening_in(self._read())
 
     def _read(self) -> dict[str, object]:
         try:

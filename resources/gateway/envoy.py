@@ -81,7 +81,7 @@ class EnvoyGateway:
 
     def address_of(self, tenant: str) -> str:
         """What an OpenAI client of that tenant takes as its base URL."""
-        return f"{self.url}/t/{tenant}/v1"
+        return address_of(self.url, tenant)
 
     def start(self) -> ProcessRecord:
         """Starts the gateway unless it runs with this very configuration, and returns at once.
@@ -170,6 +170,11 @@ class EnvoyGateway:
 
     def _running(self) -> ProcessRecord | None:
         return running_gateway(self.folder.parent)
+
+
+def address_of(url: str, tenant: str) -> str:
+    """A tenant's address at the gateway with that URL."""
+    return f"{url}/t/{tenant}/v1"
 
 
 def running_gateway(home: Path) -> ProcessRecord | None:

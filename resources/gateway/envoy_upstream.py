@@ -6,54 +6,45 @@ connect to it.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from resources.gateway.shards import CLUSTERS, cluster_of
 from resources.json_values import Json
-from resources.serving.deployment_state import SOCKETS
+
+Owner = tuple[str, str]
+"""Tenant and model."""
+Listening = dict[Owner, dict[str, str]]
+"""Of each model, by the id that the filter chooses them by, the addresses of its backends."""
 
 CONNECT_S = 1
 IDLE_S = 3  # less than the 5 s for which vLLM keeps a connection: none is used that it is closing
-_BESIDE = f"../{SOCKETS}/"
+UNIX = "unix:"
+"""Begins the address of a socket, whose path is below the state folder."""
+_BESIDE = "../"  # of the folder that Envoy runs in: an address has room for 107 bytes
 _MANY = 100_000  # a cluster serves many tenants: a limit on it would let one of them starve the others
 _EJECTING = 100  # percent of the cases
 
 
-@dataclass(frozen=True, kw_only=True)
-class Endpoint:
-    """Where one server listens, and whose it is.
-
-    Attributes:
-        deployment: The id that the filter chooses it by.
-        socket: The name of its socket in the folder `SOCKETS`, beside the gateway's.
-    """
-
-    deployment: str
-    tenant: str
-    model: str
-    socket: str
-
-
-def clusters(known: Iterable[Endpoint], version: str) -> Json:
+def clusters(known: Listening, version: str) -> Json:
     """The content of `xds/clusters.json`: every cluster, empty ones too.
 
     Envoy replaces those that differ from what it has, and names the version in its statistics.
     """
-    listening: dict[str, list[Endpoint]] = {name: [] for name in CLUSTERS}
-    for each in known:
-        listening[cluster_of(each.deployment)].append(each)
+    listening: dict[str, list[Json]] = {name: [] for name in CLUSTERS}
+    every = ((backend, address, owner) for owner, each in known.items() for backend, address in each.items())
+    for backend, address, owner in sorted(every):
+        listening[cluster_of(backend)].append(_lb_endpoint(backend, address, owner))
     resources = [_cluster(name, found) for name, found in listening.items()]
     return {"version_info": version, "resources": resources}
 
 
-def _cluster(name: str, known: Iterable[Endpoint]) -> Json:
+def _cluster(name: str, lb_endpoints: Iterable[Json]) -> Json:
     return {
         "@type": "type.googleapis.com/envoy.config.cluster.v3.Cluster",
         "name": name,
         "type": "STATIC",
         "connect_timeout": f"{CONNECT_S}s",
-        "load_assignment": _load_assignment(name, known),
+        "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": list(lb_endpoints)}]},
         "lb_policy": "LEAST_REQUEST",
         "lb_subset_config": {
             "fallback_policy": "NO_FALLBACK",
@@ -108,35 +99,23 @@ def _protocol() -> Json:
     return {kind: options}
 
 
-def _load_assignment(cluster: str, known: Iterable[Endpoint]) -> Json:
-    lb_endpoints = [_lb_endpoint(each) for each in known]
-    return {"cluster_name": cluster, "endpoints": [{"lb_endpoints": lb_endpoints}]}
-
-
-def _lb_endpoint(endpoint: Endpoint) -> Json:
-    """The path is relative to the folder that Envoy runs in: an address has room for 107 bytes."""
-    chosen_by = {"deployment": endpoint.deployment}
-    owner = {"tenant": endpoint.tenant, "model": endpoint.model}
+def _lb_endpoint(backend: str, address: str, owner: Owner) -> Json:
+    tenant, model = owner
+    metadata = {"envoy.lb": {"deployment": backend}, "llm": {"tenant": tenant, "model": model}}
     return {
-        "endpoint": {"address": {"pipe": {"path": f"{_BESIDE}{endpoint.socket}"}}},
-        "metadata": {"filter_metadata": {"envoy.lb": chosen_by, "llm": owner}},
+        "endpoint": {"address": {"pipe": {"path": _BESIDE + address.removeprefix(UNIX)}}},
+        "metadata": {"filter_metadata": metadata},
     }
 
 
-def endpoints_in(content: Mapping[str, Any]) -> tuple[Endpoint, ...]:
-    """The endpoints of what `clusters` made."""
-    return tuple(
-        _endpoint(each)
-        for cluster in content["resources"]
-        for locality in cluster["load_assignment"]["endpoints"]
-        for each in locality["lb_endpoints"]
-        if "pipe"
-        in each["endpoint"]["address"]  # others an earlier release wrote, of servers that are replaced
-    )
-
-
-def _endpoint(lb_endpoint: Json) -> Endpoint:
-    path = lb_endpoint["endpoint"]["address"]["pipe"]["path"]
-    metadata = lb_endpoint["metadata"]["filter_metadata"]
-    deployment = metadata["envoy.lb"]["deployment"]
-    return Endpoint(deployment=deployment, socket=path.removeprefix(_BESIDE), **metadata["llm"])
+def listening_in(content: Mapping[str, Any]) -> Listening:
+    """What `clusters` made it of."""
+    known: Listening = {}
+    for cluster in content["resources"]:
+        for locality in cluster["load_assignment"]["endpoints"]:
+            for each in locality["lb_endpoints"]:
+                metadata = each["metadata"]["filter_metadata"]
+                owner = (metadata["llm"]["tenant"], metadata["llm"]["model"])
+                path = each["endpoint"]["address"]["pipe"]["path"].removeprefix(_BESIDE)
+                known.setdefault(owner, {})[metadata["envoy.lb"]["deployment"]] = UNIX + path
+    return known

@@ -8,14 +8,14 @@ gateway's metrics address. Every server is a group of its own, because its label
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from resources.gateway.envoy_upstream import Endpoint
+from resources.gateway.envoy_upstream import Listening
 from resources.json_values import Json
 
 SCRAPE_TARGETS = "monitoring/vllm.json"
 """Below the installation's state folder; deployments/monitoring/prometheus.yml names it."""
 
 
-def scrape_targets(routes: Iterable[Mapping[str, Any]], known: Iterable[Endpoint]) -> list[Json]:
+def scrape_targets(routes: Iterable[Mapping[str, Any]], known: Listening) -> list[Json]:
     """A group for every server that a route names and that can be reached, in a stable order.
 
     Args:
@@ -23,16 +23,16 @@ def scrape_targets(routes: Iterable[Mapping[str, Any]], known: Iterable[Endpoint
         known: The servers in `xds/clusters.json`.
     """
     latest = {(line["tenant"], line["model"]): line for line in routes}
-    backends = {each["deployment"]: each for line in latest.values() for each in line["backends"]}
-    listening = sorted((each for each in known if each.deployment in backends), key=lambda e: e.deployment)
-    return [_group(each, backends[each.deployment]["version"]) for each in listening]
+    groups = [
+        _group(tenant, model, each)
+        for (tenant, model), line in latest.items()
+        for each in line["backends"]
+        if each["deployment"] in known.get((tenant, model), {})
+    ]
+    return sorted(groups, key=lambda group: str(group["targets"]))
 
 
-def _group(endpoint: Endpoint, version: str) -> Json:
-    labels = {
-        "tenant": endpoint.tenant,
-        "model": endpoint.model,
-        "version": version,
-        "deployment": endpoint.deployment,
-    }
-    return {"targets": [endpoint.deployment], "labels": labels}
+def _group(tenant: str, model: str, backend: Mapping[str, Any]) -> Json:
+    server = backend["deployment"]
+    labels = {"tenant": tenant, "model": model, "version": backend["version"], "deployment": server}
+    return {"targets": [server], "labels": labels}

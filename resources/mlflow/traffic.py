@@ -16,7 +16,7 @@ from resources.mlflow.client import RegistryError
 from resources.mlflow.move_log import PRODUCTION, TRAFFIC_TAG, Line, time_after
 from resources.mlflow.registry import Check, MlflowRegistry, registered, unchecked
 from resources.mlflow.versions import RegisteredVersion
-from resources.serving.routes import WHOLE
+from resources.seams.serving import WHOLE
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -297,10 +297,17 @@ class LocalProcesses:
         self._file(record.name).unlink(missing_ok=True)
         end_file(self._file(record.name)).unlink(missing_ok=True)
 
+    def starting(self, name: str) -> contextlib.AbstractContextManager[None]:
+        """Whoever looks whether `name` runs and starts it if not does both in here, one after the other."""
+        return self._alone(f".{name}.lock")
+
+    def _changing(self) -> contextlib.AbstractContextManager[None]:
+        return self._alone(".lock")
+
     @contextlib.contextmanager
-    def _changing(self) -> Iterator[None]:
+    def _alone(self, lock_file: str) -> Iterator[None]:
         self.folder.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(self.folder / ".lock")
+        lock = filelock.FileLock(self.folder / lock_file)
         try:
             lock.acquire(timeout=LOCK_S)
         except filelock.Timeout as fault:

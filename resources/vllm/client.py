@@ -1,6 +1,5 @@
 """A client of one vLLM server, for the few questions the platform itself asks it."""
 
-import json
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -10,7 +9,7 @@ from typing import Any
 import httpx
 
 from resources.processes.unix_sockets import short_address
-from resources.vllm.program import VllmError
+from resources.seams.serving import ServingError
 
 HEALTH_TIMEOUT_S = 5
 ANSWER_TIMEOUT_S = 300
@@ -69,7 +68,7 @@ class VllmClient:
         """What its engine has done so far, as a text that changes with every step that it reports.
 
         Raises:
-            VllmError: It does not answer.
+            ServingError: It does not answer.
         """
         try:
             text = self._http.get("/metrics", timeout=HEALTH_TIMEOUT_S).text
@@ -86,62 +85,21 @@ class VllmClient:
             return not isinstance(fault, httpx.TimeoutException)
         return True
 
-    def digest(self, model: str) -> str:
-        """The digest on a response of the server, asked just now.
-
-        Raises:
-            VllmError: As for `chat`, and also when the response carries none.
-        """
-        reply = self.chat(model, [{"role": "user", "content": "?"}], max_tokens=1)
-        with self._understanding("/v1/chat/completions"):
-            return str(reply["system_fingerprint"])
-
     def chat(self, model: str, messages: list[Message], **options: Any) -> dict[str, Any]:
         """A whole chat completion as the server gives it.
 
         Raises:
-            VllmError: The server refused, failed, or cannot be reached.
+            ServingError: The server refused, failed, or cannot be reached.
         """
         return self._request(
             "POST", "/v1/chat/completions", {"model": model, "messages": messages, **options}
         )
 
-    def stream(self, model: str, messages: list[Message], **options: Any) -> Iterator[str]:
-        """The pieces of an answer's text as they come.
-
-        Raises:
-            VllmError: As for `chat`, and also when the answer breaks off.
-        """
-        body = {"model": model, "messages": messages, "stream": True, **options}
-        try:
-            with self._http.stream("POST", "/v1/chat/completions", json=body) as response:
-                if not response.is_success:
-                    response.read()
-                self._check(response)
-                yield from self._pieces(response.iter_lines())
-        except httpx.TransportError as fault:
-            raise self._unreachable(fault) from fault
-
-    def _pieces(self, lines: Iterator[str]) -> Iterator[str]:
-        finished = False
-        for line in lines:
-            if not line.startswith("data: ") or line == "data: [DONE]":
-                continue
-            with self._understanding("/v1/chat/completions"):
-                event = json.loads(line.removeprefix("data: "))
-                if "error" in event:  # the status was 200 long before
-                    raise VllmError(f"vLLM at {self.path} broke off its answer: {event['error']}")
-                pieces = [choice["delta"].get("content") or "" for choice in event["choices"]]
-                finished = finished or any(choice.get("finish_reason") for choice in event["choices"])
-            yield from pieces
-        if not finished:
-            raise VllmError(f"vLLM at {self.path} broke off its answer without a finish_reason.")
-
     def answer(self, model: str, known: dict[str, Any]) -> dict[str, Any]:
         """The server's own answer to a known question, and its scores of the known one (`vllm_answers`).
 
         Raises:
-            VllmError: As for `chat`, and also when the answer has another form than asked for.
+            ServingError: As for `chat`, and also when the answer has another form than asked for.
         """
         asked = [{"role": "user", "content": known["question"]}]
         known_ids = [token["id"] for token in known["tokens"]]
@@ -189,7 +147,7 @@ class VllmClient:
         try:
             yield
         except (ValueError, LookupError, TypeError, AttributeError) as fault:
-            raise VllmError(
+            raise ServingError(
                 f"vLLM at {self.path} answered {path} in a form that is not known ({fault!r}). "
                 "Is it another version of vLLM?"
             ) from fault
@@ -198,11 +156,13 @@ class VllmClient:
         if not response.is_success:
             path = response.request.url.path
             text = response.text[:500]
-            raise VllmError(f"vLLM at {self.path} answered {path} with HTTP {response.status_code}: {text}")
+            raise ServingError(
+                f"vLLM at {self.path} answered {path} with HTTP {response.status_code}: {text}"
+            )
 
-    def _unreachable(self, fault: httpx.TransportError | OSError) -> VllmError:
+    def _unreachable(self, fault: httpx.TransportError | OSError) -> ServingError:
         return VllmUnreachable(f"vLLM at {self.path} cannot be reached: {fault or type(fault).__name__}")
 
 
-class VllmUnreachable(VllmError):
+class VllmUnreachable(ServingError):
     """No connection, or it broke: the server may have gone, or another may have taken over."""

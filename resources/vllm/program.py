@@ -1,22 +1,19 @@
-"""vLLM as a program: what one server of one model is, and the command and environment that run it.
+"""vLLM as a program: the command and environment that serve one version, and what its log says.
 
 Everything here is a pure function of the frozen `Serving`. The CPU settings are those that started
 fastest of the ones tried on two cores (warm disk cache, a small model): 22 s with vLLM's defaults
 as far as they fit into memory, 16 s as below. What is left is importing vLLM twice, 6 to 7 s each.
 """
 
-import hashlib
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
 
-from resources.errors import LlmAssetsError
-from resources.names import MODEL, TENANT, VERSION
-from resources.vllm.streaming import DISK, STREAMED_SCHEMES, stream_environment, stream_options
+from resources.seams.serving import Serving, ServingError
+from resources.vllm.streaming import stream_environment, stream_options
 
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # vllm.config.lora.MaxLoRARanks of 0.32
 # Models (`model_type`) of which vLLM 0.32 loads an adapter with LoRA on input and output embeddings: those
@@ -43,91 +40,17 @@ INHERITED = ("PATH", "HOME", "USER", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", 
 INHERITED_PREFIXES = ("CUDA_", "NVIDIA_", "NCCL_")
 
 
-class VllmError(LlmAssetsError):
-    """vLLM, or one server of it, did not do what was asked of it."""
-
-
 @dataclass(frozen=True, kw_only=True)
-class Serving:
-    """One model version of one tenant as it is to be served; the same on a laptop and a cluster.
+class Weights:
+    """Where one server finds what it loads.
 
     Attributes:
-        version: The label of the version; served names carry it.
-        digest: The digest of the version; every response carries it as `system_fingerprint`.
-        model_folder: The merged model, or in adapter mode the base model; None where it is streamed.
-        model_uri: Where vLLM streams it from instead (`s3://…`, `gs://…`), past this node's disk.
-        model_digest: The digest of what is streamed: of the merged model, or in adapter mode of the base.
-        chat_template: The template that was trained with; None where the model folder holds it.
-        lora_rank: The adapter's rank.
-        tool_call_parser: vLLM's name of how this model writes tool calls; None where it takes no tools.
-        leases: Files that the server keeps locked, so that the node's cache keeps what it serves.
-        known_answers: Questions with what the merged model answered offline (`vllm_answers`).
-        engine: The digest of the serve engine's lock: another vLLM is another server.
-
-    Raises:
-        VllmError: The values do not fit together.
+        model: The folder of the merged model or of the base model, or where it is streamed from.
+        adapter: The folder of the adapter, which holds the chat template that was trained with.
     """
 
-    tenant: str
     model: str
-    version: str
-    digest: str
-    mode: Literal["merged", "adapter"]
-    model_folder: Path | None = None
-    model_uri: str | None = None
-    model_digest: str | None = None
-    adapter_folder: Path | None = None
-    chat_template: Path | None = None
-    lora_rank: int | None = None
-    max_model_len: int
-    max_num_seqs: int
-    kv_cache_mib: int
-    dtype: str
-    tool_call_parser: str | None = None
-    leases: tuple[Path, ...] = ()
-    known_answers: tuple[dict[str, Any], ...]
-    engine: str
-    device: Literal["cpu", "cuda"]
-
-    def __post_init__(self) -> None:
-        if problem := next(_problems(self), None):
-            raise VllmError(f"{self.tenant}/{self.model} version {self.version} cannot be served: {problem}")
-
-    @property
-    def name(self) -> str:
-        return f"{self.tenant}/{self.model}"
-
-    @property
-    def model_location(self) -> str:
-        return self.model_uri or str(self.model_folder)
-
-    @property
-    def served_names(self) -> tuple[str, str]:
-        """The name that pins this version, and the one that always means the live version."""
-        return f"{self.model}@{self.version}", self.model
-
-
-def _problems(serving: Serving) -> Iterator[str]:
-    if not TENANT.fullmatch(serving.tenant):
-        yield f"the tenant name {serving.tenant!r} is not a DNS label"
-    if not MODEL.fullmatch(serving.model):
-        yield f"the model name {serving.model!r} is not made of a-z, 0-9 and _"
-    if not VERSION.fullmatch(serving.version):
-        yield f"the version {serving.version!r} is not made of up to 127 letters, digits, '.', '_' and '-'"
-    if (serving.model_folder is None) == (serving.model_uri is None):
-        yield "it needs either a model folder or the address that its weights are streamed from"
-    if (serving.model_uri is None) != (serving.model_digest is None):
-        yield "a streamed model needs its address and its digest"
-    if serving.model_uri is not None and not serving.model_uri.startswith(STREAMED_SCHEMES):
-        yield f"vLLM streams from {' and '.join(STREAMED_SCHEMES)}, not from {serving.model_uri}; set {DISK}"
-    if (serving.mode == "adapter") != (serving.adapter_folder is not None):
-        yield f"mode {serving.mode} and adapter folder {serving.adapter_folder} do not fit together"
-    if serving.mode == "adapter" and serving.lora_rank is None:
-        yield "mode adapter needs the adapter's rank"
-    if (serving.lora_rank or 0) > LORA_RANKS[-1]:
-        yield f"its adapter has rank {serving.lora_rank}, vLLM serves up to {LORA_RANKS[-1]}; serve it merged"
-    if not serving.known_answers or not all(known["tokens"] for known in serving.known_answers):
-        yield "it has no known answer (or an empty one) that could tell whether the right model answers"
+    adapter: str | None = None
 
 
 def gpu_memory_share(live_versions: int) -> float:
@@ -136,27 +59,31 @@ def gpu_memory_share(live_versions: int) -> float:
 
 
 def serve_command(
-    serving: Serving, *, socket: str, executable: Path, live_versions: int = 1
+    serving: Serving, weights: Weights, *, listen: tuple[str, ...], executable: str, live_versions: int = 1
 ) -> tuple[str, ...]:
-    """The command line of one server on this machine. It holds no secret.
+    """The command line of one server. It holds no secret.
 
     Args:
-        socket: Where it listens: the name of a unix socket in the folder that it runs in.
+        listen: vLLM's options that say where, such as `--uds` with the name of a unix socket.
         live_versions: How many versions of the model are to be live at once; a GPU's memory is shared.
+
+    Raises:
+        ServingError: vLLM does not serve an adapter of that rank.
     """
+    template = ("--chat-template", f"{weights.adapter}/chat_template.jinja") if weights.adapter else ()
     return (
-        *(str(executable), "serve", serving.model_location),
-        *("--uds", socket),
+        *(executable, "serve", weights.model),
+        *listen,
         *("--dtype", serving.dtype),
-        *(stream_options() if serving.model_uri else ("--load-format", "safetensors")),
+        *(stream_options() if serving.weights == "stream" else ("--load-format", "safetensors")),
         *("--max-model-len", str(serving.max_model_len), "--max-num-seqs", str(serving.max_num_seqs)),
         *("--fingerprint-mode", "custom", "--fingerprint-value", serving.digest),
         *("--disable-access-log-for-endpoints", "/health,/metrics"),
         *("--shutdown-timeout", str(SHUTDOWN_S)),
-        *(("--chat-template", str(serving.chat_template)) if serving.chat_template else ()),
+        *template,
         *_tool_options(serving),
         *_device_options(serving, live_versions),
-        *_name_options(serving),
+        *_name_options(serving, weights.adapter),
     )
 
 
@@ -173,14 +100,17 @@ def _device_options(serving: Serving, live_versions: int) -> tuple[str, ...]:
     return ("--enforce-eager", "--kv-cache-memory-bytes", str(serving.kv_cache_mib * 1024 * 1024))
 
 
-def _name_options(serving: Serving) -> tuple[str, ...]:
+def _name_options(serving: Serving, adapter: str | None) -> tuple[str, ...]:
     """Both served names. The base model below an adapter can be asked too, as `<model>.base`."""
-    if serving.mode == "merged":
+    if adapter is None or serving.lora_rank is None:
         return ("--served-model-name", *serving.served_names)
-    rank = next(rank for rank in LORA_RANKS if rank >= (serving.lora_rank or 0))
-    modules = [
-        json.dumps({"name": name, "path": str(serving.adapter_folder)}) for name in serving.served_names
-    ]
+    rank = next((rank for rank in LORA_RANKS if rank >= serving.lora_rank), None)
+    if rank is None:
+        raise ServingError(
+            f"{serving.name} version {serving.version} cannot be served: its adapter has rank "
+            f"{serving.lora_rank}, vLLM serves up to {LORA_RANKS[-1]}; serve it merged"
+        )
+    modules = [json.dumps({"name": name, "path": adapter}) for name in serving.served_names]
     adapters = ("--enable-lora", "--max-loras", str(len(modules)), "--max-lora-rank", str(rank))
     return ("--served-model-name", f"{serving.model}.base", *adapters, "--lora-modules", *modules)
 
@@ -216,7 +146,7 @@ def serve_environment(
         "HF_HUB_OFFLINE": "1",
         "PYTHONSAFEPATH": "1",  # no import from the folder the platform happens to run in
     }
-    streaming = stream_environment(inherited, cache) if serving.model_uri else {}
+    streaming = stream_environment(inherited, cache) if serving.weights == "stream" else {}
     return {**kept, **streaming, **own, **(_cpu_environment(cores) if serving.device == "cpu" else {})}
 
 
@@ -229,19 +159,6 @@ def _cpu_environment(cores: int) -> dict[str, str]:
         # of its own, which vLLM's CPU build takes only to set the two OMP variables above by itself.
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     }
-
-
-def settings_fingerprint(serving: Serving) -> str:
-    """Changes with anything that a running server would have to be replaced for.
-
-    Known answers and leases are not part of it, and the chat template counts by its text.
-    """
-    apart = ("known_answers", "leases")
-    values = {name: value for name, value in vars(serving).items() if name not in apart}
-    if serving.chat_template:
-        values["chat_template"] = serving.chat_template.read_text()
-    text = json.dumps(values, sort_keys=True, default=str)
-    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
 
 
 LOG_PREFIX = re.compile(r"^(\([^)]*pid=\d+\) )?((INFO|WARNING|ERROR) \d\d-\d\d [\d:]+ \[[^\]]*\] ?)?")

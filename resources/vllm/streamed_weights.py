@@ -29,7 +29,7 @@ from resources.durable_files import replace_json
 from resources.object_stores.objects import ObjectStore, ObjectStoreError
 from resources.object_stores.opening import open_object_store
 from resources.object_stores.retries import Retries
-from resources.vllm.program import VllmError
+from resources.seams.serving import ServingError
 from resources.vllm.streaming import DISK
 
 READERS = 8
@@ -50,7 +50,7 @@ class StreamedModel:
 
     def verify(self) -> None:
         """Raises:
-        VllmError: It is not what was promoted (names the file), or the bucket does not answer.
+        ServingError: It is not what was promoted (names the file), or the bucket does not answer.
         """
         with self._reaching() as store:
             checksums = _checksums(store)
@@ -67,7 +67,7 @@ class StreamedModel:
 
     def require_unchanged(self) -> None:
         """Raises:
-        VllmError: An object is another one than was verified.
+        ServingError: An object is another one than was verified.
         """
         with self._reaching() as store:
             now, sealed = _checksums(store), self._sealed() or {}
@@ -110,13 +110,13 @@ class StreamedModel:
         try:
             yield open_object_store(self.uri, retries=self.retries)
         except ObjectStoreError as fault:
-            raise VllmError(
+            raise ServingError(
                 f"{self.uri} cannot be read: {fault} Give this machine access to the bucket (workload "
                 f"identity, or the provider's own environment variables), or set {DISK}."
             ) from fault
 
-    def _refused(self, problem: str) -> VllmError:
-        return VllmError(f"{self.uri} is not served: {problem}.")
+    def _refused(self, problem: str) -> ServingError:
+        return ServingError(f"{self.uri} is not served: {problem}.")
 
 
 def _checksums(store: ObjectStore) -> dict[str, str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from resources.serving.deployment_state import STATE_FILE
+from resources.local.serving.deployment_folder import STATE_FILE
 from tests.conftest import ROOT, MakeProject, Project
 from tests.e2e.projects import RUN, family
 from tests.servers.gcs import gcs_server

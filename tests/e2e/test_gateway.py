@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +19,22 @@ import openai
 import psutil
 import pytest
 
+from resources.artifact_store.store import ArtifactStore
 from resources.gateway.api_keys import create_key, revoke
 from resources.gateway.envoy import EnvoyGateway
 from resources.gateway.envoy_settings import GatewaySettings
 from resources.gateway.journals import Journal
 from resources.gateway.metrics import TOKEN_FILE
-from resources.serving.deployment_state import Wanted
-from resources.serving.local import LocalServing, Serving
-from resources.serving.watching import ServerWatch
+from resources.local.serving.local_serving import LocalServing
+from resources.local.serving.watching import ServerWatch
+from resources.seams.serving import Serving
 from resources.waiting import wait_until
 from tests.e2e.adapted_models import NAMES, QUESTIONS
-from tests.e2e.test_serving import MODEL, TENANT, merged
+from tests.e2e.test_serving import merged
 from tests.hammer import KINDS, Hammer
+from tests.integration.door.test_hanging_servers import give_up
+from tests.integration.door.test_publishing import deploy
+from tests.integration.serving.conftest import MODEL, TENANT, stop_all
 from tests.servers.ports import free_port
 
 pytestmark = pytest.mark.engine
@@ -49,7 +54,8 @@ class Door:
     """A gateway with one tenant, its key, and the servers behind it."""
 
     def __init__(self, home: Path, engines: Path) -> None:
-        self.serving = LocalServing(home=str(home), engines=str(engines), gateway=True)
+        store = ArtifactStore(url=f"file:{home.parent / 'store'}")
+        self.serving = LocalServing(home=home, engines=engines, store=store)
         settings = GatewaySettings(folder=home / "gateway", port=free_port(), metrics_port=free_port())
         self.gateway = EnvoyGateway(settings=settings)
         self.keys = Journal(settings.folder / "keys.jsonl")
@@ -91,13 +97,13 @@ def door(tmp_path: Path, engines: Path) -> Iterator[Door]:
     door.gateway.start()
     door.gateway.wait_ready()
     yield door
-    door.serving.stop_all()
+    stop_all(door.serving)
     door.gateway.stop()
 
 
 def test_openai_clients_ask_as_they_are_and_promotions_lose_no_request(door: Door, adapted: Path) -> None:
-    one, two = (merged(adapted, name, tool_call_parser="hermes") for name in NAMES)
-    door.serving.deploy(one, print)
+    one, two = (merged(door.serving.store, adapted, name, tool_call_parser="hermes") for name in NAMES)
+    deploy(door.serving, one, log=print)
     with door.client() as client:
         _answers_whole_and_streamed(client, one.digest)
         _answers_responses(door, client)
@@ -107,6 +113,7 @@ def test_openai_clients_ask_as_they_are_and_promotions_lose_no_request(door: Doo
         _says_what_is_wrong_as_openai_does(door, client)
         with door.hammer() as hammer:
             _shares_the_traffic(door.serving, one, two)
+            assert _digests_by_user(client) == {one.digest, two.digest}
             _gives_all_to(door.serving, two)
             hammer.wait_for(20)
         assert hammer.failed == []
@@ -122,25 +129,22 @@ def test_openai_clients_ask_as_they_are_and_promotions_lose_no_request(door: Doo
 
 
 def _shares_the_traffic(serving: LocalServing, one: Serving, two: Serving) -> None:
-    """Both answer, each as itself, also to who asks past the door."""
     (before,) = serving.servers.of(TENANT, MODEL)
-    route = serving.deploy((Wanted(serving=one, weight=70), Wanted(serving=two, weight=30)), print)
+    route = deploy(serving, (replace(one, weight=70), replace(two, weight=30)), log=print)
     assert [(b.version, b.weight) for b in route.backends] == [(one.version, 70), (two.version, 30)]
     assert before in serving.servers.of(TENANT, MODEL), "the first server goes on"
-    answers = set()
-    for each in (one, two):
-        assert serving.served_digest(TENANT, MODEL, each.version) == each.digest
-        options: dict[str, Any] = {"max_tokens": 16, "temperature": 0}
-        answers.add(serving.ask(TENANT, MODEL, ASKED, version=each.version, **options))
-    assert len(answers) == 2
-    digests = {serving.choose(TENANT, MODEL, key=str(user)).digest for user in range(50)}
-    assert digests == {one.digest, two.digest}
+
+
+def _digests_by_user(client: openai.OpenAI) -> set[str | None]:
+    options: dict[str, Any] = {"model": MODEL, "messages": ASKED, "max_tokens": 1}
+    answers = (client.chat.completions.create(**options, user=str(user)) for user in range(20))
+    return {answer.system_fingerprint for answer in answers}
 
 
 def _gives_all_to(serving: LocalServing, version: Serving) -> None:
     """Without another start: it runs already."""
     before = serving.servers.of(TENANT, MODEL)
-    serving.deploy(version, print)
+    deploy(serving, version, log=print)
     (left,) = serving.servers.of(TENANT, MODEL)
     assert left in before
 
@@ -287,14 +291,14 @@ def _a_stopped_engine_is_given_up(door: Door, client: openai.OpenAI) -> None:
     watch = ServerWatch(servers=door.serving.servers, stalled_s=2, question_s=2)
     with closing(watch):
         [found] = wait_until(
-            lambda: list(watch.look(list(door.serving.running()))) or None,
+            lambda: list(watch.look(door.serving.running())) or None,
             what="the stopped engine",
             timeout_s=60,
             every_s=0.5,
         )
     assert door.serving.servers.ready(server)
     assert found.why.startswith("it was asked and had answered nothing for ")
-    door.serving.give_up(found.live, found.server, found.why)
+    give_up(door.serving, found)
     asking.join(timeout=10)
     assert not asking.is_alive()
     assert list(client.models.list()) == []

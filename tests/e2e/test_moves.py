@@ -12,6 +12,7 @@ from tests.e2e.adapted_models import NAMES
 from tests.e2e.test_gateway import Door, door
 from tests.e2e.test_serving import merged
 from tests.hammer import KINDS
+from tests.integration.door.test_publishing import deploy
 
 __all__ = ["door"]
 
@@ -22,11 +23,11 @@ REQUESTS = 2_000
 
 
 def test_no_request_of_two_thousand_fails_over_ten_moves(door: Door, adapted: Path) -> None:
-    versions = [merged(adapted, name) for name in NAMES]
-    door.serving.deploy(versions[0], print)
+    versions = [merged(door.serving.store, adapted, name) for name in NAMES]
+    deploy(door.serving, versions[0], log=print)
     with door.hammer(threads_of_a_kind=2) as hammer:
         for move in range(1, MOVES + 1):
-            door.serving.deploy(versions[move % 2], print)
+            deploy(door.serving, versions[move % 2], log=print)
             hammer.wait_for(REQUESTS // MOVES, timeout_s=300)
     seen = Counter((each.kind, each.status) for each in hammer.answers)
     print(f"{len(hammer.answers):,} requests over {MOVES} moves: {dict(seen)}")

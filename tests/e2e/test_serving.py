@@ -8,40 +8,64 @@ import os
 import re
 import shutil
 import signal
+import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from resources.serving.local import LocalServing, Serving, VllmError
+from resources.artifact_store.artifacts import Artifact, Line
+from resources.artifact_store.store import ArtifactStore
+from resources.local.serving.local_serving import LocalServing
+from resources.seams.serving import Serving, ServingError
 from resources.waiting import wait_until
 from tests.buckets import Bucket, gcs_bucket, s3_bucket
-from tests.e2e.adapted_models import NAMES, QUESTIONS, RANK
+from tests.e2e.adapted_models import NAMES, RANK
+from tests.integration.serving.conftest import MODEL, TENANT, answer, deploy, stop_all
 from tests.servers.s3 import SECRET
 
 pytestmark = pytest.mark.engine
 
-TENANT, MODEL = "team-a", "support_bot"
 TOO_LONG = 131_072  # of the tiny model in a cache of 16 MiB
 
 
 @pytest.fixture
-def serving(engines: Path, tmp_path: Path) -> Iterator[LocalServing]:
-    serving = LocalServing(home=str(tmp_path / "home"), engines=str(engines))
+def store(tmp_path: Path) -> ArtifactStore:
+    return ArtifactStore(url=f"file:{tmp_path / 'store'}")
+
+
+@pytest.fixture
+def serving(engines: Path, tmp_path: Path, store: ArtifactStore) -> Iterator[LocalServing]:
+    serving = LocalServing(home=tmp_path / "home", engines=engines, store=store)
     yield serving
-    serving.stop_all()
+    stop_all(serving)
 
 
-def merged(adapted: Path, name: str, **settings: Any) -> Serving:
+def published(store: ArtifactStore, folder: Path, *more: Path) -> Artifact:
+    with tempfile.TemporaryDirectory() as made:
+        shutil.copytree(folder, Path(made) / "copy")
+        for file in more:
+            shutil.copy(file, Path(made) / "copy")
+        line = Line(collection="models", tenant=TENANT, name=MODEL)
+        return store.publish(line, Path(made) / "copy", {})
+
+
+def merged(
+    store: ArtifactStore, adapted: Path, name: str, *, weights: Path | None = None, **settings: Any
+) -> Serving:
+    """That model with its known answers, by the weights in its folder or in another."""
+    model = published(store, weights or adapted / name / "merged")
     values: dict[str, Any] = {
         "tenant": TENANT,
         "model": MODEL,
         "version": name,
         "digest": f"sha256:{name}",
         "mode": "merged",
-        "model_folder": adapted / name / "merged",
+        "model_uri": model.uri,
+        "model_digest": model.digest,
         "max_model_len": 512,
         "max_num_seqs": 4,
         "kv_cache_mib": 64,
@@ -53,26 +77,29 @@ def merged(adapted: Path, name: str, **settings: Any) -> Serving:
     return Serving(**{**values, **settings})
 
 
-def over_base(adapted: Path, base: Path, name: str, **settings: Any) -> Serving:
+def over_base(
+    store: ArtifactStore, adapted: Path, base: Path, name: str, *, adapter: str | None = None
+) -> Serving:
     template = adapted / name / "merged" / "chat_template.jinja"
-    adapter = {"adapter_folder": adapted / name / "adapter", "lora_rank": RANK, "chat_template": template}
-    return merged(adapted, name, **{"mode": "adapter", "model_folder": base, **adapter, **settings})
+    made = published(store, adapted / (adapter or name) / "adapter", template)
+    own = {"adapter_uri": made.uri, "adapter_digest": made.digest, "lora_rank": RANK}
+    return merged(store, adapted, name, weights=base, mode="adapter", **own)
 
 
 def test_a_model_goes_live_merged_and_as_an_adapter_and_never_as_another(
     serving: LocalServing, adapted: Path, tiny_model: Path
 ) -> None:
-    one, two = NAMES
-    _goes_live_once(serving, merged(adapted, one))
-    _answers_as_before(serving, merged(adapted, one, model_folder=adapted / one / "exported", **EXPORTED))
+    (one, two), store = NAMES, serving.store
+    _goes_live_once(serving, merged(store, adapted, one))
+    _answers_as_before(serving, merged(store, adapted, one, weights=adapted / one / "exported", **EXPORTED))
     _is_named_when_it_dies(serving)
-    route = serving.deploy(over_base(adapted, tiny_model, two), print)
-    assert serving.served_digest(TENANT, MODEL) == route.production.digest
-    wrong = over_base(adapted, tiny_model, one, adapter_folder=adapted / two / "adapter")
+    route = deploy(serving, over_base(store, adapted, tiny_model, two), log=print)
+    assert answer(serving)["system_fingerprint"] == route.production.digest
+    wrong = over_base(store, adapted, tiny_model, one, adapter=two)
     with pytest.raises(
-        VllmError, match=rf"does not answer as version {one}(.|\n)*Version {two} goes on serving"
+        ServingError, match=rf"does not answer as version {one}(.|\n)*Version {two} goes on serving"
     ):
-        serving.deploy(wrong, print)
+        deploy(serving, wrong, log=print)
     assert serving.state(TENANT, MODEL).version == two
     (server,) = serving.servers.processes.all()
     serving.stop(TENANT, MODEL)
@@ -82,31 +109,22 @@ def test_a_model_goes_live_merged_and_as_an_adapter_and_never_as_another(
 
 @pytest.mark.long
 def test_a_kv_cache_that_holds_no_whole_request_is_told_with_the_length_that_it_holds(
-    serving: LocalServing, tiny_model: Path, tmp_path: Path
+    serving: LocalServing, adapted: Path, tiny_model: Path, tmp_path: Path
 ) -> None:
     """Before a training `check` tells it of a fetched base; here a version is served with other settings."""
     model = tmp_path / "model"
     shutil.copytree(tiny_model, model)
     config = json.loads((model / "config.json").read_text())
     (model / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 2 * TOO_LONG}))
-    wanted = Serving(
-        tenant=TENANT,
-        model=MODEL,
+    wanted = replace(
+        merged(serving.store, adapted, NAMES[0], weights=model),
         version="long",
-        digest="sha256:long",
-        mode="merged",
-        model_folder=model,
         max_model_len=TOO_LONG,
-        max_num_seqs=4,
         kv_cache_mib=16,
-        dtype="bfloat16",
-        known_answers=({"question": "Who are you?", "tokens": [1]},),
-        engine="lock",
-        device="cpu",
     )
     remedy = r"Lower serving\.max_model_len of the model to at most (\d+), or \(without a GPU\) raise its"
-    with pytest.raises(VllmError, match=rf"it died: (.|\n)*KV cache is needed(.|\n)*{remedy}") as told:
-        serving.deploy(wanted, print)
+    with pytest.raises(ServingError, match=rf"it died: (.|\n)*KV cache is needed(.|\n)*{remedy}") as told:
+        deploy(serving, wanted, log=print)
     assert "gpu_memory_utilization" not in str(told.value)
     found = re.search(remedy, str(told.value))
     assert found is not None
@@ -117,14 +135,10 @@ EXPORTED = {"version": "exported", "digest": "sha256:exported"}
 
 
 def _goes_live_once(serving: LocalServing, wanted: Serving) -> None:
-    route = serving.deploy(wanted, print)
-    assert serving.served_digest(TENANT, MODEL) == wanted.digest
-    question = [{"role": "user", "content": QUESTIONS[0]}]
-    streamed = list(serving.stream(TENANT, MODEL, question, max_tokens=8, temperature=0))
-    assert len(streamed) > 1
-    assert serving.ask(TENANT, MODEL, question, max_tokens=8, temperature=0) == "".join(streamed)
+    route = deploy(serving, wanted, log=print)
+    assert answer(serving)["system_fingerprint"] == wanted.digest
     started = time.monotonic()
-    assert serving.deploy(wanted, print) == route
+    assert deploy(serving, wanted, log=print) == route
     assert time.monotonic() - started < 5
 
 
@@ -133,8 +147,8 @@ def _answers_as_before(serving: LocalServing, exported: Serving) -> None:
 
     Texts are not compared: last bits differ (one rounds at random), and what a random model says after a tie.
     """
-    serving.deploy(exported, print)
-    assert serving.served_digest(TENANT, MODEL) == exported.digest
+    deploy(serving, exported, log=print)
+    assert answer(serving)["system_fingerprint"] == exported.digest
 
 
 def _is_named_when_it_dies(serving: LocalServing) -> None:
@@ -159,18 +173,18 @@ def bucket(
 def test_weights_are_streamed_from_the_bucket_and_never_touch_the_disk(
     serving: LocalServing, adapted: Path, bucket: Bucket, tmp_path: Path
 ) -> None:
-    name = NAMES[0]
-    shutil.copytree(adapted / name / "merged", tmp_path / "merged")
-    uri, digest = bucket.publish(tmp_path / "merged", "store")
-    streamed = {"model_folder": None, "model_uri": uri, "model_digest": digest, "digest": digest}
-    wanted = merged(adapted, name, **streamed)
-    serving.deploy(wanted, print)  # proven by its known answers
-    assert serving.served_digest(TENANT, MODEL) == digest
+    store = bucket.store("store")
+    serving = replace(serving, store=store)
+    wanted = merged(store, adapted, NAMES[0], weights=adapted / NAMES[0] / "merged")
+    wanted = replace(wanted, weights="stream", digest=wanted.model_digest)
+    deploy(serving, wanted, log=print)  # proven by its known answers
+    assert answer(serving)["system_fingerprint"] == wanted.digest
     (server,) = serving.servers.processes.all()
     assert "Run" in server.log.read_text()
     assert SECRET not in " ".join(server.command)
-    assert not [path for path in Path(serving.home).rglob("*") if path.suffix == ".safetensors"]
+    assert not [path for path in serving.home.rglob("*") if path.suffix == ".safetensors"]
+    uri = store.object_url(store.get(wanted.model_uri))
     bucket.put(f"{uri}/config.json", b"{}", tmp_path)
     serving.stop(TENANT, MODEL)
-    with pytest.raises(VllmError, match=r"the bytes of config\.json are not those(.|\n)*Nothing is live"):
-        serving.deploy(wanted, print)
+    with pytest.raises(ServingError, match=r"the bytes of config\.json are not those(.|\n)*Nothing is live"):
+        deploy(serving, wanted, log=print)

@@ -17,8 +17,8 @@ from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
+from llm_assets.installation.profiles import profile_of
 from resources.processes.local_processes import LocalProcesses
-from resources.serving.local import LocalServing
 from resources.waiting import wait_until
 from tests.chromium import chromium
 from tests.conftest import MakeProject, Project
@@ -164,7 +164,7 @@ def what_dies_is_started_again(project: Project, door: str, servers: dict[str, s
     asked_of_it = {**asked, "json": QUESTION, "timeout": HANGS_S}
     assert httpx.post(f"{door}/chat/completions", **asked_of_it).status_code == 503
     assert "support_bot" not in httpx.get(f"{door}/models", **asked).text
-    serving = LocalServing(home=str(project.settings.home), engines=project.environment["LLM_ASSETS_ENGINES"])
+    serving = profile_of(project.settings).serving
     wait_until(
         lambda: serving.state("team-a", "support_bot").status == "live", what="the server", timeout_s=150
     )

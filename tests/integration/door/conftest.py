@@ -11,8 +11,7 @@ import pytest
 from resources.gateway.cluster_file import ClusterFile
 from resources.gateway.envoy import EnvoyGateway
 from resources.gateway.envoy_settings import GatewaySettings
-from resources.gateway.envoy_upstream import Endpoint
-from resources.serving.deployment_state import SOCKETS
+from resources.local.serving.servers import SOCKETS
 from resources.waiting import wait_until
 from tests.servers.echo import Echo, echoing
 from tests.servers.ports import free_port
@@ -30,21 +29,17 @@ QUICK: dict[str, Any] = {
 MakeGateway = Callable[..., EnvoyGateway]
 
 
-def endpoint(deployment: str, socket: str) -> Endpoint:
-    return Endpoint(deployment=deployment, tenant="team-a", model="bot", socket=socket)
-
-
 def serve(gateway: EnvoyGateway, *known: tuple[str, Path]) -> None:
     """Lets the gateway know these deployments, each with its server's socket, and waits until it does."""
     sockets = gateway.folder.parent / SOCKETS
     sockets.mkdir(exist_ok=True)
-    endpoints = []
+    endpoints = {}
     for deployment, path in known:
         link = sockets / f"{hashlib.sha256(str(path).encode()).hexdigest()[:16]}.sock"
         if not link.is_symlink():
             link.symlink_to(path)
-        endpoints.append(endpoint(deployment, link.name))
-    version = ClusterFile(gateway.settings.clusters).change(lambda _before: endpoints)
+        endpoints[deployment] = f"unix:{SOCKETS}/{link.name}"
+    version = ClusterFile(gateway.settings.clusters).change(lambda _before: {("team-a", "bot"): endpoints})
     wait_until(
         lambda: gateway.admin.clusters_version() == version,
         what="the endpoints",

@@ -16,12 +16,12 @@ from resources.gateway.envoy import envoy_program
 from resources.gateway.envoy_config import bootstrap
 from resources.gateway.envoy_settings import GatewaySettings
 from resources.gateway.envoy_tls import secret_discovery
-from resources.gateway.envoy_upstream import clusters, endpoints_in
+from resources.gateway.envoy_upstream import Listening, clusters, listening_in
 from resources.gateway.errors import GatewayError
 from resources.gateway.metrics import TOKEN_FILE
 from resources.processes.temporary_folders import ADDRESS_BYTES
 from tests.conftest import LONG_HOME
-from tests.integration.door.conftest import MakeGateway, endpoint, serve, settings_in
+from tests.integration.door.conftest import MakeGateway, serve, settings_in
 from tests.servers.echo import Echo
 from tests.servers.ports import free_port
 from tests.servers.tls import SELF_SIGNED
@@ -40,7 +40,7 @@ def pem(tmp_path: Path) -> dict[str, Any]:
 def test_envoys_own_check_accepts_the_configuration(tmp_path: Path, pem: dict[str, Any], tls: bool) -> None:
     settings = settings_in(tmp_path / "home", **(pem if tls else {}))
     ClusterFile(settings.clusters).change(
-        lambda _: [endpoint(f"d{number}", f"{number}.sock") for number in range(1, 100)]
+        lambda _: {("team-a", "bot"): {f"d{number}": f"unix:{number}.sock" for number in range(1, 100)}}
     )
     replace_json(settings.jwt, {"resources": []})
     replace_json(settings.secret, secret_discovery(settings))
@@ -116,13 +116,12 @@ def test_settings_that_would_give_keys_away_are_refused(
         GatewaySettings(folder=tmp_path, port=8080, **changed)
 
 
-def test_endpoints_are_read_as_they_were_written_and_those_of_an_earlier_release_are_left_out() -> None:
-    known = tuple(endpoint(f"server-{number}", f"{number}.sock") for number in range(3))
-    content = json.loads(json.dumps(clusters(known, "7")))
-    earlier = {"socket_address": {"address": "127.0.0.1", "port_value": 20_000}}
-    locality = content["resources"][0]["load_assignment"]["endpoints"][0]
-    locality["lb_endpoints"].append({"endpoint": {"address": earlier}})
-    assert sorted(endpoints_in(content), key=lambda each: each.deployment) == list(known)
+def test_addresses_are_read_as_they_were_written() -> None:
+    known: Listening = {
+        (tenant, "bot"): {f"{tenant}-{number}": f"unix:sockets/{number}.sock" for number in range(3)}
+        for tenant in ("team-a", "team-b")
+    }
+    assert listening_in(json.loads(json.dumps(clusters(known, "7")))) == known
 
 
 def test_over_tls_both_versions_of_http_answer_and_old_versions_of_tls_do_not(

@@ -5,28 +5,20 @@ import signal
 import threading
 import time
 from contextlib import closing
+from dataclasses import replace
 
 import httpx
 import pytest
 
 from resources.gateway.envoy import EnvoyGateway
-from resources.processes.local_processes import ProcessRecord
-from resources.serving.local import LocalServing, Wanted
-from resources.serving.watching import ServerWatch, Unresponsive
+from resources.local.serving.local_serving import LocalServing
+from resources.local.serving.watching import ServerWatch, Unresponsive
 from resources.waiting import wait_until
-from tests.integration.door.test_publishing import (
-    MODEL,
-    TENANT,
-    answered_by,
-    ask,
-    door,
-    gateway,
-    quiet,
-    serving,
-)
-from tests.integration.serving.conftest import MakeServing, as_it_was, make_serving
+from tests.integration.door.test_publishing import answered_by, ask, deploy, door, gateway, serving, told
+from tests.integration.serving.conftest import MODEL, TENANT, MakeServing, make_serving, server_of, store
+from tests.integration.serving.conftest import ask as ask_the_server
 
-__all__ = ["door", "gateway", "make_serving", "serving"]
+__all__ = ["door", "gateway", "make_serving", "serving", "store"]
 
 UNWELL_S, STALLED_S, QUESTION_S = 0.3, 0.3, 0.5
 
@@ -47,14 +39,15 @@ def given_up(serving: LocalServing, watch: ServerWatch, looks: int) -> list[Unre
     """What so many looks find, a short time apart."""
     found = []
     for _ in range(looks):
-        found += list(watch.look(list(serving.running())))
+        found += list(watch.look(serving.running()))
         time.sleep(0.15)
     return found
 
 
-def server_of(serving: LocalServing, version: str) -> ProcessRecord:
-    (server,) = [s for s in serving.servers.of(TENANT, MODEL) if s.attributes["version"] == version]
-    return server
+def give_up(serving: LocalServing, found: Unresponsive) -> None:
+    """As the gateway's keeper does it."""
+    serving.servers.give_up(found.server, found.why)
+    told(serving).publish(serving.route(TENANT, MODEL))
 
 
 def names(door: httpx.Client) -> set[str]:
@@ -65,7 +58,7 @@ def names(door: httpx.Client) -> set[str]:
 def test_a_stopped_server_is_named_and_killed_its_requests_end_and_it_comes_back(
     serving: LocalServing, gateway: EnvoyGateway, door: httpx.Client, make_serving: MakeServing
 ) -> None:
-    serving.deploy(make_serving("v1"), quiet)
+    deploy(serving, make_serving("v1"))
     server = server_of(serving, "v1")
     os.kill(server.pid, signal.SIGSTOP)
     waiting: list[httpx.Response] = []
@@ -76,7 +69,7 @@ def test_a_stopped_server_is_named_and_killed_its_requests_end_and_it_comes_back
     with watch_of(serving) as watch:
         [found] = wait_until(lambda: given_up(serving, watch, 1) or None, what="the hang", timeout_s=20)
         assert found.why.startswith("it had not answered /health for ")
-        serving.give_up(found.live, found.server, found.why)
+        give_up(serving, found)
     asking.join(timeout=10)
     assert (waiting[0].status_code, waiting[0].json()["error"]["code"]) == (503, "model_not_live")
     started = time.monotonic()
@@ -86,7 +79,7 @@ def test_a_stopped_server_is_named_and_killed_its_requests_end_and_it_comes_back
     assert names(door) == set()
     why = str(serving.state(TENANT, MODEL).why)
     assert f"(pid {server.pid}) died: it was killed by SIGKILL (signal 9): it had not answered /health" in why
-    serving.revive(TENANT, MODEL, quiet, verified=as_it_was)
+    deploy(serving, make_serving("v1"))
     assert answered_by(ask(door)) == "v1"
     assert f"{MODEL}@v1" in names(door)
 
@@ -95,27 +88,27 @@ def test_a_stopped_server_is_named_and_killed_its_requests_end_and_it_comes_back
 def test_where_one_version_hangs_the_other_has_its_requests_and_not_its_name(
     serving: LocalServing, door: httpx.Client, make_serving: MakeServing
 ) -> None:
-    wanted = tuple(Wanted(serving=make_serving(version), weight=50) for version in ("v1", "v2"))
-    serving.deploy(wanted, quiet)
+    wanted = tuple(replace(make_serving(version), weight=50) for version in ("v1", "v2"))
+    deploy(serving, wanted)
     os.kill(server_of(serving, "v1").pid, signal.SIGSTOP)
     with watch_of(serving) as watch:
         [found] = wait_until(lambda: given_up(serving, watch, 1) or None, what="the hang", timeout_s=20)
-    serving.give_up(found.live, found.server, found.why)
+    give_up(serving, found)
     assert {answered_by(ask(door, user=str(number))) for number in range(30)} == {"v2"}
     for name in ("production", "v1"):
         answer = ask(door, model=f"{MODEL}@{name}")
         assert (answer.status_code, answer.json()["error"]["code"]) == (503, "model_not_live")
     assert ask(door, model=f"{MODEL}@nothing").status_code == 404
     assert names(door) == {MODEL, f"{MODEL}@v2"}
-    serving.publish_all()
+    told(serving).publish_all(serving.routes())
     assert ask(door, model=f"{MODEL}@production").status_code == 503
 
 
 def test_a_server_whose_engine_says_nothing_is_given_up_and_one_that_is_only_slow_is_not(
     serving: LocalServing, door: httpx.Client, make_serving: MakeServing
 ) -> None:
-    serving.deploy(make_serving("v1", behaviour={"token_s": 2}), quiet)
-    serving.deploy(make_serving("v2", tenant="team-b", behaviour={"stalls": True}), quiet)
+    deploy(serving, make_serving("v1", behaviour={"token_s": 2}))
+    deploy(serving, make_serving("v2", tenant="team-b", behaviour={"stalls": True}))
     [stalled] = serving.servers.of("team-b", MODEL)
     with (
         serving.servers.client(stalled) as unanswered,
@@ -131,14 +124,14 @@ def test_a_server_whose_engine_says_nothing_is_given_up_and_one_that_is_only_slo
         [found] = wait_until(lambda: given_up(serving, watch, 1) or None, what="the stall", timeout_s=20)
         assert found.server == stalled
         assert found.why.startswith("it was asked and had answered nothing for ")
-        serving.give_up(found.live, found.server, found.why)
+        give_up(serving, found)
         asking.join()
         assert given_up(serving, watch, 3) == []
 
 
 @pytest.mark.usefixtures("impatient")
 def test_one_look_that_failed_gives_no_server_up(serving: LocalServing, make_serving: MakeServing) -> None:
-    serving.deploy(make_serving("v1"), quiet)
+    deploy(serving, make_serving("v1"))
     server = server_of(serving, "v1")
     with watch_of(serving) as watch:
         for _ in range(3):
@@ -146,4 +139,4 @@ def test_one_look_that_failed_gives_no_server_up(serving: LocalServing, make_ser
             assert given_up(serving, watch, 1) == []
             os.kill(server.pid, signal.SIGCONT)
             assert given_up(serving, watch, 1) == []
-    assert serving.ask(TENANT, MODEL, [{"role": "user", "content": "?"}]) == "v1"
+    assert ask_the_server(serving) == "v1"

@@ -14,12 +14,12 @@ import pytest
 from resources.gateway.api_keys import create_key
 from resources.gateway.envoy import EnvoyGateway
 from resources.gateway.journals import Journal
-from resources.serving.local import LocalServing
+from resources.local.serving.local_serving import LocalServing
 from tests.hammer import KINDS, Hammer
-from tests.integration.door.test_publishing import ASKED, TENANT, gateway, quiet, serving
-from tests.integration.serving.conftest import MakeServing, make_serving
+from tests.integration.door.test_publishing import ASKED, deploy, gateway, serving
+from tests.integration.serving.conftest import TENANT, MakeServing, make_serving, store
 
-__all__ = ["gateway", "make_serving", "serving"]
+__all__ = ["gateway", "make_serving", "serving", "store"]
 
 HARD: dict[str, Any] = {"answer_s": 0.8, "token_s": 0.4}
 MOVES = 4
@@ -41,10 +41,10 @@ def test_no_request_fails_over_promotions_and_rollbacks_and_each_is_on_the_recor
     serving: LocalServing, gateway: EnvoyGateway, key: str, make_serving: MakeServing
 ) -> None:
     versions = [make_serving(version, behaviour=HARD) for version in ("v1", "v2")]
-    serving.deploy(versions[0], quiet)
+    deploy(serving, versions[0])
     with Hammer(gateway.address_of(TENANT), key, ASKED, threads_of_a_kind=3) as hammer:
         for move in range(1, MOVES + 1):
-            serving.deploy(versions[move % 2], quiet)
+            deploy(serving, versions[move % 2])
             hammer.wait_for(15)
     assert hammer.failed == []
     assert {each.kind for each in hammer.answers} == set(KINDS)
@@ -60,9 +60,9 @@ def test_no_request_fails_over_promotions_and_rollbacks_and_each_is_on_the_recor
 def test_an_old_server_ends_only_when_nobody_has_a_connection_to_it(
     serving: LocalServing, gateway: EnvoyGateway, key: str, make_serving: MakeServing, tmp_path: Path
 ) -> None:
-    serving.deploy(make_serving("v1", behaviour={"answer_s": 3}), quiet)
+    deploy(serving, make_serving("v1", behaviour={"answer_s": 3}))
     with Hammer(gateway.address_of(TENANT), key, ASKED, threads_of_a_kind=1) as hammer:
         hammer.wait_for(1)
-        serving.deploy(make_serving("v2"), quiet)
+        deploy(serving, make_serving("v2"))
         assert {s.attributes["version"] for s in serving.servers.of(TENANT, "support_bot")} == {"v2"}
     assert hammer.failed == []

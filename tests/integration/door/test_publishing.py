@@ -3,7 +3,6 @@
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections import Counter
@@ -15,28 +14,50 @@ from typing import Any
 import httpx
 import pytest
 
+from llm_assets.servings import publish
+from resources.artifact_store.store import ArtifactStore
 from resources.gateway.api_keys import create_key
 from resources.gateway.cluster_file import ClusterFile
 from resources.gateway.envoy import EnvoyGateway
 from resources.gateway.envoy_settings import GatewaySettings
-from resources.gateway.envoy_upstream import Endpoint
 from resources.gateway.errors import GatewayError
 from resources.gateway.journals import Journal
-from resources.gateway.publishing import Live, Publication
-from resources.serving.deployment_state import STATE_FILE, Deployment, LiveServer, Wanted
-from resources.serving.local import LocalServing, Serving
-from tests.integration.serving.conftest import STAND_IN, MakeServing, as_it_was, make_serving
+from resources.local.gateway import ROUTES, LocalGateway
+from resources.local.serving.deployment_folder import STATE_FILE
+from resources.local.serving.local_serving import LocalServing
+from resources.local.serving.servers import SOCKETS
+from resources.seams.serving import WHOLE, Backend, Log, Route, Serving
+from tests.integration.serving.conftest import (
+    MODEL,
+    TENANT,
+    MakeServing,
+    engine_in,
+    make_serving,
+    quiet,
+    stop_all,
+    store,
+)
+from tests.integration.serving.conftest import deploy as deploy_untold
 from tests.servers.ports import free_port
 from tests.servers.tls import SELF_SIGNED
 
-__all__ = ["make_serving"]
+__all__ = ["make_serving", "store"]
 
-TENANT, MODEL, OTHER = "team-a", "support_bot", "faq"
+OTHER = "faq"
 ASKED = {"model": MODEL, "messages": [{"role": "user", "content": "Who are you?"}]}
 
 
-def quiet(line: str) -> None:
-    """A log that nobody reads."""
+def told(serving: LocalServing) -> LocalGateway:
+    return LocalGateway(home=serving.home)
+
+
+def deploy(serving: LocalServing, wanted: Serving | tuple[Serving, ...], *, log: Log = quiet) -> Route:
+    return deploy_untold(serving, wanted, publish=told(serving).publish, log=log)
+
+
+def stop(serving: LocalServing, tenant: str, model: str) -> None:
+    told(serving).withdraw(tenant, model)
+    serving.stop(tenant, model)
 
 
 def tenant_line(name: str) -> dict[str, Any]:
@@ -44,22 +65,12 @@ def tenant_line(name: str) -> dict[str, Any]:
     return {"tenant": name, "models": models, "risk_classes": ["limited"], "limits": None, "jwt": None}
 
 
-def live(serving: LocalServing) -> Live:
-    folder = serving.servers.folder(TENANT, MODEL)
-    deployment = folder.read()
-    assert deployment is not None
-    return Live(deployment=deployment, api_key=folder.api_key())
-
-
 @pytest.fixture
-def serving(tmp_path: Path) -> Iterator[LocalServing]:
-    executable = tmp_path / "engines" / "serve" / "bin" / "vllm"
-    executable.parent.mkdir(parents=True)
-    executable.write_text(f"#!{sys.executable} -IS\n{STAND_IN.read_text()}")
-    executable.chmod(0o755)
-    serving = LocalServing(home=str(tmp_path / "home"), engines=str(tmp_path / "engines"), gateway=True)
+def serving(tmp_path: Path, store: ArtifactStore) -> Iterator[LocalServing]:
+    engines = engine_in(tmp_path / "engines")
+    serving = LocalServing(home=tmp_path / "home", engines=engines, store=store)
     yield serving
-    serving.stop_all()
+    stop_all(serving)
 
 
 @pytest.fixture
@@ -126,10 +137,10 @@ def test_promotions_under_load_lose_no_request(
     serving: LocalServing, door: httpx.Client, make_serving: MakeServing
 ) -> None:
     versions = [make_serving(f"v{number}") for number in range(1, 5)]
-    serving.deploy(versions[0], quiet)
+    deploy(serving, versions[0])
     with Asking(door) as asking:
         for each in versions[1:]:
-            serving.deploy(each, quiet)
+            deploy(serving, each)
             before = len(asking.answers)
             assert answered_by(ask(door)) == each.version
             while len(asking.answers) < before + 20:
@@ -143,11 +154,11 @@ def test_promotions_under_load_lose_no_request(
 def test_an_answer_that_is_still_being_given_is_given_to_its_end(
     serving: LocalServing, door: httpx.Client, make_serving: MakeServing
 ) -> None:
-    serving.deploy(make_serving("v1", behaviour={"token_s": 0.8}), quiet)
+    deploy(serving, make_serving("v1", behaviour={"token_s": 0.8}))
     with door.stream("POST", "/chat/completions", json={**ASKED, "stream": True}) as response:
         lines = response.iter_lines()
         first = next(lines)
-        serving.deploy(make_serving("v2"), quiet)
+        deploy(serving, make_serving("v2"))
         text = "".join([first, *lines])
     assert (response.status_code, response.headers["x-llm-version"]) == (200, "v1")
     assert text.endswith("[DONE]")
@@ -158,32 +169,32 @@ def test_versions_share_the_requests_and_each_can_be_asked_by_its_names(
     serving: LocalServing, door: httpx.Client, make_serving: MakeServing
 ) -> None:
     one, two = make_serving("v1"), make_serving("v2")
-    serving.deploy(_shares((one, 80, ("production",)), (two, 20, ("candidate",))), quiet)
+    deploy(serving, _shares((one, 80, ("production",)), (two, 20, ("candidate",))))
     seen = Counter(answered_by(ask(door, user=str(number))) for number in range(100))
     assert 5 <= seen["v2"] <= 40
     for name, version in (("production", "v1"), ("candidate", "v2"), ("v2", "v2"), ("v1", "v1")):
         assert answered_by(ask(door, model=f"{MODEL}@{name}")) == version
     assert ask(door, model=f"{MODEL}@previous").status_code == 404
-    serving.deploy(_shares((two, 100, ("candidate", "production"))), quiet)
+    deploy(serving, _shares((two, 100, ("candidate", "production"))))
     assert answered_by(ask(door, model=f"{MODEL}@candidate")) == "v2"
 
 
-def _shares(*shares: tuple[Serving, int, tuple[str, ...]]) -> tuple[Wanted, ...]:
-    return tuple(Wanted(serving=each, weight=weight, aliases=names) for each, weight, names in shares)
+def _shares(*shares: tuple[Serving, int, tuple[str, ...]]) -> tuple[Serving, ...]:
+    return tuple(replace(each, weight=weight, aliases=names) for each, weight, names in shares)
 
 
 def test_what_is_stopped_is_told_as_not_live_and_comes_back(
     serving: LocalServing, gateway: EnvoyGateway, door: httpx.Client, make_serving: MakeServing
 ) -> None:
-    serving.deploy(make_serving("v1"), quiet)
-    serving.stop(TENANT, MODEL)
+    deploy(serving, make_serving("v1"))
+    stop(serving, TENANT, MODEL)
     answer = ask(door)
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "model_not_live")
     assert int(answer.headers["retry-after"]) > 0
-    serving.revive(TENANT, MODEL, quiet, verified=as_it_was)
+    deploy(serving, make_serving("v1"))
     assert answered_by(ask(door)) == "v1"
     gateway.stop()
-    serving.publish_all()
+    told(serving).publish_all(serving.routes())
     gateway.start()
     gateway.wait_ready()
     assert answered_by(ask(door)) == "v1"
@@ -193,10 +204,10 @@ def test_what_is_stopped_is_told_as_not_live_and_comes_back(
 def test_a_deployment_that_nobody_can_read_gets_no_requests_and_keeps_none_from_others(
     serving: LocalServing, door: httpx.Client, make_serving: MakeServing
 ) -> None:
-    serving.deploy(make_serving("v1"), quiet)
-    serving.deploy(make_serving("v2", model=OTHER), quiet)
+    deploy(serving, make_serving("v1"))
+    deploy(serving, make_serving("v2", model=OTHER))
     (serving.servers.folder(TENANT, MODEL).path / STATE_FILE).write_text("damaged")
-    serving.publish_all()
+    told(serving).publish_all(serving.routes())
     assert ask(door).status_code == 503
     assert answered_by(ask(door, model=OTHER)) == "v2"
 
@@ -205,7 +216,7 @@ def test_a_version_whose_server_died_does_not_hold_up_the_other(
     serving: LocalServing, door: httpx.Client, make_serving: MakeServing
 ) -> None:
     one, two = make_serving("v1"), make_serving("v2")
-    serving.deploy(_shares((one, 50, ()), (two, 50, ())), quiet)
+    deploy(serving, _shares((one, 50, ()), (two, 50, ())))
     (dead,) = [s for s in serving.servers.of(TENANT, MODEL) if s.attributes["version"] == "v2"]
     serving.servers.processes.stop(dead.name)
     took: dict[int, list[float]] = {200: [], 503: []}
@@ -222,21 +233,21 @@ def test_a_version_whose_server_died_does_not_hold_up_the_other(
 def test_a_deployment_that_the_gateway_does_not_take_leaves_requests_where_they_go(
     serving: LocalServing, gateway: EnvoyGateway, make_serving: MakeServing, door: httpx.Client
 ) -> None:
-    serving.deploy(make_serving("v1"), quiet)
+    deploy(serving, make_serving("v1"))
     envoy = gateway.start()
-    hurried = Publication(home=Path(serving.home), applied_s=1)
-    known = live(serving)
-    moved = replace(known.deployment.servers[0], server="another")
+    hurried = LocalGateway(home=serving.home, applied_s=1)
+    known = serving.route(TENANT, MODEL)
+    moved = replace(known, backends=(replace(known.production, id="another"),))
     os.kill(envoy.pid, signal.SIGSTOP)
     try:
         with pytest.raises(GatewayError, match=r"list of servers with those of team-a(.|\n)*What was live"):
-            hurried.publish(Live(deployment=Deployment(servers=(moved,)), api_key=known.api_key))
+            hurried.publish(moved)
     finally:
         os.kill(envoy.pid, signal.SIGCONT)
     assert answered_by(ask(door)) == "v1"
 
 
-def test_over_tls_a_deployment_is_confirmed_as_well(tmp_path: Path, make_serving: MakeServing) -> None:
+def test_over_tls_a_deployment_is_confirmed_as_well(tmp_path: Path) -> None:
     pair: dict[str, Any] = {"certificate": tmp_path / "certificate.pem", "key": tmp_path / "key.pem"}
     made = ["openssl", *SELF_SIGNED, "-keyout", str(pair["key"]), "-out", str(pair["certificate"])]
     subprocess.run(made, check=True, capture_output=True)
@@ -244,48 +255,71 @@ def test_over_tls_a_deployment_is_confirmed_as_well(tmp_path: Path, make_serving
     gateway = EnvoyGateway(settings=GatewaySettings(folder=folder, port=free_port(), **pair))
     gateway.start()
     gateway.wait_ready()
-    server = LiveServer(serving=make_serving("v1"), fingerprint="", server="d1", weight=100, since=0)
     try:
-        told = Live(deployment=Deployment(servers=(server,)), api_key="key")
-        Publication(home=folder.parent, applied_s=10).publish(told)
+        published = LocalGateway(home=folder.parent, applied_s=10).publish(a_route("d1"))
     finally:
         gateway.stop()
+    assert published == "counts"
+
+
+def a_route(backend: str) -> Route:
+    known = Backend(
+        id=backend,
+        version="v1",
+        digest="sha256:v1",
+        fingerprint="",
+        address=f"unix:{SOCKETS}/{backend}.sock",
+        weight=WHOLE,
+        since=0,
+    )
+    return Route(tenant=TENANT, model=MODEL, backends=(known,), api_key="key")
+
+
+def test_where_no_gateway_runs_a_route_is_kept_for_the_next_and_that_is_said(tmp_path: Path) -> None:
+    gateway = LocalGateway(home=tmp_path / "home")
+    assert gateway.address_of(TENANT) is None
+    assert gateway.publish(a_route("d1")) == "no gateway runs"
+    said: list[str] = []
+    publish(gateway, a_route("d2"), said.append)
+    assert said == [
+        "No gateway runs: the route of team-a/support_bot counts once `llm-assets up` has started one."
+    ]
 
 
 def test_ten_thousand_deployments_load_and_one_more_is_live_within_seconds(
     serving: LocalServing, gateway: EnvoyGateway, make_serving: MakeServing, door: httpx.Client
 ) -> None:
     gateway.stop()
-    publication = Publication(home=Path(serving.home))
-    _pretend_many(publication)
+    local = told(serving)
+    _pretend_many(local.folder)
     started = time.monotonic()
     gateway.start()
     gateway.wait_ready()
     assert time.monotonic() - started < 30
-    serving.deploy(make_serving("v1"), quiet)
-    known = live(serving)
-    publication.withdraw(TENANT, MODEL)
+    deploy(serving, make_serving("v1"))
+    known = serving.route(TENANT, MODEL)
+    local.withdraw(TENANT, MODEL)
     assert ask(door).status_code == 503
     started = time.monotonic()
-    publication.publish(known)
+    local.publish(known)
     assert answered_by(ask(door)) == "v1"
     assert time.monotonic() - started < 5
-    assert len(ClusterFile(gateway.settings.clusters).all()) == MANY + 1
+    assert len(ClusterFile(gateway.settings.clusters).listening()) == MANY + 1
 
 
 MANY = 10_000
 
 
-def _pretend_many(publication: Publication) -> None:
+def _pretend_many(folder: Path) -> None:
     """Tenants with a deployment each, as the journals and the endpoints of so many would be."""
     names = [f"tenant-{number}" for number in range(MANY)]
-    pretended = [Endpoint(deployment=name, tenant=name, model=MODEL, socket=f"{name}.sock") for name in names]
-    ClusterFile(publication.folder / "xds" / "clusters.json").change(lambda _before: pretended)
+    pretended = {(name, MODEL): {name: f"unix:sockets/{name}.sock"} for name in names}
+    ClusterFile(folder / "xds" / "clusters.json").change(lambda _before: pretended)
     backend = {"version": "v", "digest": "sha256:v", "weight": 100, "names": ["production"]}
-    publication.routes.append(
+    Journal(folder / ROUTES).append(
         *(
             {"tenant": name, "model": MODEL, "key": "k", "backends": [{**backend, "deployment": name}]}
             for name in names
         )
     )
-    Journal(publication.folder / "tenants.jsonl").append(*(tenant_line(name) for name in names))
+    Journal(folder / "tenants.jsonl").append(*(tenant_line(name) for name in names))

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from resources.serving.routes import Backend, choose
+from tests.integration.gateway.choosing import chosen
 from tests.integration.gateway.gateways import BODY_LIMIT_BYTES, LUA, bootstrap, envoy_of
 from tests.servers.ports import free_port
 
@@ -241,14 +241,11 @@ def test_sha256_of_a_long_text(lua: Lua) -> None:
 
 
 @given(key=st.text(min_size=1), weight=st.integers(0, 100))
-def test_the_point_of_a_key_is_that_of_resources_routes(lua: Lua, key: str, weight: int) -> None:
-    backends = tuple(
-        Backend(version=name, digest="", weight=each, since=0.0)
-        for name, each in (("v1", 100 - weight), ("v2", weight))
-    )
+def test_the_point_of_a_key_is_that_of_its_sha256(lua: Lua, key: str, weight: int) -> None:
+    weights = {"v1": 100 - weight, "v2": weight}
     for operation in ("/point", "/point-in-lua"):
         point = float(lua(operation, key.encode()))
-        assert choose(backends, key).version == ("v2" if point * 100 < weight else "v1")
+        assert chosen(weights, key) == ("v2" if point * 100 < weight else "v1")
 
 
 def test_the_filter_s_modules_are_short() -> None:

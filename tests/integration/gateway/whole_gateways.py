@@ -20,10 +20,10 @@ from typing import Any
 from resources.gateway.cluster_file import ClusterFile
 from resources.gateway.envoy import EnvoyGateway
 from resources.gateway.envoy_settings import GatewaySettings
-from resources.gateway.envoy_upstream import Endpoint
+from resources.gateway.envoy_upstream import Listening
 from resources.gateway.journals import Journal
 from resources.gateway.metrics import TOKEN_FILE
-from resources.serving.deployment_state import SOCKETS
+from resources.local.serving.servers import SOCKETS
 from resources.waiting import wait_until
 from tests.conftest import ROOT
 from tests.servers.openai_stand_in import Connection, Server
@@ -89,10 +89,9 @@ class WholeGateway:
 
     def publish(self, deployments: Sequence[Deployment]) -> None:
         """Tells it of deployments whose stand-ins listen, and waits until it knows them."""
-        known = [
-            Endpoint(deployment=each.id, tenant=each.tenant, model=each.model, socket=f"{each.id}.sock")
-            for each in deployments
-        ]
+        known: Listening = {}
+        for each in deployments:
+            known.setdefault((each.tenant, each.model), {})[each.id] = f"unix:{SOCKETS}/{each.id}.sock"
         version = ClusterFile(self.envoy.settings.clusters).change(lambda _before: known)
         admin = self.envoy.admin
         wait_until(

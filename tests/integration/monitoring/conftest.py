@@ -22,7 +22,8 @@ from tests.unit.audit.spooling import request_event, response_event
 
 BINARY = Path(envoy.__file__).parent / "_bin" / "envoy"
 ADMIN = "admin.sock"
-SERVER = envoy_upstream.Endpoint(deployment="vllm--1", tenant="team-a", model="support_bot", socket="1.sock")
+SERVER, SOCKET = "vllm--1", "1.sock"
+LISTENING: envoy_upstream.Listening = {("team-a", "support_bot"): {SERVER: f"unix:sockets/{SOCKET}"}}
 
 
 Series = tuple[str, frozenset[tuple[str, str]]]
@@ -97,7 +98,7 @@ def door(make_door: MakeDoor) -> MetricsDoor:
 def _envoy(door: MetricsDoor, port: int) -> Iterator[None]:
     """Envoy with nothing but the metrics listener, and the vLLM server `SERVER` of the test."""
     folder = door.home / "gateway"
-    upstream = envoy_upstream.clusters([SERVER], "1")["resources"]
+    upstream = envoy_upstream.clusters(LISTENING, "1")["resources"]
     servers = [{name: value for name, value in each.items() if name != "@type"} for each in upstream]
     bootstrap = {
         "admin": {"address": {"pipe": {"path": ADMIN}}},

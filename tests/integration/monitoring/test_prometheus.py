@@ -19,15 +19,14 @@ import httpx
 import pytest
 import yaml
 
-from resources.gateway.envoy_upstream import Endpoint
+from resources.gateway.envoy_upstream import Listening
 from resources.gateway.metrics import TOKEN_FILE
-from resources.gateway.publishing import Live, Publication
 from resources.gateway.scrape_targets import SCRAPE_TARGETS, scrape_targets
+from resources.local.gateway import LocalGateway
+from resources.local.serving.servers import SOCKETS
 from resources.processes.unix_sockets import short_address
-from resources.serving.deployment_state import SOCKETS, Deployment, LiveServer
-from resources.serving.routes import WHOLE
-from resources.vllm.program import Serving
-from tests.integration.monitoring.conftest import SERVER, MetricsDoor
+from resources.seams.serving import WHOLE, Backend, Route
+from tests.integration.monitoring.conftest import LISTENING, SERVER, SOCKET, MetricsDoor
 from tests.servers.ports import free_port
 
 MONITORING = Path(__file__).parents[3] / "deployments" / "monitoring"
@@ -39,9 +38,8 @@ def route(tenant: str, *deployments: str) -> dict[str, Any]:
     return {"tenant": tenant, "model": "support_bot", "backends": backends}
 
 
-def endpoint(tenant: str, deployment: str) -> Endpoint:
-    socket = f"{deployment}.sock"
-    return Endpoint(deployment=deployment, tenant=tenant, model="support_bot", socket=socket)
+def listening(tenant: str, *backends: str) -> Listening:
+    return {(tenant, "support_bot"): {each: f"unix:{SOCKETS}/{each}.sock" for each in backends}}
 
 
 @pytest.fixture
@@ -91,7 +89,7 @@ def read(name: str) -> Any:
 
 
 def test_a_scrape_target_says_whose_server_it_is() -> None:
-    known = [endpoint("team-a", "vllm--2"), endpoint("team-b", "vllm--1")]
+    known = listening("team-a", "vllm--2") | listening("team-b", "vllm--1")
     routes = [route("team-a", "vllm--2"), route("team-b", "vllm--1")]
     labels = {"model": "support_bot", "version": "v1"}
     assert scrape_targets(routes, known) == [
@@ -101,7 +99,7 @@ def test_a_scrape_target_says_whose_server_it_is() -> None:
 
 
 def test_only_what_the_latest_route_names_is_scraped() -> None:
-    known = [endpoint("team-a", "vllm--1"), endpoint("team-a", "vllm--2")]
+    known = listening("team-a", "vllm--1", "vllm--2")
     moved = scrape_targets([route("team-a", "vllm--1"), route("team-a", "vllm--2")], known)
     assert [group["targets"] for group in moved] == [["vllm--2"]]
     assert scrape_targets([route("team-a", "vllm--1"), route("team-a")], known) == []
@@ -131,7 +129,7 @@ def vllm(door: MetricsDoor) -> Iterator[None]:
     """The server that the gateway's metrics address knows."""
     sockets = door.home / SOCKETS
     sockets.mkdir()
-    with short_address(sockets / SERVER.socket) as address:
+    with short_address(sockets / SOCKET) as address:
         server = UnixStreamServer(address, StandInVllm)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
@@ -192,7 +190,7 @@ def test_a_real_prometheus_knows_the_tenants_requests_the_servers_and_the_collec
     door: MetricsDoor, vllm: None, tmp_path: Path
 ) -> None:
     door.counted.looked(sealed=5, unsealed=0)
-    targets = scrape_targets([route("team-a", SERVER.deployment)], [SERVER])
+    targets = scrape_targets([route("team-a", SERVER)], LISTENING)
     (tmp_path / "vllm.json").write_text(json.dumps(targets))
     for _ in range(4):
         door.ask()
@@ -218,26 +216,21 @@ def test_a_real_prometheus_knows_the_tenants_requests_the_servers_and_the_collec
 
 
 def test_what_is_published_is_what_prometheus_is_told(tmp_path: Path) -> None:
-    serving = Serving(
-        tenant="team-a",
-        model="support_bot",
+    backend = Backend(
+        id="vllm--1",
         version="2026",
         digest="sha256:v1",
-        mode="merged",
-        model_folder=tmp_path,
-        max_model_len=512,
-        max_num_seqs=4,
-        kv_cache_mib=64,
-        dtype="bfloat16",
-        known_answers=({"tokens": [{"id": 1}]},),
-        engine="lock",
-        device="cpu",
+        fingerprint="f",
+        address=f"unix:{SOCKETS}/1.sock",
+        weight=WHOLE,
+        since=1.0,
     )
-    server = LiveServer(serving=serving, fingerprint="f", server="vllm--1", weight=WHOLE, since=1.0)
-    publication = Publication(home=tmp_path)
-    publication.publish(Live(deployment=Deployment(servers=(server,)), api_key="not told to Prometheus"))
+    gateway = LocalGateway(home=tmp_path)
+    gateway.publish(
+        Route(tenant="team-a", model="support_bot", backends=(backend,), api_key="not told to Prometheus")
+    )
     text = (tmp_path / SCRAPE_TARGETS).read_text()
     labels = {"tenant": "team-a", "model": "support_bot", "version": "2026", "deployment": "vllm--1"}
     assert json.loads(text) == [{"targets": ["vllm--1"], "labels": labels}]
-    publication.withdraw("team-a", "support_bot")
+    gateway.withdraw("team-a", "support_bot")
     assert json.loads((tmp_path / SCRAPE_TARGETS).read_text()) == []

@@ -1,5 +1,5 @@
 """Servings as those of the serving tests."""
 
-from tests.integration.serving.conftest import make_serving
+from tests.integration.serving.conftest import make_serving, store
 
-__all__ = ["make_serving"]
+__all__ = ["make_serving", "store"]

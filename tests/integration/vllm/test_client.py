@@ -10,8 +10,8 @@ from socketserver import ThreadingMixIn, UnixStreamServer
 import pytest
 
 from resources.processes.unix_sockets import short_address
+from resources.seams.serving import ServingError
 from resources.vllm.client import VllmClient, VllmUnreachable
-from resources.vllm.program import VllmError
 from tests.conftest import LONG_HOME
 from tests.integration.serving.conftest import known_answer
 
@@ -70,17 +70,14 @@ def answering(folder: Path) -> Iterator[Answering]:
     ("text", "ask"),
     [
         ("<html>", lambda client: client.chat("support_bot", ASKED)),
-        ("{}", lambda client: client.digest("support_bot")),
         ("{}", lambda client: client.answer("support_bot", known_answer("v1"))),
         (json.dumps({"choices": [{}]}), lambda client: client.answer("support_bot", known_answer("v1"))),
-        ("data: {", lambda client: list(client.stream("support_bot", ASKED))),
-        ('data: {"choices": [{}]}', lambda client: list(client.stream("support_bot", ASKED))),
     ],
 )
 def test_an_answer_of_another_form_is_vllms_error(
     answering: Answering, text: str, ask: Callable[[VllmClient], object]
 ) -> None:
-    with answering(text) as client, pytest.raises(VllmError, match="in a form that is not known"):
+    with answering(text) as client, pytest.raises(ServingError, match="in a form that is not known"):
         ask(client)
 
 

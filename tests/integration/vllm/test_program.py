@@ -6,22 +6,36 @@ from typing import Any
 
 import pytest
 
+from resources.seams.serving import Serving, ServingError
 from resources.vllm.program import (
     GPU_MEMORY,
-    Serving,
-    VllmError,
+    Weights,
     final_error,
     gpu_memory_share,
     last_error,
     serve_command,
     serve_environment,
-    settings_fingerprint,
 )
 from resources.vllm.streaming import BUFFER_BYTES
 from tests.integration.serving.conftest import MakeServing
 
 EXECUTABLE = Path("/engines/serve/bin/vllm")
-ADAPTER = {"mode": "adapter", "adapter_folder": Path("/adapter"), "lora_rank": 12}
+ADAPTER: dict[str, Any] = {
+    "mode": "adapter",
+    "adapter_uri": "artifact://adapters/team-a/support_bot/1",
+    "adapter_digest": "sha256:a",
+    "lora_rank": 12,
+}
+
+
+def command_of(serving: Serving, *, live_versions: int = 1) -> tuple[str, ...]:
+    return serve_command(
+        serving,
+        Weights(model="/model", adapter="/adapter" if serving.adapter_uri else None),
+        listen=("--uds", "s.sock"),
+        executable=str(EXECUTABLE),
+        live_versions=live_versions,
+    )
 
 
 def options(command: tuple[str, ...], name: str) -> list[str]:
@@ -44,8 +58,8 @@ def environment_of(serving: Serving, inherited: dict[str, str], cores: int = 2) 
 
 def test_merged_weights_are_served_under_the_model_and_the_version(make_serving: MakeServing) -> None:
     serving = make_serving()
-    command = serve_command(serving, socket="s.sock", executable=EXECUTABLE)
-    assert command[:3] == (str(EXECUTABLE), "serve", str(serving.model_folder))
+    command = command_of(serving)
+    assert command[:3] == (str(EXECUTABLE), "serve", "/model")
     assert options(command, "--served-model-name") == ["support_bot@v1", "support_bot"]
     assert options(command, "--fingerprint-value") == [serving.digest]
     assert options(command, "--load-format") == ["safetensors"]
@@ -56,19 +70,18 @@ def test_merged_weights_are_served_under_the_model_and_the_version(make_serving:
 
 
 def test_an_adapter_is_served_over_its_base_under_the_same_names(make_serving: MakeServing) -> None:
-    template = Path("/merged/chat_template.jinja")
-    serving = make_serving(**ADAPTER, chat_template=template)
-    command = serve_command(serving, socket="s.sock", executable=EXECUTABLE)
+    serving = make_serving(**ADAPTER)
+    command = command_of(serving)
     modules = [json.loads(module) for module in options(command, "--lora-modules")]
     assert modules == [{"name": name, "path": "/adapter"} for name in ("support_bot@v1", "support_bot")]
     assert options(command, "--served-model-name") == ["support_bot.base"]
     assert options(command, "--max-lora-rank") == ["16"]  # 12 is no rank that vLLM allocates
-    assert options(command, "--chat-template") == [str(template)]
+    assert options(command, "--chat-template") == ["/adapter/chat_template.jinja"]
 
 
 def test_on_a_gpu_nothing_of_the_cpu_settings_is_left(make_serving: MakeServing) -> None:
     serving = make_serving(device="cuda")
-    command = serve_command(serving, socket="s.sock", executable=EXECUTABLE)
+    command = command_of(serving)
     assert options(command, "--gpu-memory-utilization") == [str(gpu_memory_share(1))]
     assert not {"--enforce-eager", "--kv-cache-memory-bytes"} & set(command)
     environment = environment_of(serving, {}, cores=8)
@@ -82,7 +95,7 @@ def test_every_live_version_and_one_that_comes_fit_on_a_gpu(
     make_serving: MakeServing, live_versions: int
 ) -> None:
     serving = make_serving(device="cuda")
-    command = serve_command(serving, socket="s.sock", executable=EXECUTABLE, live_versions=live_versions)
+    command = command_of(serving, live_versions=live_versions)
     (share,) = options(command, "--gpu-memory-utilization")
     assert 0.8 * GPU_MEMORY < float(share) * (live_versions + 1) <= GPU_MEMORY
 
@@ -101,7 +114,6 @@ def test_a_server_inherits_no_credential(make_serving: MakeServing) -> None:
     assert not {"HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "PYTHONPATH"} & environment.keys()
 
 
-STREAMED = {"model_folder": None, "model_uri": "gs://bucket/models/v1", "model_digest": "sha256:v1"}
 BUCKET = {
     "AWS_SECRET_ACCESS_KEY": "t",
     "AWS_ENDPOINT_URL": "http://x",
@@ -113,8 +125,8 @@ BUCKET = {
 def test_streamed_weights_are_loaded_from_their_address_with_a_bounded_buffer(
     make_serving: MakeServing,
 ) -> None:
-    command = serve_command(make_serving(**STREAMED), socket="s.sock", executable=EXECUTABLE)
-    assert command[2] == STREAMED["model_uri"]
+    command = command_of(make_serving(weights="stream"))
+    assert command[2] == "/model"
     assert options(command, "--load-format") == ["runai_streamer"]
     (extra,) = options(command, "--model-loader-extra-config")
     assert json.loads(extra) == {"memory_limit": BUFFER_BYTES}
@@ -122,76 +134,16 @@ def test_streamed_weights_are_loaded_from_their_address_with_a_bounded_buffer(
 
 def test_only_a_server_that_streams_gets_what_the_bucket_needs(make_serving: MakeServing) -> None:
     inherited = {**BUCKET, "HF_TOKEN": "t", "MLFLOW_TRACKING_PASSWORD": "t"}
-    streaming = environment_of(make_serving(**STREAMED), inherited)
+    streaming = environment_of(make_serving(weights="stream"), inherited)
     assert BUCKET.items() <= streaming.items()
     assert streaming["VLLM_ASSETS_CACHE"] == "/cache"
     assert not {"HF_TOKEN", "MLFLOW_TRACKING_PASSWORD"} & streaming.keys()
     assert not (BUCKET.keys() | {"VLLM_ASSETS_CACHE"}) & environment_of(make_serving(), inherited).keys()
 
 
-@pytest.mark.parametrize(
-    ("changed", "value"),
-    [
-        ("digest", "sha256:other"),
-        ("version", "v2"),
-        ("max_model_len", 1024),
-        ("max_num_seqs", 1),
-        ("kv_cache_mib", 1),
-        ("dtype", "float32"),
-        ("device", "cuda"),
-        ("engine", "another lock"),
-        ("model_folder", Path("/elsewhere")),
-        ("model_digest", "sha256:other"),
-    ],
-)
-def test_every_setting_changes_the_fingerprint(make_serving: MakeServing, changed: str, value: Any) -> None:
-    before = make_serving()
-    if changed == "model_digest":
-        before = make_serving(**STREAMED)
-    after = type(before)(**{**vars(before), changed: value})
-    assert settings_fingerprint(after) != settings_fingerprint(before)
-
-
-def test_the_fingerprint_counts_a_chat_template_by_its_text(
-    make_serving: MakeServing, tmp_path: Path
-) -> None:
-    template = tmp_path / "chat_template.jinja"
-    template.write_text("one")
-    serving = make_serving(chat_template=template)
-    before = settings_fingerprint(serving)
-    assert settings_fingerprint(serving) == before
-    template.write_text("two")
-    assert settings_fingerprint(serving) != before
-
-
-def test_the_fingerprint_leaves_the_known_answers_out(make_serving: MakeServing) -> None:
-    serving = make_serving()
-    more = make_serving(known_answers=serving.known_answers * 2)
-    assert settings_fingerprint(more) == settings_fingerprint(serving)
-
-
-@pytest.mark.parametrize(
-    ("settings", "problem"),
-    [
-        ({"tenant": "../x"}, "the tenant name '../x' is not a DNS label"),
-        ({"model": "Support Bot"}, "the model name 'Support Bot'"),
-        ({"version": "a@b"}, "the version 'a@b'"),
-        ({"known_answers": ()}, "no known answer"),
-        ({"model_folder": None}, "needs either a model folder or the address"),
-        ({**STREAMED, "model_folder": Path("/x")}, "needs either a model folder or the address"),
-        ({**STREAMED, "model_digest": None}, "needs its address and its digest"),
-        ({**STREAMED, "model_uri": "file:/x"}, "not from file:/x; set serving.weights: disk"),
-        ({"mode": "adapter"}, "mode adapter and adapter folder None do not fit"),
-        ({"adapter_folder": Path("/adapter")}, "mode merged and adapter folder /adapter do not fit"),
-        ({**ADAPTER, "lora_rank": None}, "needs the adapter's rank"),
-        ({**ADAPTER, "lora_rank": 1024}, "has rank 1024, vLLM serves up to 512"),
-    ],
-)
-def test_values_that_do_not_fit_are_refused(
-    make_serving: MakeServing, settings: dict[str, Any], problem: str
-) -> None:
-    with pytest.raises(VllmError, match=problem):
-        make_serving(**settings)
+def test_an_adapter_of_a_rank_that_vllm_does_not_serve_is_refused(make_serving: MakeServing) -> None:
+    with pytest.raises(ServingError, match="has rank 1024, vLLM serves up to 512; serve it merged"):
+        command_of(make_serving(**{**ADAPTER, "lora_rank": 1024}))
 
 
 # Of a server whose attention kernel did not know the model's head size; shortened.

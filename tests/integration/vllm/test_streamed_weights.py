@@ -9,7 +9,7 @@ import pytest
 
 from resources.artifact_store.artifacts import MANIFEST_NAME
 from resources.object_stores.retries import Retries
-from resources.vllm.program import VllmError
+from resources.seams.serving import ServingError
 from resources.vllm.streamed_weights import StreamedModel
 from tests.buckets import Bucket, gcs_bucket, s3_bucket
 from tests.servers.ports import free_port
@@ -69,7 +69,7 @@ def test_one_flipped_byte_is_refused_and_names_the_file(
     altered = bytearray(WEIGHTS)
     altered[-1] ^= 1
     bucket.put(f"{published.uri}/model.safetensors", bytes(altered), tmp_path)
-    with pytest.raises(VllmError, match=r"is not served: the bytes of model\.safetensors are not those"):
+    with pytest.raises(ServingError, match=r"is not served: the bytes of model\.safetensors are not those"):
         published.verify()
     assert not published.seal.exists()
 
@@ -79,9 +79,9 @@ def test_what_changes_while_a_server_loads_is_refused(
 ) -> None:
     published.verify()
     bucket.put(f"{published.uri}/model.safetensors", WEIGHTS[1:], tmp_path)
-    with pytest.raises(VllmError, match=r"model\.safetensors was changed while the server loaded it"):
+    with pytest.raises(ServingError, match=r"model\.safetensors was changed while the server loaded it"):
         published.require_unchanged()
-    with pytest.raises(VllmError, match=r"the bytes of model\.safetensors"):
+    with pytest.raises(ServingError, match=r"the bytes of model\.safetensors"):
         published.verify()
 
 
@@ -91,34 +91,36 @@ def test_weights_that_are_not_of_the_version_are_refused(
     bucket.put(
         f"{published.uri}/another.safetensors", b"x", tmp_path
     )  # the streamer would load every one it finds
-    with pytest.raises(VllmError, match=r"another\.safetensors is not of the version"):
+    with pytest.raises(ServingError, match=r"another\.safetensors is not of the version"):
         published.verify()
 
 
 def test_another_version_is_refused_by_its_digest(published: StreamedModel) -> None:
     other = replace(published, digest="sha256:other")
-    with pytest.raises(VllmError, match=rf"its manifest is of {published.digest}, promoted was sha256:other"):
+    with pytest.raises(
+        ServingError, match=rf"its manifest is of {published.digest}, promoted was sha256:other"
+    ):
         other.verify()
     published.verify()
-    with pytest.raises(VllmError, match="promoted was sha256:other"):
+    with pytest.raises(ServingError, match="promoted was sha256:other"):
         other.verify()  # the seal is of the other digest
 
 
 def test_a_manifest_that_is_none_is_refused(published: StreamedModel, bucket: Bucket, tmp_path: Path) -> None:
     bucket.put(f"{published.uri}/{MANIFEST_NAME}", b"<html>", tmp_path)
-    with pytest.raises(VllmError, match="is no manifest"):
+    with pytest.raises(ServingError, match="is no manifest"):
         published.verify()
 
 
 def test_what_was_never_published_is_refused(published: StreamedModel) -> None:
     nothing = replace(published, uri=published.uri + "-2")
-    with pytest.raises(VllmError, match="it has no manifest"):
+    with pytest.raises(ServingError, match="it has no manifest"):
         nothing.verify()
 
 
 def test_a_bucket_that_does_not_exist_is_one_error_with_the_remedy(published: StreamedModel) -> None:
     nowhere = replace(published, uri=published.uri.replace("://models/", "://elsewhere/"))
-    with pytest.raises(VllmError, match=r"elsewhere/.* cannot be read: .*serving\.weights: disk"):
+    with pytest.raises(ServingError, match=r"elsewhere/.* cannot be read: .*serving\.weights: disk"):
         nowhere.verify()
 
 
@@ -128,5 +130,5 @@ def test_a_server_that_is_gone_is_an_error_in_time(
     nowhere = f"http://127.0.0.1:{free_port()}"
     for variable in ("AWS_ENDPOINT_URL", "STORAGE_EMULATOR_HOST"):
         monkeypatch.setenv(variable, nowhere)
-    with pytest.raises(VllmError, match="cannot be read"):
+    with pytest.raises(ServingError, match="cannot be read"):
         published.verify()

@@ -8,9 +8,9 @@ import pytest
 from llm_assets.cli.interruption import interrupted
 from llm_assets.installation.settings import find_settings
 from llm_assets.stack import UI
+from resources.local.serving.servers import KIND
 from resources.mlflow.server import NAME as MLFLOW
 from resources.processes.local_processes import LocalProcesses
-from resources.serving.servers import KIND
 
 VLLM = {"kind": KIND, "tenant": "team-a", "model": "support_bot"}
 

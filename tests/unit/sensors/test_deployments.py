@@ -12,8 +12,8 @@ from llm_assets.graph import build_definitions
 from llm_assets.installation.profiles import profile_of
 from llm_assets.installation.settings import Settings
 from llm_assets.keys import VLLM_DEPLOYMENT, model_key
-from resources.serving.deployment_state import Deployment, LiveServer
-from resources.serving.local import Serving
+from resources.local.serving.deployment_folder import DeploymentFolder
+from resources.seams.serving import Backend
 
 PROJECT = Path(__file__).parents[2] / "e2e" / "project"
 
@@ -42,31 +42,21 @@ def test_it_says_that_nothing_is_deployed(settings: Settings, tmp_path: Path) ->
 
 
 def test_a_server_that_died_is_observed_on_its_tenants_partition(settings: Settings, tmp_path: Path) -> None:
-    serving = Serving(
-        tenant="team-a",
-        model="support_bot",
+    gone = Backend(
+        id="vllm--gone",
         version="v1",
         digest="sha256:v1",
-        mode="merged",
-        model_folder=tmp_path,
-        max_model_len=512,
-        max_num_seqs=4,
-        kv_cache_mib=64,
-        dtype="bfloat16",
-        known_answers=({"tokens": [{"id": 1}]},),
-        engine="lock",
-        device="cpu",
+        fingerprint="sha256:f",
+        address="unix:sockets/gone.sock",
+        weight=100,
+        since=time.time(),
     )
-    server = LiveServer(
-        serving=serving, fingerprint="sha256:f", server="vllm--gone", weight=100, since=time.time()
-    )
-    folder = profile_of(settings).serving.servers.folder(serving.tenant, serving.model)
-    folder.write(Deployment(servers=(server,)))
+    DeploymentFolder(path=settings.home / "serving" / "team-a" / "support_bot").write((gone,))
     with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
         assert "Observed 1 deployments, 0 live; no run is needed for that." in tick(settings, instance)
-        key = model_key(serving.model, VLLM_DEPLOYMENT)
+        key = model_key("support_bot", VLLM_DEPLOYMENT)
         [record] = instance.fetch_observations(key, limit=5).records
-    assert record.partition_key == serving.tenant
+    assert record.partition_key == "team-a"
     assert record.asset_observation is not None
     assert record.asset_observation.metadata["llm/state"].value == "dead"
     assert "its process record vllm--gone is gone" in str(record.asset_observation.metadata["llm/why"].value)

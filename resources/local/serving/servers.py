@@ -3,32 +3,25 @@
 Each listens on a unix socket in a folder that is its owner's alone, and where the system lets it, it is cut
 off from the network: PyTorch listens on ports that know no key, and whoever connects often enough ends it.
 Not covered: a server that streams its weights needs the network, and those ports are then open to every user
-of this machine. Which of the servers is the live one is none of this module's business: see `serving`.
+of this machine. Which of the servers is the live one is none of this module's business: see `rollout`.
 """
 
 import os
 import secrets
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from resources.artifact_store.store import ArtifactStore
+from resources.local.serving.deployment_folder import DeploymentFolder
+from resources.local.serving.weights import staged, streamed_model
 from resources.names import MODEL, TENANT
 from resources.processes.local_processes import LocalProcesses, ProcessError, ProcessRecord
 from resources.processes.unix_sockets import connections_to
-from resources.serving.deployment_state import SOCKETS, DeploymentFolder, socket_of
+from resources.seams.serving import Log, Serving, ServingError
 from resources.vllm.answers import difference
 from resources.vllm.client import VllmClient, VllmUnreachable
-from resources.vllm.program import (
-    SHUTDOWN_S,
-    Serving,
-    VllmError,
-    final_error,
-    last_error,
-    serve_command,
-    serve_environment,
-    settings_fingerprint,
-)
+from resources.vllm.program import SHUTDOWN_S, final_error, last_error, serve_command, serve_environment
 from resources.vllm.streamed_weights import StreamedModel
 from resources.waiting import WaitError, WaitTimeout, wait_until
 
@@ -38,7 +31,8 @@ STOP_S = SHUTDOWN_S + 10
 UNWELL_STOP_S = 2
 LOG_TAIL_LINES = 12
 GIVEN_UP = "llm-assets gave this server up: "
-Log = Callable[[str], Any]
+SOCKETS = "sockets"
+"""The folder in the state folder where servers listen, which is its owner's alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +41,7 @@ class VllmServers:
 
     home: Path
     executable: Path
+    store: ArtifactStore
 
     @property
     def processes(self) -> LocalProcesses:
@@ -54,7 +49,7 @@ class VllmServers:
 
     def folder(self, tenant: str, model: str) -> DeploymentFolder:
         if not (TENANT.fullmatch(tenant) and MODEL.fullmatch(model)):
-            raise VllmError(f"{tenant!r}/{model!r} is not the name of a tenant and a model.")
+            raise ServingError(f"{tenant!r}/{model!r} is not the name of a tenant and a model.")
         return DeploymentFolder(path=self.home / "serving" / tenant / model)
 
     def of(self, tenant: str, model: str) -> tuple[ProcessRecord, ...]:
@@ -84,42 +79,50 @@ class VllmServers:
         """Whether anybody has a connection to it, so perhaps a request."""
         return connections_to(socket_of(server.name)) > 0
 
-    def start(self, serving: Serving, *, live_versions: int) -> ProcessRecord:
-        """Starts a server and returns while it is still loading.
+    def start(self, serving: Serving, *, live_versions: int, log: Log) -> ProcessRecord:
+        """Stages its weights, starts a server, and returns while it is still loading.
 
         Args:
             live_versions: How many versions of the model are to be live at once.
 
         Raises:
-            VllmError: vLLM is not installed, or what is to be streamed is not what was promoted.
+            ServingError: vLLM is not installed, or the weights are not what was promoted.
         """
-        self._require_promoted(serving)
+        if streamed := self._streamed(serving):
+            streamed.verify()
         attributes = {
             "kind": KIND,
             "tenant": serving.tenant,
             "model": serving.model,
             "version": serving.version,
-            "fingerprint": settings_fingerprint(serving),
+            "fingerprint": serving.fingerprint,
             "live_versions": live_versions,
         }
         name = f"{KIND}--{serving.tenant}--{serving.model}--{secrets.token_hex(4)}"
         folder = self.folder(serving.tenant, serving.model)
-        command = serve_command(
-            serving, socket=socket_of(name), executable=self.executable, live_versions=live_versions
-        )
-        try:
-            return self.processes.start(
-                name,
-                command=command,
-                env=self._environment(serving, folder),
-                log=folder.log(name),
-                attributes=attributes,
-                holds=serving.leases,
-                folder=self._sockets(),
-                own_network=serving.model_uri is None,
+        with staged(serving, self.store, log) as on_disk:
+            command = serve_command(
+                serving,
+                on_disk.weights,
+                listen=("--uds", socket_of(name)),
+                executable=str(self.executable),
+                live_versions=live_versions,
             )
-        except ProcessError as fault:
-            raise VllmError(f"vLLM of {serving.name}: {fault} Is the serve engine installed?") from fault
+            try:
+                return self.processes.start(
+                    name,
+                    command=command,
+                    env=self._environment(serving, folder),
+                    log=folder.log(name),
+                    attributes=attributes,
+                    holds=on_disk.leases,
+                    folder=self._sockets(),
+                    own_network=serving.weights == "disk",
+                )
+            except ProcessError as fault:
+                raise ServingError(
+                    f"vLLM of {serving.name}: {fault} Is the serve engine installed?"
+                ) from fault
 
     def _sockets(self) -> Path:
         """Closed to others even where an earlier umask was not."""
@@ -128,15 +131,8 @@ class VllmServers:
         folder.chmod(0o700)
         return folder
 
-    def _require_promoted(self, serving: Serving) -> None:
-        if streamed := self._streamed(serving):
-            streamed.verify()
-
     def _streamed(self, serving: Serving) -> StreamedModel | None:
-        if serving.model_uri is None or serving.model_digest is None:
-            return None
-        seal = self._streaming_cache(serving) / f"{serving.version}.json"
-        return StreamedModel(uri=serving.model_uri, digest=serving.model_digest, seal=seal)
+        return streamed_model(serving, self.store, self._streaming_cache(serving) / f"{serving.version}.json")
 
     def _streaming_cache(self, serving: Serving) -> Path:
         return self.folder(serving.tenant, serving.model).path / "streamed"
@@ -155,14 +151,14 @@ class VllmServers:
         """Waits until a server is up and has answered every known question as it was answered offline.
 
         Raises:
-            VllmError: It died, was not up in time, or answers differently; the text has the log's end.
+            ServingError: It died, was not up in time, or answers differently; the text has the log's end.
         """
         try:
             self.wait_ready(server, serving)
             log(f"vLLM of {serving.name} is up (pid {server.pid}); asking it the known questions.")
             self._ask_known(server, serving)
-        except (WaitError, VllmError) as fault:
-            raise VllmError(f"{fault}\n{self.log_tail(server)}") from fault
+        except (WaitError, ServingError) as fault:
+            raise ServingError(f"{fault}\n{self.log_tail(server)}") from fault
 
     def wait_ready(self, server: ProcessRecord, serving: Serving) -> None:
         wait_until(
@@ -180,7 +176,7 @@ class VllmServers:
         for name in names:
             for known in serving.known_answers:
                 if found := self.fault(server, serving, name, known):
-                    raise VllmError(
+                    raise ServingError(
                         f"vLLM of {serving.name} does not answer as version {serving.version}: {found}."
                     )
 
@@ -189,7 +185,7 @@ class VllmServers:
         try:
             with self.client(server) as client:
                 served = client.answer(name, known)
-        except VllmError as fault:
+        except ServingError as fault:
             cause = last_error(self._log_text(server))
             return f"{fault} {cause or ''}".strip()
         if served["digest"] != serving.digest:
@@ -208,14 +204,14 @@ class VllmServers:
         """Kills a server that does not answer. Its record and its log say why.
 
         Raises:
-            VllmError: It cannot be killed.
+            ServingError: It cannot be killed.
         """
         with server.log.open("a") as log:
             log.write(f"\n{GIVEN_UP}{why}\n")
         try:
             self.processes.kill(server)
         except WaitTimeout as fault:
-            raise VllmError(f"vLLM {server.name} does not answer ({why}) and cannot be killed.") from fault
+            raise ServingError(f"vLLM {server.name} does not answer ({why}) and cannot be killed.") from fault
 
     def log_tail(self, server: ProcessRecord) -> str:
         tail = self._log_text(server).splitlines()[-LOG_TAIL_LINES:]
@@ -234,14 +230,19 @@ class VllmServers:
             answers: False for one that does not say that it is well, for which nobody waits.
 
         Raises:
-            VllmError: It cannot be ended.
+            ServingError: It cannot be ended.
         """
         try:
             self.processes.stop(server.name, timeout_s=STOP_S if answers else UNWELL_STOP_S)
         except ProcessError as fault:
             who = f"{server.attributes['tenant']}/{server.attributes['model']}"
-            raise VllmError(f"vLLM of {who} cannot be ended: {fault}") from fault
+            raise ServingError(f"vLLM of {who} cannot be ended: {fault}") from fault
         self.socket(server.name).unlink(missing_ok=True)
+
+
+def socket_of(server: str) -> str:
+    """The name of a server's socket in `SOCKETS`: what in its own name is like no other's."""
+    return f"{server.rpartition('--')[2]}.sock"
 
 
 def given_up_for(log: str) -> str | None:

@@ -15,10 +15,9 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
+from resources.local.serving.servers import VllmServers
 from resources.processes.local_processes import ProcessRecord
-from resources.serving.deployment_state import LiveServer
-from resources.serving.servers import VllmServers
-from resources.vllm.program import VllmError
+from resources.seams.serving import ServingError
 
 UNWELL_S = 30.0
 UNWELL_LOOKS = 4
@@ -31,7 +30,6 @@ AT_ONCE = 16
 class Unresponsive:
     """A server that is to be given up. `why` is a sentence."""
 
-    live: LiveServer
     server: ProcessRecord
     why: str
 
@@ -57,26 +55,25 @@ class ServerWatch:
     _seen: dict[str, _Seen] = field(default_factory=dict)
     _threads: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(AT_ONCE))
 
-    def look(self, running: list[tuple[LiveServer, ProcessRecord]]) -> Iterator[Unresponsive]:
+    def look(self, running: list[ProcessRecord]) -> Iterator[Unresponsive]:
         """Those of the running servers that are to be given up."""
         self._seen = {
-            server.name: self._seen.get(server.name, _Seen(moved_at=time.monotonic()))
-            for _, server in running
+            server.name: self._seen.get(server.name, _Seen(moved_at=time.monotonic())) for server in running
         }
-        faults = self._threads.map(lambda each: self._fault(*each), running)
-        for (live, server), why in zip(running, faults, strict=True):
+        faults = self._threads.map(self._fault, running)
+        for server, why in zip(running, faults, strict=True):
             if why:
-                yield Unresponsive(live=live, server=server, why=why)
+                yield Unresponsive(server=server, why=why)
 
     def close(self) -> None:
         self._threads.shutdown()
 
-    def _fault(self, live: LiveServer, server: ProcessRecord) -> str | None:
+    def _fault(self, server: ProcessRecord) -> str | None:
         seen = self._seen[server.name]
         if not self.servers.ready(server):
             return self._unwell(seen)
         seen.unwell_looks = 0
-        return self._stalled(live, server, seen)
+        return self._stalled(server, seen)
 
     def _unwell(self, seen: _Seen) -> str | None:
         now = time.monotonic()
@@ -88,25 +85,25 @@ class ServerWatch:
             return None
         return f"it had not answered /health for {silent_s:.0f} s"
 
-    def _stalled(self, live: LiveServer, server: ProcessRecord, seen: _Seen) -> str | None:
+    def _stalled(self, server: ProcessRecord, seen: _Seen) -> str | None:
         try:
             with self.servers.client(server) as client:
                 counters = client.counters()
-        except VllmError:
+        except ServingError:
             return None  # the next look at its health tells
         now = time.monotonic()
         if counters != seen.counters or not self.servers.asked(server):
             seen.counters, seen.moved_at = counters, now
             return None
-        if now - seen.moved_at < self.stalled_s or self._answers(live, server):
+        if now - seen.moved_at < self.stalled_s or self._answers(server):
             return None
         return f"it was asked and had answered nothing for {time.monotonic() - seen.moved_at:.0f} s"
 
-    def _answers(self, live: LiveServer, server: ProcessRecord) -> bool:
+    def _answers(self, server: ProcessRecord) -> bool:
         try:
             with self.servers.client(server) as client:
-                answers = client.answers(live.serving.model, timeout_s=self.question_s)
-        except VllmError:
+                answers = client.answers(server.attributes["model"], timeout_s=self.question_s)
+        except ServingError:
             return True  # the next look at its health tells
         if answers:
             self._seen[server.name].moved_at = time.monotonic()
