@@ -160,9 +160,9 @@ class Publication:
     def _make_whole(self, artifact: Artifact) -> None:
         """A file that was cut in an earlier version is no better in a copy of it, and is sent after all."""
         unlike = files_unlike(self._objects, artifact)
-        if cut := [file.path for file, found in unlike if found is not None]:
-            for path in cut:
-                self._objects.upload(self._sources[path], f"{artifact.key}/{path}", self._progress.moved)
+        for path in [file.path for file, found in unlike if found is not None]:
+            self._objects.upload(self._sources[path], f"{artifact.key}/{path}", self._progress.moved)
+        if unlike:
             refuse_unlike(self._objects, artifact)
 
 
