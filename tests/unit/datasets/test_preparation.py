@@ -251,6 +251,6 @@ def test_a_tokenizer_that_cannot_be_loaded_is_named(zone: Path, tmp_path: Path) 
 
 def test_a_hundred_and_fifty_rows_take_less_than_a_second(zone: Path, prepared: Prepared) -> None:
     write_rows(zone / "rows.jsonl", questions(150))
-    start = time.perf_counter()
+    start = time.process_time()
     prepared()
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1
