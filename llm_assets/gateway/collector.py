@@ -110,10 +110,10 @@ def _answers(admin: Path) -> bool:
 
 
 def _connects(address: str) -> bool:
-    with socket.socket(socket.AF_UNIX) as door:
-        door.settimeout(1)
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(1)
         try:
-            door.connect(address)
+            connection.connect(address)
         except (TimeoutError, BlockingIOError):
             return True  # it is there, but busy
         except (FileNotFoundError, ConnectionRefusedError):

@@ -99,7 +99,7 @@ class GatewayParts:
             raise GatewayError(f"The gateway's {module}: {fault}") from fault
 
     def wait_ready(self) -> None:
-        """Waits until requests are answered, and every tenant of the catalog has its door.
+        """Waits until requests are answered, and the gateway knows every tenant of the catalog.
 
         Raises:
             GatewayError: A part ended, or was not up in time.

@@ -2,7 +2,7 @@
 
 In the clear: what, when, with which model and digest, how it ended, each in its form (`fields.py`). As keyed
 hashes: `subject` and `actor`, the pseudonyms of two keys (`subject_keys.py`). Encrypted: `personal`, by the
-subject's key, with his name, the peer's address, the door's name, whatever had another form than its field
+subject's key, with his name, the peer's address, the host's name, whatever had another form than its field
 and, for high-risk models, what Presidio left of the texts; `personal_actor`, by the actor's key, with his
 name, where another acts for the subject. The fields are those of Regulation (EU)
 2024/1689, Art. 12, as docs/reference/audit.md lists them.

@@ -29,7 +29,7 @@ class Receipt:
 
 @dataclass(frozen=True, kw_only=True)
 class GatewayClient:
-    """Asks at a tenant's door, such as `http://127.0.0.1:8080/t/team-a/v1`.
+    """Asks at a tenant's address, such as `http://127.0.0.1:8080/t/team-a/v1`.
 
     `certificate` is the gateway's own, which is trusted whatever name it has; None where there is no TLS.
     """

@@ -42,7 +42,7 @@ def bootstrap(settings: GatewaySettings) -> Json:
 
 
 def _metrics_listeners(settings: GatewaySettings) -> list[Json]:
-    """A door that is full is looked at all the more."""
+    """A gateway that is full has its metrics read all the more."""
     if settings.metrics_port is None:
         return []
     listening = metrics.listener(settings.metrics_port, settings.folder.parent)
@@ -50,7 +50,7 @@ def _metrics_listeners(settings: GatewaySettings) -> list[Json]:
 
 
 def listener(settings: GatewaySettings) -> Json:
-    """The door itself: TLS where a certificate is given, else plain HTTP, which only loopback gets."""
+    """Where clients connect: TLS where a certificate is given, else plain HTTP, which only loopback gets."""
     chain: Json = {"filters": [{"name": "http", "typed_config": connection_manager(settings)}]}
     if settings.certificate:
         chain |= {"transport_socket": transport_socket(settings), "transport_socket_connect_timeout": "10s"}

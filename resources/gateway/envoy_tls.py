@@ -1,4 +1,4 @@
-"""TLS at the door: a certificate that counts as soon as it is renewed, for connections that begin then.
+"""TLS for clients: a certificate that counts as soon as it is renewed, for connections that begin then.
 
 Envoy watches the certificate's folder for what is renamed into it, as certbot, cert-manager and a mounted
 Kubernetes secret renew; a file that is overwritten where it stands counts from the next start on. Where
