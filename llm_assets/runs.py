@@ -19,6 +19,12 @@ from resources.seams.state import State
 
 UNFINISHED = (DagsterRunStatus.STARTED, DagsterRunStatus.STARTING, DagsterRunStatus.CANCELING)
 STORAGE_TURN_S = 60
+IN_POSTGRESQL = """\
+storage:
+  postgres:
+    postgres_url:
+      env: LLM_ASSETS_DATABASE_URL
+"""
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
@@ -27,10 +33,12 @@ def prepare_dagster_home(settings: Settings) -> None:
     settings.dagster_home.mkdir(parents=True, exist_ok=True)
     close_to_others(settings.home)  # made by an earlier version, or by hand
     target = settings.dagster_home / "dagster.yaml"
-    text = (settings.root / "dagster.yaml").read_text()
+    text = (settings.root / "dagster.yaml").read_text() + (IN_POSTGRESQL if settings.database_url else "")
     if not target.is_file() or target.read_text() != text:
         target.write_text(text)
     os.environ["DAGSTER_HOME"] = str(settings.dagster_home)
+    if settings.database_url:
+        os.environ["LLM_ASSETS_DATABASE_URL"] = settings.database_url  # which Dagster's own file names
     os.environ.setdefault("LLM_ASSETS_ROOT", str(settings.root))
     os.environ.setdefault("LLM_ASSETS_CATALOG", settings.catalog_at)
     os.environ.setdefault("LLM_ASSETS_HOME", str(settings.home))

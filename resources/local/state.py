@@ -7,7 +7,7 @@ import fcntl
 import json
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -47,6 +47,14 @@ class LocalState:
                 wait_for_turn(name, lambda: _taken(file), lambda: _holder(file), say=say, timeout_s=wait_s)
                 _write_holder(file, new_holder(doing))
                 yield
+
+    def shared(self, folder: Path, name: str) -> AbstractContextManager[None]:
+        """See `State.shared`: there is one machine, and its folder is what counts."""
+        return nullcontext()
+
+    def shared_names(self) -> list[str]:
+        """See `State.shared_names`: whoever shares nothing with others knows the names from its folders."""
+        return []
 
     @contextmanager
     def executing(self, run_id: str) -> Iterator[None]:

@@ -34,6 +34,7 @@ from resources.audit.statements import Signing
 from resources.audit.verifying import verify_tenant
 from resources.mlflow.client import RegistryError
 from resources.mlflow.versions import every_model, every_version, is_own, is_registered_name
+from resources.seams.state import State, StateError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -51,6 +52,7 @@ TIME = "%Y-%m-%dT%H:%M:%S.%fZ"  # a tag's name may hold no plus sign
 FAULTS_NAMED = 3
 LIMITS = SegmentLimits(age_s=366 * 86400)  # a day with an entry is a segment
 BEGAN = "began"
+SHARED = "promotions/"
 
 Entry = Mapping[str, Any]
 
@@ -148,10 +150,11 @@ class Line:
 
 @dataclass(frozen=True, kw_only=True)
 class MoveLog:
-    """The log in one folder, signed with the key in `keys`."""
+    """The log in one folder, which machines share by `state`, signed with the key in `keys`."""
 
     folder: Path
     keys: Path
+    state: State
 
     @property
     def begun(self) -> bool:
@@ -161,7 +164,7 @@ class MoveLog:
 
     def begin(self, client: "MlflowClient") -> None:
         """Adopts what MLflow says, once."""
-        with self._places.lock(PLATFORM):
+        with self._locked(PLATFORM):
             if self.begun:
                 return
             known = {line.name: line for line in self.lines()}
@@ -190,9 +193,9 @@ class MoveLog:
         tenant = name.partition(".")[0]
         entry = {"id": f"{name}:{tag}", "kind": "move", "line": name, "tag": tag, "value": dict(value)}
         try:
-            with self._places.lock(tenant):
+            with self._locked(tenant):
                 self._append(tenant, entry | ({"adopted": True} if adopted else {}))
-        except (OSError, AuditError) as error:
+        except (OSError, AuditError, StateError) as error:
             raise RegistryError(f"{name}: the signed log of promotions was not written. {error}") from error
 
     def line(self, name: str) -> Line:
@@ -203,7 +206,7 @@ class MoveLog:
 
     def lines(self) -> Iterator[Line]:
         """Every line that the log has entries of."""
-        for tenant in self._places.tenants():
+        for tenant in self._tenants():
             if tenant != PLATFORM:
                 yield from self._lines(tenant).values()
 
@@ -242,9 +245,9 @@ class MoveLog:
 
     def _records(self, tenant: str) -> Iterator[dict[str, Any]]:
         folder = self._places.log(tenant)
-        if not folder.is_dir():
-            return
-        with self._places.lock(tenant):
+        with self._locked(tenant):
+            if not folder.is_dir():
+                return
             faults = verify_tenant(self._places, tenant, Signing(self.keys), locked=True).faults
             if faults:
                 told = "; ".join(
@@ -257,6 +260,16 @@ class MoveLog:
             for segment in segments_in(folder):
                 for line in segment.path.read_bytes().splitlines(keepends=True):
                     yield record_in(line)
+
+    @contextmanager
+    def _locked(self, tenant: str) -> Iterator[None]:
+        folder = self._places.log(tenant)
+        with self._places.lock(tenant), self.state.shared(folder, SHARED + tenant):
+            yield
+
+    def _tenants(self) -> list[str]:
+        shared = {name.removeprefix(SHARED) for name in self.state.shared_names() if name.startswith(SHARED)}
+        return sorted(shared | set(self._places.tenants()))
 
     def _append(self, tenant: str, entry: dict[str, Any]) -> None:
         signing = Signing(self.keys)

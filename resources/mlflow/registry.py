@@ -334,7 +334,7 @@ class MlflowRegistry:
 
     @property
     def move_log(self) -> MoveLog:
-        return MoveLog(folder=Path(self.promotions), keys=Path(self.signing_keys))
+        return MoveLog(folder=Path(self.promotions), keys=Path(self.signing_keys), state=self.state)
 
     @contextmanager
     def client(self, doing: str) -> Iterator["MlflowClient"]:

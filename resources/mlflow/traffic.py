@@ -4,8 +4,6 @@ A change of the traffic is one entry `traffic.<UTC time>` of the signed log, whi
 happened or it did not, whenever it is cut off. The newest one is what holds;
 together they are the history. A change holds under the promotion that it was made under: as soon as
 `production` moves, to whichever version, production has all requests again.
-
-Does not cover: two machines that change the traffic of one model at the same moment; the later one holds.
 """
 
 from collections.abc import Mapping, Sequence

@@ -11,12 +11,14 @@ took meanwhile is told so at its end.
 
 import hashlib
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from resources.durable_files import replace_file
 from resources.seams.state import WAIT_S, Holder, Say, StateError, Work
 from resources.turns import had_once, new_holder, turn_name, wait_for_turn
 
@@ -30,12 +32,20 @@ CREATE SCHEMA IF NOT EXISTS llm_assets;
 CREATE TABLE IF NOT EXISTS llm_assets.turns (
     name text PRIMARY KEY,
     doing text NOT NULL, machine text NOT NULL, since text NOT NULL, token text NOT NULL);
+CREATE TABLE IF NOT EXISTS llm_assets.files (
+    name text NOT NULL, path text NOT NULL, content bytea NOT NULL, PRIMARY KEY (name, path));
 CREATE TABLE IF NOT EXISTS llm_assets.runs (
     run_id text PRIMARY KEY, machine text NOT NULL, since timestamptz NOT NULL DEFAULT now());
 """
 SETTINGS = """
 SET tcp_keepalives_idle = 30; SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 3;
 """
+WRITE_FILE = """
+INSERT INTO llm_assets.files (name, path, content) VALUES (%s, %s, %s)
+ON CONFLICT (name, path) DO UPDATE SET content = excluded.content
+"""
+SHARED = ".shared"
+"""Beside the files of a folder that is shared: a folder without it has files of its own."""
 TAKE_TURN = """
 INSERT INTO llm_assets.turns (name, doing, machine, since, token) VALUES (%s, %s, %s, %s, %s)
 ON CONFLICT (name) DO UPDATE SET (doing, machine, since, token) =
@@ -93,6 +103,31 @@ class PostgresState:
                 )
 
     @contextmanager
+    def shared(self, folder: Path, name: str) -> Iterator[None]:
+        """See `State.shared`. A block that fails changes nothing, and the folder follows later."""
+        with self._session() as session:
+            session.autocommit = False
+            _execute(session, "SELECT pg_advisory_xact_lock(%s)", _key(f"files {name}"))
+            rows = _execute(session, "SELECT path, content FROM llm_assets.files WHERE name = %s", name)
+            known = {path: bytes(content) for path, content in rows}
+            _bring(folder, known)
+            yield
+            now = _files_in(folder)
+            for path in known.keys() - now.keys():
+                _execute(session, "DELETE FROM llm_assets.files WHERE (name, path) = (%s, %s)", name, path)
+            for path, content in now.items():
+                if known.get(path) != content:
+                    _execute(session, WRITE_FILE, name, path, content)
+            session.commit()
+            if now:
+                (folder / SHARED).touch(mode=0o600)
+
+    def shared_names(self) -> list[str]:
+        """See `State.shared_names`."""
+        with self._session() as session:
+            return [name for (name,) in _execute(session, "SELECT DISTINCT name FROM llm_assets.files")]
+
+    @contextmanager
     def executing(self, run_id: str) -> Iterator[None]:
         """See `State.executing`. The row of a run that ended is gone; that of a killed one stays."""
         with self._session() as session:
@@ -113,7 +148,13 @@ class PostgresState:
     @contextmanager
     def _session(self) -> Iterator["Session"]:
         """Raises StateError: PostgreSQL is not there, or does not let us in."""
-        import psycopg2
+        try:
+            import psycopg2
+        except ImportError as error:
+            raise StateError(
+                "The state lies in PostgreSQL, and its driver is not installed. Install it: "
+                "pip install 'llm-assets[postgresql]'."
+            ) from error
 
         try:
             session = psycopg2.connect(self.url, connect_timeout=CONNECT_S, application_name="llm-assets")
@@ -145,6 +186,30 @@ def _make_tables(url: str) -> None:
             cursor.execute(TABLES)
     finally:
         session.close()
+
+
+def _files_in(folder: Path) -> dict[str, bytes]:
+    files = folder.iterdir() if folder.is_dir() else ()
+    return {
+        file.name: file.read_bytes() for file in files if file.is_file() and not file.name.startswith(".")
+    }
+
+
+def _bring(folder: Path, known: Mapping[str, bytes]) -> None:
+    """Raises StateError where the folder has files of its own and others have some too."""
+    here = _files_in(folder)
+    if known:
+        if here and not (folder / SHARED).exists():
+            raise StateError(
+                f"{folder} has files of this machine's own, and the other machines have others. "
+                "Move it aside; what is in PostgreSQL counts."
+            )
+        for name in here.keys() - known.keys():
+            (folder / name).unlink()
+        for name, content in known.items():
+            if here.get(name) != content:
+                replace_file(folder / name, content)
+        (folder / SHARED).touch(mode=0o600)
 
 
 def _execute(session: "Session", statement: str, *values: object) -> list[tuple[Any, ...]]:

@@ -1,4 +1,4 @@
-"""The state seam: whose turn it is, which runs are alive, and journals that every machine reads alike.
+"""The state seam: whose turn it is, which runs are alive, and files that all machines have alike.
 
 Nothing here is decided by a pid or by the clock of one machine: whoever holds a turn or executes a run
 holds a lock that goes when its process ends, however it ends.
@@ -7,6 +7,7 @@ holds a lock that goes when its process ends, however it ends.
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, Protocol
 
 from resources.errors import LlmAssetsError
@@ -65,6 +66,18 @@ class State(Protocol):
             TurnTakenError: It was not free in that time; names who has it.
             StateError: At the end: the turn was lost meanwhile.
         """
+
+    def shared(self, folder: Path, name: str) -> AbstractContextManager[None]:
+        """Brings a folder of a few small files to what every machine has under that name.
+
+        Nobody else changes it meanwhile. What the block changed every machine has afterwards, or none has.
+
+        Raises:
+            StateError: The folder has files that never were the others'.
+        """
+
+    def shared_names(self) -> list[str]:
+        """Every name that `shared` was given, on whatever machine."""
 
     def executing(self, run_id: str) -> AbstractContextManager[None]:
         """Says that a run is alive, for as long as this process executes it."""

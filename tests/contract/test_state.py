@@ -1,5 +1,6 @@
 """What every implementation of the state seam promises."""
 
+import contextlib
 import subprocess
 import sys
 import threading
@@ -12,8 +13,10 @@ import psycopg2
 import pytest
 
 from resources.local.state import LocalState
+from resources.mlflow.move_log import MoveLog
 from resources.postgresql.state import PostgresState, _make_tables
 from resources.seams.state import State, StateError, TurnTakenError
+from resources.signing.keys import prepare
 from resources.waiting import wait_until
 from tests.servers.ports import free_port
 from tests.servers.postgresql import postgresql
@@ -151,6 +154,71 @@ def test_a_run_that_was_executed_to_its_end_is_not_abandoned(state: State) -> No
     with state.executing("run-1"):
         assert state.abandoned(["run-1"]) == []
     assert state.abandoned(["run-1"]) == []
+
+
+def test_what_is_shared_is_changed_by_one_machine_after_the_other(state: State, tmp_path: Path) -> None:
+    here = tmp_path / "here"
+    there = tmp_path / "there" if isinstance(state, PostgresState) else here
+    with state.shared(here, "log"):
+        here.mkdir(exist_ok=True)
+        (here / "a").write_text("1")
+        (here / "b").write_text("2")
+    with state.shared(there, "log"):
+        assert (there / "a").read_text() == "1"
+        (there / "a").write_text("3")
+        (there / "b").unlink()
+    with state.shared(here, "log"):
+        assert (here / "a").read_text() == "3"
+        assert not (here / "b").exists()
+
+
+def test_what_a_block_that_fails_has_changed_counts_nowhere(database: str, tmp_path: Path) -> None:
+    state = PostgresState(url=database)
+    with state.shared(tmp_path, "failed"):
+        (tmp_path / "a").write_text("1")
+    with contextlib.suppress(ZeroDivisionError), state.shared(tmp_path, "failed"):
+        (tmp_path / "a").write_text("2")
+        raise ZeroDivisionError
+    with state.shared(tmp_path, "failed"):
+        assert (tmp_path / "a").read_text() == "1"
+    assert "failed" in state.shared_names()
+
+
+def test_files_of_a_machines_own_are_not_lost_to_those_of_the_others(database: str, tmp_path: Path) -> None:
+    state = PostgresState(url=database)
+    for name in ("here", "there"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a").write_text(name)
+    with state.shared(tmp_path / "here", "own"):
+        pass
+    with (
+        pytest.raises(StateError, match="files of this machine's own"),
+        state.shared(tmp_path / "there", "own"),
+    ):
+        pass
+    assert (tmp_path / "there" / "a").read_text() == "there"
+
+
+def test_machines_that_log_moves_at_once_make_one_chain(database: str, tmp_path: Path) -> None:
+    """Each with a folder of its own, the key of the one installation, and entries of one line."""
+    prepare(tmp_path / "keys")
+    logs = [
+        MoveLog(folder=tmp_path / name, keys=tmp_path / "keys", state=PostgresState(url=database))
+        for name in ("here", "there")
+    ]
+
+    assert logs[0].line("team-a.support_bot").entries == {}
+
+    def write(at: int) -> None:
+        for number in range(5):
+            logs[at].record("team-a.support_bot", f"candidate.{at}{number}", {"to": at, "due": False})
+
+    with ThreadPoolExecutor() as machines:
+        list(machines.map(write, range(2)))
+    here, there = (log.line("team-a.support_bot").entries for log in logs)
+    assert here == there
+    assert len(here) == 10
+    assert [line.name for line in logs[1].lines()] == ["team-a.support_bot"]
 
 
 def test_a_turn_that_was_lost_with_the_connection_and_taken_since_is_told_at_its_end(database: str) -> None:
