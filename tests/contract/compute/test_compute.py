@@ -244,7 +244,9 @@ def test_too_little_disk_is_said_before_anything_is_staged(world: World) -> None
 
 
 def test_an_order_without_output_leaves_nothing_and_sees_nothing_of_the_platform(world: World) -> None:
-    places = [str(ROOT / "pyproject.toml"), str(world.node.state)]
+    private = world.node.state / "private"
+    private.touch()
+    places = [str(ROOT / "pyproject.toml"), str(private)]
     made = world.run({"writes": {"weights": "w"}, "looks_for": places}, output=None)
     assert world.sent() == set()
     with pytest.raises(WorkOrderError, match="no version"):
