@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup platform engines demo test test-long fuzz test-gpu test-cluster lint check audit sbom bench lock clean
+.PHONY: help setup platform engines demo test test-long fuzz test-gpu test-cluster lint check audit sbom bench dist lock clean
 
 help: ## List these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1\t\2/' | expand -t 20
@@ -61,6 +61,9 @@ sbom: setup ## A bill of materials of each image's lock, as CycloneDX, in dist/s
 
 bench: setup engines ## One benchmark, one table: make bench BENCH=overhead
 	@$(BIN)/python -m benchmarks.$(or $(BENCH),$(error Say which benchmark: make bench BENCH=overhead)) $(ARGS)
+
+dist: setup ## The wheel and the source archive of a release, in dist/
+	@$(BIN)/python -m hatchling build
 
 lock: setup ## Resolve every lock file again (ARGS=--upgrade for newer versions)
 	@$(BIN)/python images/locks.py $(ARGS)

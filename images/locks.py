@@ -16,12 +16,13 @@ sys.path.insert(0, str(ROOT))
 from resources.engines.package_indexes import uv_environment, with_torch_index  # noqa: E402 (path set up above)
 
 PLATFORM = "images/platform"
+PROJECT = ["pyproject.toml", "--override", f"{PLATFORM}/overrides.txt"]
 # lock: what goes into it, and further options.
 LOCKS: dict[str, list[str]] = {
-    f"{PLATFORM}/cluster.lock.txt": ["pyproject.toml", "--extra", "cluster"],
+    f"{PLATFORM}/cluster.lock.txt": [*PROJECT, "--extra", "cluster"],
     # The same versions in all three, so that a test on a laptop says something about the image.
-    f"{PLATFORM}/platform.lock.txt": ["pyproject.toml", "-c", f"{PLATFORM}/cluster.lock.txt"],
-    f"{PLATFORM}/dev.lock.txt": ["pyproject.toml", "--extra", "dev", "-c", f"{PLATFORM}/cluster.lock.txt"],
+    f"{PLATFORM}/platform.lock.txt": [*PROJECT, "-c", f"{PLATFORM}/cluster.lock.txt"],
+    f"{PLATFORM}/dev.lock.txt": [*PROJECT, "--extra", "dev", "-c", f"{PLATFORM}/cluster.lock.txt"],
     f"{PLATFORM}/bootstrap.lock.txt": [
         f"{PLATFORM}/bootstrap.in",
         *("-c", f"{PLATFORM}/dev.lock.txt"),

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from resources.errors import LlmAssetsError
+from resources.shipped_files import LOCKS
 
 EngineName = Literal["train", "serve"]
 Device = Literal["cpu", "cuda"]
 ENGINES: tuple[EngineName, ...] = get_args(EngineName)
 
-IMAGES = Path(__file__).resolve().parents[2] / "images"
 # Goes into the digest of a lock: raise it when what is done to an environment after the lock changes.
 BUILD_REVISION = 2
 NVIDIA_SMI_S = 60  # it takes seconds where the driver is not kept loaded
@@ -39,7 +39,7 @@ class InstalledEngine:
 
 def lock_file(engine: EngineName, device: Device) -> Path:
     """The lock of one engine and device; an EngineError says how to get it when it is missing."""
-    path = IMAGES / engine / f"{device}.lock.txt"
+    path = LOCKS / engine / f"{device}.lock.txt"
     if not path.is_file():
         raise EngineError(
             f"No lock of the {engine} engine for {device}: {path} is missing; `make lock` makes it"

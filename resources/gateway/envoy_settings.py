@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from resources.gateway.errors import GatewayError
+from resources.shipped_files import GATEWAY_FILTER
 
 MIB = 2**20
 LOOPBACK_OF = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  listened at, not asked at
 ORIGIN = re.compile(r"\*|[a-z][a-z0-9+.-]*://([a-z0-9.-]+|\[[0-9a-f:.]+\])(:\d{1,5})?")
 """As browsers write it, in lower case (RFC 6454, 6.2)."""
-LUA_FOLDER = Path(__file__).resolve().parents[2] / "deployments" / "gateway"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +47,7 @@ class GatewaySettings:
     key: Path | None = None
     origins: tuple[str, ...] = ()
     metrics_port: int | None = None
-    lua_folder: Path = LUA_FOLDER
+    lua_folder: Path = GATEWAY_FILTER
     max_body_bytes: int = 8 * MIB
     max_header_kib: int = 32
     max_headers: int = 64

@@ -11,10 +11,10 @@ filter fails, a request has nowhere to go.
 
 from pathlib import Path
 
-from resources.gateway.envoy_settings import LUA_FOLDER
 from resources.gateway.lua_texts import lua_text
 from resources.gateway.shards import CHOOSE_IN_LUA, HEADER
 from resources.json_values import Json
+from resources.shipped_files import GATEWAY_FILTER
 
 LISTENER = "metrics"
 ADMIN_CLUSTER, COLLECTOR_CLUSTER = "admin", "collector"
@@ -84,7 +84,7 @@ def _cluster(name: str, socket: str) -> Json:
 
 
 def _lua_source(home: Path) -> str:
-    path, folder = lua_text(f"{LUA_FOLDER}/?.lua;"), lua_text(str(home))
+    path, folder = lua_text(f"{GATEWAY_FILTER}/?.lua;"), lua_text(str(home))
     return (
         f"package.path = {path} .. package.path\n"
         'local access = require("metrics_access")\n'

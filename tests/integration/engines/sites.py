@@ -48,7 +48,8 @@ class Site:
         self.engines = root / "engines"
         self.wheels = root / "wheels"
         shutil.copytree(ROOT / "resources" / "engines", root / "resources" / "engines")
-        shutil.copy(ROOT / "resources" / "__init__.py", root / "resources")
+        for module in ("__init__.py", "errors.py", "shipped_files.py"):
+            shutil.copy(ROOT / "resources" / module, root / "resources")
         self.environ = {
             **{k: v for k, v in os.environ.items() if not k.startswith(("PIP_", "UV_", "LLM_"))},
             "PIP_CONFIG_FILE": os.devnull,

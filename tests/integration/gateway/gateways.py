@@ -19,10 +19,11 @@ import envoy
 import httpx
 
 from resources.gateway.envoy_ends import AT_ONCE, ends_log
+from resources.shipped_files import GATEWAY_FILTER
 from tests.servers.ports import free_port
 
 ROOT = Path(__file__).parents[3]
-LUA = ROOT / "deployments" / "gateway"
+LUA = GATEWAY_FILTER
 ENVOY = Path(envoy.__path__[0]) / "_bin" / "envoy"
 DOMAIN = "localhost"
 BODY_LIMIT_BYTES = 1024 * 1024

@@ -26,10 +26,11 @@ from resources.local.gateway import LocalGateway
 from resources.local.serving.servers import SOCKETS
 from resources.processes.unix_sockets import short_address
 from resources.seams.serving import WHOLE, Backend, Route
+from tests.conftest import ROOT
 from tests.integration.monitoring.conftest import LISTENING, SERVER, SOCKET, MetricsDoor
 from tests.servers.ports import free_port
 
-MONITORING = Path(__file__).parents[3] / "deployments" / "monitoring"
+MONITORING = ROOT / "deployments" / "monitoring"
 
 
 def route(tenant: str, *deployments: str) -> dict[str, Any]:
@@ -81,7 +82,7 @@ def test_the_configuration_finds_the_servers_of_an_installation_as_it_stands() -
         "file_sd_configs"
     ]
     [file] = files["files"]
-    assert (MONITORING / file).resolve() == MONITORING.parents[1] / ".llm-assets" / SCRAPE_TARGETS
+    assert (MONITORING / file).resolve() == ROOT / ".llm-assets" / SCRAPE_TARGETS
 
 
 def read(name: str) -> Any:

@@ -8,7 +8,6 @@ import pytest
 
 from resources.engines.locks import (
     ENGINES,
-    IMAGES,
     EngineError,
     EngineName,
     device_here,
@@ -16,8 +15,10 @@ from resources.engines.locks import (
     lock_file,
     locked,
 )
+from tests.conftest import ROOT
 
-LOCKS = sorted([*IMAGES.glob("*/*.lock.txt"), *IMAGES.parent.glob("benchmarks/*.lock.txt")])
+IMAGES = ROOT / "images"
+LOCKS = sorted([*IMAGES.glob("*/*.lock.txt"), *ROOT.glob("benchmarks/*.lock.txt")])
 CUDA_ONLY = ("nvidia-", "triton", "cuda-", "torchvision", "flashinfer")
 
 
@@ -78,7 +79,7 @@ def test_the_platform_has_the_same_versions_on_a_laptop_and_in_a_cluster() -> No
 
 
 def test_the_lock_holds_what_the_project_asks_for() -> None:
-    project = tomllib.loads((IMAGES.parent / "pyproject.toml").read_text())["project"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     asked = {re.split(r"[=<>]", each)[0].replace(".", "-") for each in project["dependencies"]}
     assert asked <= {pin.partition("==")[0] for pin in pins(IMAGES / "platform" / "platform.lock.txt")}
 
