@@ -4,9 +4,9 @@
     python3.11 images/platform/bootstrap.py --lock platform                  .venv, to use the platform
     python3.11 images/platform/bootstrap.py --lock cluster --into /opt/venv  what the platform's image holds
 
-pip fetches a pinned uv (hashes checked), uv installs the lock (hashes checked) and this project, editable.
-A .venv to work with does for using the platform as well. Only an image has all modules compiled, because
-nobody may write there later; elsewhere those that its programs import are, which takes a third of the time.
+pip fetches a pinned uv (hashes checked), uv installs the lock (hashes checked) and this project: editable,
+and in an image the wheel. A .venv to work with does for using the platform as well. The modules that its
+programs import are compiled, a third of all.
 A stamp is written last: with it and unchanged locks there is nothing to do, without it all is made again.
 """
 
@@ -29,13 +29,18 @@ LOCKS = ROOT / "images" / "platform"
 BOOTSTRAP_LOCK = LOCKS / "bootstrap.lock.txt"
 HASHED = ["--require-hashes", "--only-binary", ":all:"]
 DEV = LOCKS / "dev.lock.txt"
-COMPILED = "cluster.lock.txt"
+IMAGE = LOCKS / "cluster.lock.txt"
 PROGRAMS = (
     "llm_assets.cli.demo, llm_assets.gateway.collector, llm_assets.gateway.keeper, "
     "dagster_webserver.cli, dagster._daemon.daemon, dagster._cli.dev",
     "mlflow.server.fastapi_app, mlflow.store.tracking.sqlalchemy_store, alembic, pyarrow.parquet",
 )
 """What the programs of the platform import, in two halves for two cores."""
+OF_A_CLUSTER = (
+    "boto3, dagster_gcp.gcs, dagster_k8s, dagster_mlflow, dagster_postgres, google.cloud.storage, "
+    "kubernetes.client",
+)
+"""What they import in a cluster as well; nobody may write bytecode into an image later."""
 SAID_LINES = 15
 STAMP = "llm-assets-setup.json"
 ASK_FOR_PYTHON = "Install Python 3.11 and say which it is: make PYTHON=/path/to/python3.11 …"
@@ -91,8 +96,7 @@ def _install(environment: Path, lock: Path) -> None:
     python = str(environment / "bin" / "python")
     settings = uv_environment(python=python)
     uv = [str(environment / "bin" / "uv"), "pip"]
-    bytecode = "--compile-bytecode" if lock.name == COMPILED else "--no-compile-bytecode"
-    sync = [*uv, "sync", "--python", python, "--no-progress", *HASHED, bytecode]
+    sync = [*uv, "sync", "--python", python, "--no-progress", *HASHED, "--no-compile-bytecode"]
     _sync([*sync, str(BOOTSTRAP_LOCK), str(lock)], lock, settings)
     install = [
         *uv,
@@ -104,16 +108,16 @@ def _install(environment: Path, lock: Path) -> None:
         "--no-build-isolation",
         "--offline",
     ]
-    _run([*install, "--editable", str(ROOT)], "it builds with hatchling from the lock", settings)
-    if lock.name != COMPILED:
-        print("Compiling what its programs import …", flush=True)
-        _compile(python)
+    project = [str(ROOT)] if lock == IMAGE else ["--editable", str(ROOT)]
+    _run([*install, *project], "it builds with hatchling from the lock", settings)
+    print("Compiling what its programs import …", flush=True)
+    _compile(python, PROGRAMS + OF_A_CLUSTER if lock == IMAGE else PROGRAMS)
 
 
-def _compile(python: str) -> None:
+def _compile(python: str, programs: tuple[str, ...]) -> None:
     """Also where Python is told to write no bytecode: each start of each program would compile anew."""
     written = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    commands = [[python, "-W", "ignore", "-c", f"import {modules}"] for modules in PROGRAMS]
+    commands = [[python, "-W", "ignore", "-c", f"import {modules}"] for modules in programs]
     started = [subprocess.Popen(command, env=written, close_fds=False) for command in commands]
     for process, command in zip(started, commands, strict=True):
         if code := process.wait():

@@ -17,6 +17,7 @@ from rich.markup import escape
 from llm_assets.cli.beside import Beside
 from llm_assets.cli.display import Display
 from llm_assets.cli.engines import NAMES, install_shown
+from llm_assets.cli.init import begin_in_an_empty_folder
 from llm_assets.cli.installation import Installation, installation
 from llm_assets.cli.run import execute
 from llm_assets.cli.stack import show_addresses
@@ -36,7 +37,13 @@ DemoTenant = Annotated[str, typer.Option("--tenant", "-t", help="Whose model: te
 
 
 def demo(tenant: DemoTenant = "team-a") -> None:
-    """Sets everything up, takes a tenant to a live model and asks it and its base model the same question."""
+    """Sets everything up, takes a tenant to a live model and asks it and its base model the same question.
+
+    In an empty folder it makes a project first, as `llm-assets init` does.
+
+    Example: `llm-assets demo --tenant team-b`
+    """
+    begin_in_an_empty_folder()
     here = installation()
     here.check_names(MODEL, tenant)
     question = here.catalog.models[MODEL].known_questions[0]

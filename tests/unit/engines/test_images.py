@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import orjson
 import pytest
 
 from tests.conftest import ROOT
@@ -49,3 +50,20 @@ def test_secrets_of_an_env_file_reach_neither_git_nor_an_image() -> None:
 
 def _lines(name: str) -> list[str]:
     return (ROOT / name).read_text().splitlines()
+
+
+def test_slimming_changes_no_file_that_another_environment_shares(tmp_path: Path) -> None:
+    packages = tmp_path / "venv" / "lib" / "python3.11" / "site-packages"
+    module, tests = packages / "spacy" / "tokens.so", packages / "numpy" / "tests" / "test_all.py"
+    for file in (module, tests):
+        file.parent.mkdir(parents=True)
+    shutil.copyfile(next(Path(orjson.__file__).parent.glob("*.so")), module)
+    tests.touch()
+    shared = tmp_path / "cache.so"
+    shared.hardlink_to(module)
+    before = shared.read_bytes()
+    slim = str(ROOT / "images" / "platform" / "slim.py")
+    subprocess.run([sys.executable, slim, str(tmp_path / "venv")], check=True)
+    assert shared.read_bytes() == before
+    assert not shared.samefile(module)
+    assert not tests.parent.exists()
