@@ -125,7 +125,7 @@ def test_what_cannot_be_a_dataset_is_refused_by_name(settings: Settings, put: Pu
     if settings.landing_zones_at.startswith("gs:"):
         return  # its stand-in keeps objects as files, and so refuses the next one itself
     put(f"{LINE}/rows.jsonl/more.jsonl", "x")
-    with pytest.raises(DatasetError, match=r"rows\.jsonl/more\.jsonl cannot be a file of a folder"):
+    with pytest.raises(DatasetError, match=r"rows\.jsonl/more\.jsonl: cannot be a file of a folder"):
         stamp_of_fetched(settings)
 
 
