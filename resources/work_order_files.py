@@ -30,10 +30,18 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
-from resources.artifact_store.artifacts import Artifact, ArtifactFile, paths_of, version_ending
+from resources.artifact_store.artifacts import (
+    BESIDE_THE_FILES,
+    Artifact,
+    ArtifactFile,
+    entries_of,
+    version_ending,
+)
 from resources.artifact_store.publication import Publication
 from resources.artifact_store.store import ArtifactStore
+from resources.beneath import NotFollowedError, opened
 from resources.errors import LlmAssetsError
+from resources.object_stores.disk import DiskStore
 from resources.object_stores.objects import ObjectMissing
 from resources.seams.compute import Output, WorkOrder, WorkOrderError
 
@@ -144,7 +152,7 @@ class Sender:
         for line in lines:
             self._read_bytes += len(line) + 1
             whole = ArtifactFile(**json.loads(line))
-            self._publication(None).add(whole.path, self._folder.output / whole.path, sha256=whole.sha256)
+            self._publication(None).add(whole.path, self._source(whole.path), sha256=whole.sha256)
 
     def draft(self) -> Artifact:
         """Sends the rest of the output and waits until all of it lies in the store.
@@ -155,11 +163,28 @@ class Sender:
         """
         self.look()
         output = self._folder.output
-        paths = paths_of(output)
-        publication = self._publication(sum((output / path).stat().st_size for path in paths))
-        for path in paths:
-            publication.add(path, output / path)
+        entries = entries_of(output) if output.is_dir() else {}
+        found = {path: each for path, each in entries.items() if path not in BESIDE_THE_FILES}
+        publication = self._publication(sum(each.st_size for each in found.values()))
+        for path in sorted(found):
+            publication.add(path, self._source(path))
         return publication.draft()
+
+    def _source(self, path: str) -> Path:
+        """A file of the output. Whoever sends has the store's credential, which no worker may have published.
+
+        Raises:
+            WorkOrderError: It is a link, lies behind one, or is no regular file.
+        """
+        output = self._folder.output
+        try:
+            with opened(output) as folder:
+                file = self._closing.enter_context(folder.open(*path.split("/")))
+        except NotFollowedError as error:
+            raise WorkOrderError(f"The worker's output cannot be sent: {error}.") from error
+        if isinstance(self._store.objects, DiskStore):
+            return output / path  # a disk takes the file itself, not its bytes
+        return Path("/proc/self/fd", str(file.fileno()))
 
     def _publication(self, total_bytes: int | None) -> Publication:
         """Opened with the first file: a version's label says when it was begun, and what was begun days ago

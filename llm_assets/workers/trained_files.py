@@ -34,7 +34,7 @@ def keep(trained: Path, output: Path, base_model: str | None) -> None:
 def link_or_copy(source: Path, target: Path) -> None:
     target.unlink(missing_ok=True)
     try:
-        os.link(source, target)
+        os.link(source.resolve(), target)  # an input may be a link, an output may not
     except OSError:
         shutil.copyfile(source, target)
 

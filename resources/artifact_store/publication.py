@@ -134,7 +134,7 @@ class Publication:
         key, size_bytes = f"{self._draft.key}/{path}", source.stat().st_size
         found = self._taken_over(path, source, key, sha256) or self._sent(source, key, sha256)
         if (found.size_bytes, found.sha256) != (size_bytes, sha256 or found.sha256):
-            raise ArtifactError(f"{source} changed while it was published. Run again.")
+            raise ArtifactError(f"{path} changed while it was published as {key}. Run again.")
         return ArtifactFile(path=path, size_bytes=found.size_bytes, sha256=found.sha256)
 
     def _sent(self, source: Path, key: str, sha256: str | None) -> Transferred:

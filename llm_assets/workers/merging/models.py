@@ -236,7 +236,7 @@ def _share(source: Path, copy: Path) -> None:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise
         try:
-            os.link(source, copy)
+            os.link(source.resolve(), copy)  # an input may be a link, an output may not
         except OSError:
             shutil.copyfile(source, copy)
 

@@ -236,6 +236,19 @@ def test_a_file_that_is_not_what_the_worker_says_makes_no_version(world: World) 
         world.run({"writes": {"weights": "w"}, "reports": ["weights"], "says": "0" * 64})
 
 
+@pytest.mark.parametrize("reports", [(), ("config.json",), ("in/config.json",)])
+@pytest.mark.parametrize("target", ["/proc/self/environ", "weights"])
+def test_a_link_in_the_output_is_not_sent_and_makes_no_version(
+    world: World, target: str, reports: tuple[str, ...]
+) -> None:
+    """Whoever sends has the store's credential; what a link leads to is not the worker's to publish."""
+    links = {"in": "."} if "in/config.json" in reports else {"config.json": target}
+    writes = {"weights": "w"} | ({"config.json": "{}"} if "in" in links else {})
+    order = {"writes": writes, "links": links, "reports": list(reports)}
+    with pytest.raises(LlmAssetsError, match="is a symbolic link, and none is followed here"):
+        world.run(order)
+
+
 def test_too_little_disk_is_said_before_anything_is_staged(world: World) -> None:
     with pytest.raises(DiskError, match="needs about"):
         world.run({}, needs=Needs(disk_bytes=2**60))

@@ -17,6 +17,8 @@ def run(order: Order, report: Report) -> Result:
     for path, text in order.get("writes", {}).items():
         (output / path).parent.mkdir(parents=True, exist_ok=True)
         (output / path).write_text(text)
+    for path, target in order.get("links", {}).items():
+        (output / path).symlink_to(target)
     for path in order.get("reports", []):
         content = (output / path).read_bytes()
         sha256 = order.get("says", hashlib.sha256(content).hexdigest())
