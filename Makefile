@@ -48,9 +48,10 @@ lint: setup ## Format and linters of Python, YAML and Lua: the quick part of `ma
 	@if command -v luacheck >/dev/null; then luacheck --quiet deployments tests; \
 	else echo "Lua was not linted: luacheck is missing (Debian's lua-check)." >&2; fi
 
-check: lint ## The above, types, import contracts, known vulnerabilities where a database answers
+check: lint ## The above, types, import contracts, unit tests, known vulnerabilities where a database answers
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+	@$(BIN)/python -m pytest -q -n 2 tests/unit
 	@$(BIN)/python images/supply_chain.py audit
 
 audit: setup ## Known vulnerabilities in what the images hold; fails where no database answers
