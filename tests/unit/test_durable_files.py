@@ -40,8 +40,10 @@ def _create(file: Path, number: int) -> bool:
 
 def test_of_ten_processes_that_create_a_file_one_does_and_all_find_its_content(tmp_path: Path) -> None:
     file = tmp_path / "secret"
-    with multiprocessing.get_context("fork").Pool(10) as processes:
-        made = processes.starmap(_create, [(file, number) for number in range(10)])
+    processes = multiprocessing.get_context("fork").Pool(10)
+    made = processes.starmap(_create, [(file, number) for number in range(10)])
+    processes.close()  # a `with` would end them by a signal, for which other tests may have left a handler
+    processes.join()
     assert sum(made) == 1
     assert file.read_text() == f"{made.index(True)}" * 1000
     assert list(tmp_path.iterdir()) == [file]

@@ -74,7 +74,8 @@ def tick_everything(folder: Path, instance: dg.DagsterInstance) -> dict[str, lis
     where = Settings(root=folder, catalog=folder / "catalog", home=folder / "home")
     definitions = build_definitions(where, load_catalog(where.catalog))
     repository = definitions.get_repository_def()
-    resources = {"serving": profile_of(where).serving}
+    profile = profile_of(where)
+    resources = {"serving": profile.serving, "state": profile.state}
     asked: dict[str, list[str]] = {}
     for sensor in repository.sensor_defs:
         with dg.build_sensor_context(

@@ -175,8 +175,10 @@ def _first_use(keys: Path) -> bytes:
 
 
 def test_processes_that_need_a_key_first_at_the_same_moment_share_one(keys: Path) -> None:
-    with multiprocessing.get_context("fork").Pool(8) as pool:
-        used = pool.map(_first_use, [keys] * 16, chunksize=1)
+    pool = multiprocessing.get_context("fork").Pool(8)
+    used = pool.map(_first_use, [keys] * 16, chunksize=1)
+    pool.close()  # a `with` would end them by a signal, for which other tests may have left a handler
+    pool.join()
     assert len(set(used)) == 1
     assert len(trusted_keys(keys)) == 1
 
