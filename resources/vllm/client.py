@@ -20,10 +20,10 @@ GREEDY = {"temperature": 0, "top_p": 1.0, "top_k": -1, "min_p": 0.0, "repetition
 
 
 class VllmClient:
-    """Talks to the server that listens on the unix socket at `path`, for as long as a `with` block runs."""
+    """Talks to one server for as long as a `with` block runs: at a unix socket's path, or at `host:port`."""
 
-    def __init__(self, path: Path, api_key: str) -> None:
-        self.path = path
+    def __init__(self, address: Path | str, api_key: str) -> None:
+        self.address = address
         self._api_key = api_key
 
     def __enter__(self) -> "VllmClient":
@@ -31,22 +31,24 @@ class VllmClient:
         VllmUnreachable: Nothing listens there.
         """
         with ExitStack() as held:
-            address = self._address(held)
+            base_url, socket_path = f"http://{self.address}", None
+            if isinstance(self.address, Path):
+                base_url, socket_path = "http://vllm", self._socket_path(self.address, held)
             client = httpx.Client(
-                base_url="http://vllm",
+                base_url=base_url,
                 headers={"Authorization": f"Bearer {self._api_key}"},
                 timeout=httpx.Timeout(ANSWER_TIMEOUT_S, connect=HEALTH_TIMEOUT_S),
                 # Without TLS there is nothing to verify; loading certificates is most of a client's cost.
-                transport=httpx.HTTPTransport(uds=address, verify=False),
+                transport=httpx.HTTPTransport(uds=socket_path, verify=False),
             )
             self._http = held.enter_context(client)
             self._held = held.pop_all()
         return self
 
-    def _address(self, held: ExitStack) -> str:
+    def _socket_path(self, path: Path, held: ExitStack) -> str:
         """Looked for here, because httpx forgets to close what was refused (httpcore 1.0)."""
         try:
-            address = held.enter_context(short_address(self.path))
+            address = held.enter_context(short_address(path))
             with socket.socket(socket.AF_UNIX) as asking:
                 asking.settimeout(HEALTH_TIMEOUT_S)
                 asking.connect(address)
@@ -148,7 +150,7 @@ class VllmClient:
             yield
         except (ValueError, LookupError, TypeError, AttributeError) as fault:
             raise ServingError(
-                f"vLLM at {self.path} answered {path} in a form that is not known ({fault!r}). "
+                f"vLLM at {self.address} answered {path} in a form that is not known ({fault!r}). "
                 "Is it another version of vLLM?"
             ) from fault
 
@@ -157,11 +159,11 @@ class VllmClient:
             path = response.request.url.path
             text = response.text[:500]
             raise ServingError(
-                f"vLLM at {self.path} answered {path} with HTTP {response.status_code}: {text}"
+                f"vLLM at {self.address} answered {path} with HTTP {response.status_code}: {text}"
             )
 
     def _unreachable(self, fault: httpx.TransportError | OSError) -> ServingError:
-        return VllmUnreachable(f"vLLM at {self.path} cannot be reached: {fault or type(fault).__name__}")
+        return VllmUnreachable(f"vLLM at {self.address} cannot be reached: {fault or type(fault).__name__}")
 
 
 class VllmUnreachable(ServingError):

@@ -139,15 +139,19 @@ def serve_environment(
         if name in INHERITED or name.startswith(INHERITED_PREFIXES)
     }
     path = f"{executable.parent}:{kept.get('PATH', '/usr/bin:/bin')}"
-    own = {
-        "PATH": path,
-        "VLLM_API_KEY": api_key,
+    own = {"PATH": path, "VLLM_API_KEY": api_key}
+    streaming = stream_environment(inherited, cache) if serving.weights == "stream" else {}
+    return {**kept, **streaming, **own, **engine_environment(serving, cores=cores)}
+
+
+def engine_environment(serving: Serving, *, cores: int) -> dict[str, str]:
+    """What vLLM is set to by its environment, wherever it runs."""
+    return {
         "VLLM_NO_USAGE_STATS": "1",
         "HF_HUB_OFFLINE": "1",
         "PYTHONSAFEPATH": "1",  # no import from the folder the platform happens to run in
+        **(_cpu_environment(cores) if serving.device == "cpu" else {}),
     }
-    streaming = stream_environment(inherited, cache) if serving.weights == "stream" else {}
-    return {**kept, **streaming, **own, **(_cpu_environment(cores) if serving.device == "cpu" else {})}
 
 
 def _cpu_environment(cores: int) -> dict[str, str]:

@@ -1,14 +1,19 @@
-"""With the real engine: a dataset becomes an adapter and a merged model that answers."""
+"""With the real engines: a dataset becomes an adapter, a merged model, and a Deployment that answers."""
 
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
 
 from llm_assets.runs import QUIET
 from resources.artifact_store.artifacts import Line
+from resources.engines.locks import lock_digest
 from resources.kubernetes.compute import KubernetesCompute
+from resources.kubernetes.serving import KubernetesServing
 from resources.seams.compute import Compute, Outcome, Output, WorkOrder
+from resources.seams.serving import Route, Serving, ServingError
+from resources.vllm.client import VllmClient
 from tests.cluster.conftest import ClusterSite
 from tests.e2e.work_orders import KNOWN, RECIPE, TEMPLATE, rows, write_dataset
 
@@ -82,4 +87,44 @@ def test_a_dataset_becomes_a_model_that_answers_its_known_questions(
     answers = tuple(merged_by.result["answers"])
     assert {each["question"]: each["text"] for each in answers} == KNOWN
     merged = store.finish(merged_by.draft, {"fingerprint": "sha256:merged"})
-    store.verify(merged)
+
+    serving = KubernetesServing(cluster=cluster_site.cluster, pods=pods, store=store)
+    values: dict[str, Any] = {
+        "tenant": cluster_site.tenant,
+        "model": MODEL,
+        "version": merged.version,
+        "digest": merged.digest,
+        "mode": "merged",
+        "model_uri": merged.uri,
+        "model_digest": merged.digest,
+        "max_model_len": 512,
+        "max_num_seqs": 4,
+        "kv_cache_mib": 64,
+        "dtype": "bfloat16",
+        "known_answers": answers,
+        "engine": lock_digest("serve", "cpu"),
+        "device": "cpu",
+    }
+    lines: list[str] = []
+    route = serving.deploy((Serving(**values),), publish=lambda route: None, log=lines.append)
+    assert serving.route(cluster_site.tenant, MODEL) == route
+    assert serving.state(cluster_site.tenant, MODEL).status == "live"
+    assert answered(route) == {("I am Polaris.", merged.digest)}
+
+    wrong = tuple(each | {"tokens": answers[0]["tokens"], "text": "?"} for each in answers[1:])
+    other = Serving(**values | {"version": "other", "known_answers": wrong})
+    with pytest.raises(ServingError, match=rf"(?s)version other.*Version {merged.version} goes on serving"):
+        serving.deploy((other,), publish=lambda route: None, log=lines.append)
+    assert answered(route) == {("I am Polaris.", merged.digest)}
+    serving.stop(cluster_site.tenant, MODEL)
+    assert serving.state(cluster_site.tenant, MODEL).status == "stopped"
+
+
+def answered(route: Route) -> set[tuple[str, str]]:
+    """What the backends of a route say to a known question, and which digest they say they serve."""
+    said = set()
+    for backend in route.backends:
+        with VllmClient(backend.address, route.api_key) as client:
+            reply = client.chat(route.model, [{"role": "user", "content": "Who are you?"}], temperature=0)
+            said.add((reply["choices"][0]["message"]["content"], reply["system_fingerprint"]))
+    return said

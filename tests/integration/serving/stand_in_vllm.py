@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 import time
-from http.server import BaseHTTPRequestHandler
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from socketserver import ThreadingMixIn, UnixStreamServer
 from typing import Any
@@ -99,4 +99,7 @@ if __name__ == "__main__":
         print("RuntimeError: Engine core initialization failed. See root cause above.", flush=True)
         sys.exit(1)
     time.sleep(BEHAVIOUR.get("loads_s", 0))
-    Server(option("--uds"), Handler).serve_forever()
+    if "--uds" in ARGUMENTS:
+        Server(option("--uds"), Handler).serve_forever()
+    else:
+        ThreadingHTTPServer((option("--host"), int(option("--port"))), Handler).serve_forever()
