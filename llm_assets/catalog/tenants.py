@@ -23,7 +23,7 @@ LEAST_RETENTION_DAYS = 183
 """Six months: Regulation (EU) 2024/1689, Art. 19(1) and 26(6)."""
 
 
-_AUDIENCE, _JWKS = ISSUER_PLACES = (("jwt", "audience"), ("jwt", "jwks"))
+_SHARED, _AUDIENCE, _JWKS = ISSUER_PLACES = (("jwt", "shared"), ("jwt", "audience"), ("jwt", "jwks"))
 """The fields by which two tenants with one issuer can be at odds."""
 
 RiskClass = Literal["high", "limited", "minimal"]
@@ -59,6 +59,10 @@ class Jwt(Entry):
         description="the claim that holds model:<name>, model:*, risk:<class> and risk:*",
     )
     jwks: Jwks | None = Field(default=None, description=JWKS_RULE)
+    shared: bool = Field(
+        default=False,
+        description="true lets other tenants that say so take its tokens, each for an audience of its own",
+    )
 
 
 class TenantEntry(Entry):
@@ -133,9 +137,9 @@ def unfit_models(tenant: TenantEntry, models: Mapping[str, ModelEntry]) -> Itera
 def issuer_conflicts(wanted: Mapping[str, Jwt | None], in_force: Mapping[str, Jwt]) -> dict[str, Problem]:
     """By tenant: why what its file says of an issuer cannot count.
 
-    The keys of an issuer are where the tenant says that named it first, and an audience of it is that of the
-    tenant that named it first, until that one names neither any more. Of several new ones the first by name
-    is the first.
+    An issuer is that of the tenant that named it first, until that one names it no more. Where all of its
+    tenants say that it is shared, each has an audience of its own, and they say the same of its keys. Of
+    several new ones the first by name is the first.
 
     Args:
         wanted: What the files say that are to count now; None where one names no issuer.
@@ -168,6 +172,14 @@ def _conflict(name: str, jwt: Jwt, claims: Mapping[str, Jwt]) -> Problem | None:
     for other, known in claims.items():
         if other == name or known.issuer != jwt.issuer:
             continue
+        if not (known.shared and jwt.shared):
+            alone = "its file" if not known.shared else "this file"
+            problem = (
+                f"{jwt.issuer} is the issuer of {other} already, and {alone} does not say that it is shared"
+            )
+            return Problem(
+                place=_SHARED, problem=problem, valid="an issuer of its own, or true in the files of both"
+            )
         if known.audience == jwt.audience:
             problem = f"tokens of {jwt.issuer} for {jwt.audience!r} are those of {other} already"
             return Problem(place=_AUDIENCE, problem=problem, valid="an audience of its own")

@@ -356,6 +356,7 @@ def test_what_a_tenant_can_not_demand_is_refused(catalog: CatalogFolder, field: 
 
 
 ISSUER = "jwt:\n  issuer: https://login.example.com\n  audience: {audience}\n"
+SHARED = f"{ISSUER}  shared: true\n"
 
 
 def test_a_tenants_limits_and_issuer_are_read(catalog: CatalogFolder) -> None:
@@ -398,20 +399,32 @@ def test_an_issuer_on_this_machine_may_speak_plain_http(catalog: CatalogFolder) 
     assert load_catalog(catalog.path).tenants["team-a"].jwt
 
 
+@pytest.mark.parametrize("sharing", [(), ("team-a",), ("team-b",)])
+def test_an_issuer_is_one_tenants_unless_all_of_its_tenants_share_it(
+    catalog: CatalogFolder, sharing: tuple[str, ...]
+) -> None:
+    for name in ("team-a", "team-b"):
+        text = SHARED if name in sharing else ISSUER
+        catalog.write(f"tenants/{name}.yaml", TENANT + text.format(audience=name))
+    (mistake,) = mistakes(catalog)
+    assert "tenants/team-b.yaml" in mistake
+    assert "jwt.shared: https://login.example.com is the issuer of team-a already" in mistake
+
+
 def test_a_token_that_would_be_good_for_two_tenants_is_told(catalog: CatalogFolder) -> None:
-    catalog.write("tenants/team-a.yaml", TENANT + ISSUER.format(audience="apps"))
-    catalog.write("tenants/team-b.yaml", TENANT + ISSUER.format(audience="apps"))
+    catalog.write("tenants/team-a.yaml", TENANT + SHARED.format(audience="apps"))
+    catalog.write("tenants/team-b.yaml", TENANT + SHARED.format(audience="apps"))
     (mistake,) = mistakes(catalog)
     assert mistake == (
         "catalog/tenants/team-b.yaml:6: jwt.audience: tokens of https://login.example.com for 'apps' are "
         "those of team-a already; an audience of its own"
     )
-    catalog.write("tenants/team-b.yaml", TENANT + ISSUER.format(audience="team-b"))
+    catalog.write("tenants/team-b.yaml", TENANT + SHARED.format(audience="team-b"))
     assert len(load_catalog(catalog.path).tenants) == 2
 
 
 def test_one_issuer_with_two_places_of_keys_is_told(catalog: CatalogFolder) -> None:
-    catalog.write("tenants/team-a.yaml", TENANT + ISSUER.format(audience="a"))
-    catalog.write("tenants/team-b.yaml", TENANT + ISSUER.format(audience="b") + "  jwks: file:keys.json\n")
+    catalog.write("tenants/team-a.yaml", TENANT + SHARED.format(audience="a"))
+    catalog.write("tenants/team-b.yaml", TENANT + SHARED.format(audience="b") + "  jwks: file:keys.json\n")
     (mistake,) = mistakes(catalog)
-    assert mistake.startswith("catalog/tenants/team-b.yaml:7: jwt.jwks: team-a says that the keys of")
+    assert mistake.startswith("catalog/tenants/team-b.yaml:8: jwt.jwks: team-a says that the keys of")

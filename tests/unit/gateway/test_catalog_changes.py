@@ -81,6 +81,7 @@ def test_every_tenant_is_told_as_the_gateway_reads_it(followed: Followed) -> Non
             "audience": "team-b",
             "scopes_claim": "scope",
             "jwks": "file:keys.json",
+            "shared": False,
             "provider": Issuer(
                 name="https://idp.example.com",
                 audiences=(),
@@ -158,8 +159,10 @@ def test_a_new_tenant_with_the_issuer_and_audience_of_another_is_held_back(follo
     followed.write("tenants/a-thief", WITH_ISSUER)
     assert followed.look() == ()
     (said,) = followed.said
-    assert "catalog/tenants/a-thief.yaml: jwt.audience: tokens of https://idp.example.com" in said
-    followed.write("tenants/a-thief", WITH_ISSUER.replace("audience: team-b", "audience: mine"))
+    assert "a-thief.yaml: jwt.shared: https://idp.example.com is the issuer of team-b already" in said
+    followed.write("tenants/a-thief", WITH_ISSUER.replace("audience: team-b", "audience: mine, shared: true"))
+    assert followed.look() == (), "its owner does not share it"
+    followed.write("tenants/a-thief", WITH_ISSUER.replace("idp.example.com", "other.example.com"))
     assert followed.look() == ("a-thief",)
 
 
@@ -174,8 +177,11 @@ def test_a_model_that_is_gone_or_not_served_is_not_asked_any_more(followed: Foll
     assert followed.lines()["team-a"]["models"] == followed.lines()["team-b"]["models"] == {}
 
 
-def test_an_issuer_has_the_audiences_of_all_its_tenants(followed: Followed) -> None:
-    followed.write("tenants/team-c", WITH_ISSUER.replace("audience: team-b", "audience: team-c"))
+def test_a_shared_issuer_has_the_audiences_of_all_its_tenants(followed: Followed) -> None:
+    for name in ("team-b", "team-c"):
+        followed.write(
+            f"tenants/{name}", WITH_ISSUER.replace("audience: team-b", f"audience: {name}, shared: true")
+        )
     followed.look()
     (issuer,) = issuers_of(tenant_lines(followed.journal), followed.folder)
     assert (issuer.name, issuer.audiences) == ("https://idp.example.com", ("team-b", "team-c"))
