@@ -24,6 +24,13 @@ settings.load_profile("busy")
 # A script's background job ignores SIGINT; Dagster would ignore SIGTERM too, and so would what tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """A failure is shown when it happens: a run that is stopped before its end has said what failed."""
+    if report.failed and "PYTEST_XDIST_WORKER" not in os.environ:
+        print(f"\nFAILED {report.nodeid} ({report.when})\n{report.longreprtext}", flush=True)
+
+
 ROOT = Path(__file__).parent.parent
 LONG_HOME = 130  # characters: no unix socket's address may hold the path of a project's state folder
 ENGINES = Path(os.environ.get("LLM_ASSETS_ENGINES", ROOT / ".llm-assets" / "engines"))
