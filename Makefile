@@ -29,13 +29,13 @@ test: setup engines ## All tests that this machine can run, real engines include
 	@$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --durations=20 $(ARGS)
 
 test-long: setup engines ## Long counts of what `make test` runs reduced
-	@$(BIN)/python -m pytest -m long $(ARGS)
+	@$(BIN)/python -m pytest -m long -o faulthandler_timeout=0 $(ARGS)
 
 fuzz: setup ## Random inputs to all that reads what others write, as long as you say: make fuzz MINUTES=60
 	@$(BIN)/python -m tests.fuzz.nightly --minutes $(or $(MINUTES),60) $(ARGS)
 
 test-gpu: setup engines ## What needs an NVIDIA GPU: qlora on CUDA, vLLM on CUDA
-	@$(BIN)/python -m pytest -m gpu tests/gpu $(ARGS)
+	@$(BIN)/python -m pytest -m gpu -o faulthandler_timeout=0 tests/gpu $(ARGS)
 
 test-cluster: setup engines ## What needs a Kubernetes cluster: make test-cluster KUBECONFIG=~/.kube/config
 	@test -n "$(KUBECONFIG)" || { echo "The cluster tests did not run: say on which cluster, KUBECONFIG=~/.kube/config (tests/cluster/conftest.py has the other settings)." >&2; exit 1; }

@@ -51,8 +51,12 @@ KILLED = 128 + signal.SIGKILL  # as the supervisor gives it
 LISTENING_S = 0.2
 FULL_DISK_BYTES = 64 * 2**20
 LIMIT_REPORT = "limit.json"
-# Dagster warns its users of what only its own Pipes call.
-OF_DAGSTERS_OWN = ("Function `PipesMessageReader.expected_writer_count`", "AssetExecutionContext.run_id")
+# Dagster warns its users of what only its own Pipes and nested resources call.
+OF_DAGSTERS_OWN = (
+    "Function `PipesMessageReader.expected_writer_count`",
+    "AssetExecutionContext.run_id",
+    "InitResourceContext.dagster_run",
+)
 for _message in OF_DAGSTERS_OWN:
     warnings.filterwarnings("ignore", message=_message)
 
