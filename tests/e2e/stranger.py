@@ -94,16 +94,15 @@ def routes(project: Project) -> set[tuple[str, str]]:
 
 def of_vllm(project: Project) -> set[tuple[str, str]]:
     home = project.settings.home
-    [live] = json.loads((home / "serving" / "team-a" / "support_bot" / "deployment.json").read_text())[
-        "servers"
-    ]
-    with short_address(home / "sockets" / f"{live['server'].rpartition('--')[2]}.sock") as address:
+    deployment = json.loads((home / "serving" / "team-a" / "support_bot" / "deployment.json").read_text())
+    [live] = deployment["backends"]
+    with short_address(home / live["address"].removeprefix("unix:")) as address:
         transport = httpx.HTTPTransport(uds=address)
         with httpx.Client(transport=transport, base_url="http://vllm") as vllm:
             told = vllm.get("/openapi.json").json()["paths"]
     assert {"/invocations", "/tokenize", "/metrics", "/health"} <= told.keys()
     found = {(method.upper(), concrete(path)) for path, methods in told.items() for method in methods}
-    return found | {("GET", f"/metrics/vllm/{live['server']}")}
+    return found | {("GET", f"/metrics/vllm/{live['id']}")}
 
 
 def of_mlflow() -> set[tuple[str, str]]:

@@ -38,10 +38,10 @@ def interrupted(project: Project, step: str, how: Callable[[Terminal], None]) ->
         how(terminal)
         assert terminal.wait(timeout_s=60) == INTERRUPTED, terminal.lines()
     lines = terminal.lines()
-    said = " ".join("".join(lines).partition("Interrupted: ")[2].split())
+    said = " ".join(" ".join(lines).partition("Interrupted: ")[2].split())
     assert said == (
         "the run is canceled. The same command goes on where it stopped. "
-        "MLflow still runs; `llm-assets down` stops it."
+        "MLflow and the gateway still run; `llm-assets down` stops them."
     )
     assert b"Traceback" not in terminal.raw
     assert not any(is_moving(line) for line in lines), "a stale line"
