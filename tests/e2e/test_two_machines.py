@@ -16,7 +16,8 @@ from tests.e2e.projects import RUN, history
 from tests.servers.gcs import gcs_server
 from tests.servers.postgresql import postgresql
 
-pytestmark = pytest.mark.engine
+# Four whole chains: a quarter of an hour on two cores.
+pytestmark = [pytest.mark.engine, pytest.mark.long]
 
 STORE = "gs://models/company"
 KINDS: tuple[Collection, ...] = ("datasets", "adapters", "models", "cards")
