@@ -163,7 +163,11 @@ def what_dies_is_started_again(project: Project, door: str, servers: dict[str, s
     os.kill(server.pid, signal.SIGSTOP)  # it hangs; killing it is the gateway's keeper's
     asked_of_it = {**asked, "json": QUESTION, "timeout": HANGS_S}
     assert httpx.post(f"{door}/chat/completions", **asked_of_it).status_code == 503
-    assert "support_bot" not in httpx.get(f"{door}/models", **asked).text
+    wait_until(
+        lambda: "support_bot" not in httpx.get(f"{door}/models", **asked).text,
+        what="the gateway to leave it out",
+        timeout_s=10,  # it answers as soon as the server is killed, and is told a moment later
+    )
     serving = profile_of(project.settings).serving
     wait_until(
         lambda: serving.state("team-a", "support_bot").status == "live", what="the server", timeout_s=150
