@@ -34,12 +34,14 @@ def serve(gateway: EnvoyGateway, *known: tuple[str, Path]) -> None:
     sockets = gateway.folder.parent / SOCKETS
     sockets.mkdir(exist_ok=True)
     endpoints = {}
-    for deployment, path in known:
+    for number, (deployment, path) in enumerate(
+        known
+    ):  # replicas of one deployment: the gateway tells them by its id
         link = sockets / f"{hashlib.sha256(str(path).encode()).hexdigest()[:16]}.sock"
         if not link.is_symlink():
             link.symlink_to(path)
-        endpoints[deployment] = f"unix:{SOCKETS}/{link.name}"
-    version = ClusterFile(gateway.settings.clusters).change(lambda _before: {("team-a", "bot"): endpoints})
+        endpoints["team-a", f"bot_{number}"] = {deployment: f"unix:{SOCKETS}/{link.name}"}
+    version = ClusterFile(gateway.settings.clusters).change(lambda _before: endpoints)
     wait_until(
         lambda: gateway.admin.clusters_version() == version,
         what="the endpoints",
